@@ -1,0 +1,181 @@
+"""Engine: one way to run a guest, with what it offers on this host and the capabilities it claims."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar
+
+from anyvirt.errors import EngineUnavailableError, UnsupportedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from anyvirt.guest import Guest
+    from anyvirt.instance import Instance, Streams, TerminalSize
+    from anyvirt.linux.program import Program
+
+
+class Architecture(StrEnum):
+    """The four architectures of virtualization, and the absence of any."""
+
+    NONE = "none"
+    EMULATION = "emulation"
+    OS_LEVEL = "OS-level"
+    HOSTED = "hosted"
+    BARE_METAL = "bare metal"
+
+
+class World(StrEnum):
+    """What the guest is given."""
+
+    PROCESS = "process world"
+    MACHINE = "machine"
+
+
+class Execution(StrEnum):
+    """How the guest's instructions run."""
+
+    NATIVE = "natively"
+    HARDWARE = "hardware virtualization"
+    TRANSLATED = "translated"
+    INTERPRETED = "interpreted"
+
+
+class Capability(StrEnum):
+    """A named feature that an engine has or has not; each claim is checked by tests/conformance."""
+
+    TERMINAL = "terminal"
+    EXEC = "exec"
+    PAUSE = "pause"
+    ISOLATION = "isolation"
+    ROOTFS = "rootfs"
+    SHARE = "share"
+    HOSTNAME = "hostname"
+    LIMITS = "limits"
+    FOREIGN_ISA = "foreign-isa"
+
+    @property
+    def summary(self) -> str:
+        """One line for the reader of the capability matrix."""
+        return _SUMMARIES[self]
+
+
+_SUMMARIES = {
+    Capability.TERMINAL: "gives the guest a terminal of its own",
+    Capability.EXEC: "runs further commands in a running guest",
+    Capability.PAUSE: "pauses and resumes a running guest",
+    Capability.ISOLATION: "hides the host's processes, network and devices; changes to files are thrown away",
+    Capability.ROOTFS: "runs the guest on a root filesystem of its own (--rootfs)",
+    Capability.SHARE: "shares host files and directories with the guest (--mount)",
+    Capability.HOSTNAME: "gives the guest a host name of its own (--hostname)",
+    Capability.LIMITS: "limits memory, CPU time and processes (--memory, --cpus, --pids)",
+    Capability.FOREIGN_ISA: "runs programs of other instruction sets than the host's",
+}
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether an engine works on this host; if not, why, and what the user can do about it."""
+
+    available: bool
+    reason: str = ""
+    remedy: str = ""
+    details: Mapping[str, str] = field(default_factory=dict)
+    """Facts worth knowing where it works: what it found and chose on this host."""
+
+
+class Engine(ABC):
+    """One row of the table of engines: a description, a probe, and the making of instances.
+
+    An engine class is instantiated once, by the registry; it holds no state about its instances.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    architecture: ClassVar[Architecture]
+    world: ClassVar[World]
+    execution: ClassVar[Execution]
+    capabilities: ClassVar[frozenset[Capability]]
+    weight: ClassVar[int]
+    """Rank when an engine is chosen for the user: the lightest that can run the guest wins."""
+    joins_terminal: ClassVar[bool]
+    """Whether a guest can use the caller's terminal as it is (a process of the caller's session), or
+    needs a pseudo-terminal of its own to have one at all."""
+
+    @abstractmethod
+    def probe(self) -> Availability:
+        """Find out, by trying rather than by version numbers, whether the engine works here."""
+
+    @abstractmethod
+    def refusal(self, program: Program) -> str | None:
+        """Why the engine cannot execute `program`, or None when it can."""
+
+    @abstractmethod
+    def create(self, guest: Guest, streams: Streams, terminal: TerminalSize | None) -> Instance:
+        """Start `guest`, which has passed `check`. See `start`."""
+
+    def start(self, guest: Guest, streams: Streams, terminal: TerminalSize | None = None) -> Instance:
+        """Start `guest` with `streams` as its standard streams, or on a new terminal of the given size.
+
+        With `terminal` the streams are not used and the instance's `terminal` is the host's end.
+        Raises EngineUnavailableError, UnsupportedError, CommandNotFoundError, NotExecutableError or
+        GuestStartError; then nothing is left behind.
+        """
+        self.check(guest)
+        return self.create(guest, streams, terminal)
+
+    def check(self, guest: Guest) -> None:
+        """Raise the error that tells why this engine cannot run `guest`, if it cannot."""
+        availability = self.probe()
+        if not availability.available:
+            remedy = f"; {availability.remedy}" if availability.remedy else ""
+            raise EngineUnavailableError(
+                f"engine {self.name} is not available here: {availability.reason}{remedy}"
+            )
+        missing = next((capability for capability, _ in self.missing(guest)), None)
+        if missing is not None:
+            raise self.unsupported(missing, f"it cannot honour {_OPTIONS[missing]}")
+        if guest.command:
+            self._check_program(guest)
+
+    def missing(self, guest: Guest) -> Iterator[tuple[Capability, str]]:
+        """The capabilities that `guest` needs and this engine lacks, each with the option that needs it."""
+        for capability in needed_capabilities(guest):
+            if capability not in self.capabilities:
+                yield capability, _OPTIONS[capability]
+
+    def unsupported(self, capability: Capability, reason: str) -> UnsupportedError:
+        """The error for a request that needs a capability this engine has not."""
+        from anyvirt.engines import engine_names, get
+
+        able = tuple(name for name in engine_names() if capability in get(name).capabilities)
+        return UnsupportedError(self.name, capability, reason, alternatives=able)
+
+    def _check_program(self, guest: Guest) -> None:
+        from anyvirt.linux.program import find_program
+
+        program = find_program(guest)
+        refusal = self.refusal(program)
+        if refusal is not None:
+            raise UnsupportedError(self.name, f"way to run {program.path}", refusal)
+
+
+_OPTIONS = {
+    Capability.ROOTFS: "--rootfs",
+    Capability.SHARE: "--mount",
+    Capability.HOSTNAME: "--hostname",
+    Capability.LIMITS: "--memory, --cpus and --pids",
+}
+
+
+def needed_capabilities(guest: Guest) -> tuple[Capability, ...]:
+    """The capabilities that an engine must have to honour what `guest` asks for."""
+    asked = {
+        Capability.ROOTFS: guest.rootfs is not None,
+        Capability.SHARE: bool(guest.mounts),
+        Capability.HOSTNAME: guest.hostname is not None,
+        Capability.LIMITS: bool(guest.limits),
+    }
+    return tuple(capability for capability, wanted in asked.items() if wanted)

@@ -1,0 +1,239 @@
+"""Instances that are ordinary processes of the host: what the native and the user engine start."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal as signals
+import subprocess
+import termios
+import time
+from typing import TYPE_CHECKING
+
+from anyvirt.errors import CommandNotFoundError, GuestStartError, NotExecutableError, UsageError
+from anyvirt.instance import ExitStatus, Instance, Process, State, Streams, TerminalSize, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from anyvirt.guest import Guest
+
+
+class HostProcess(Process):
+    """A child process of the host, in a process group of its own unless it shares the caller's terminal."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        workdir: str | None,
+        streams: Streams,
+        terminal: TerminalSize | None = None,
+    ) -> None:
+        """Start `command`. Raises CommandNotFoundError, NotExecutableError, UsageError or GuestStartError."""
+        self.terminal, line = _open_terminal(terminal) if terminal else (None, None)
+        shares_terminal = line is None and any(
+            os.isatty(fd) for fd in (streams.stdin, streams.stdout, streams.stderr)
+        )
+        if line is not None:
+            streams = Streams(line, line, line)
+        self._status: ExitStatus | None = None
+        self._usage = Usage()
+        self._group = line is not None or not shares_terminal
+        try:
+            self._popen = subprocess.Popen(
+                command,
+                stdin=streams.stdin,
+                stdout=streams.stdout,
+                stderr=streams.stderr,
+                env=env,
+                cwd=workdir,
+                start_new_session=line is not None,
+                process_group=0 if self._group and line is None else None,
+                preexec_fn=_take_terminal if line is not None else None,  # noqa: PLW1509 (no threads are needed after it)
+            )
+        except OSError as error:
+            self._close_terminal()
+            raise _start_error(error, command[0], workdir) from error
+        finally:
+            if line is not None:
+                os.close(line)
+        self._pidfd = os.pidfd_open(self._popen.pid)
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._popen.pid
+
+    @property
+    def finished(self) -> bool:
+        """Whether the process has been waited for."""
+        return self._status is not None
+
+    def wait(self, timeout: float | None = None) -> ExitStatus:
+        """See Process.wait."""
+        if self._status is None:
+            _await_readable(self._pidfd, timeout)
+            _, status, rusage = os.wait4(self._popen.pid, 0)
+            self._popen.returncode = os.waitstatus_to_exitcode(status)
+            self._status = ExitStatus.from_wait(self._popen.returncode)
+            self._usage = Usage(rusage.ru_utime, rusage.ru_stime, rusage.ru_maxrss * 1024)
+        return self._status
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, and a deadly one to what it started in its own group too."""
+        if self._status is not None:
+            return
+        if self._group and number in (signals.SIGKILL, signals.SIGSTOP, signals.SIGCONT):
+            os.killpg(self._popen.pid, number)
+        else:
+            signals.pidfd_send_signal(self._pidfd, number)
+
+    def usage(self) -> Usage:
+        """See Process.usage."""
+        return self._usage
+
+    def close(self) -> None:
+        """Kill the process if it runs and give back its file descriptors."""
+        if self._status is None:
+            self.signal(signals.SIGKILL)
+            self.wait()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        self._close_terminal()
+
+    def _close_terminal(self) -> None:
+        if self.terminal is not None:
+            os.close(self.terminal)
+            self.terminal = None
+
+
+class HostProcessInstance(Instance):
+    """A guest that is a tree of host processes, under one main process (or none, for an idle guest)."""
+
+    def __init__(
+        self,
+        engine: str,
+        guest: Guest,
+        *,
+        prefix: Sequence[str],
+        env: Mapping[str, str],
+        streams: Streams,
+        terminal: TerminalSize | None,
+    ) -> None:
+        """Start `guest` with the words of `prefix` before each of its commands."""
+        self.engine = engine
+        self.guest = guest
+        self._prefix = tuple(prefix)
+        self._env = dict(env)
+        self._paused = False
+        self._others: list[HostProcess] = []
+        command = (*self._prefix, *guest.command) if guest.command else _IDLE
+        self._main = HostProcess(
+            command, env=self._env, workdir=guest.workdir, streams=streams, terminal=terminal
+        )
+        self.terminal = self._main.terminal
+
+    @property
+    def pid(self) -> int:
+        """The main process's number."""
+        return self._main.pid
+
+    @property
+    def state(self) -> State:
+        """See Instance.state."""
+        if not self._main.finished:
+            try:
+                self._main.wait(0)
+            except TimeoutError:
+                return State.PAUSED if self._paused else State.RUNNING
+        return State.STOPPED
+
+    def wait(self, timeout: float | None = None) -> ExitStatus:
+        """See Process.wait."""
+        return self._main.wait(timeout)
+
+    def signal(self, number: int) -> None:
+        """See Process.signal."""
+        self._main.signal(number)
+
+    def usage(self) -> Usage:
+        """See Process.usage."""
+        return self._main.usage()
+
+    def exec(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        streams: Streams | None = None,
+        terminal: TerminalSize | None = None,
+    ) -> HostProcess:
+        """See Instance.exec."""
+        process = HostProcess(
+            (*self._prefix, *command),
+            env={**self._env, **(env or {})},
+            workdir=workdir or self.guest.workdir,
+            streams=streams or Streams(),
+            terminal=terminal,
+        )
+        self._others.append(process)
+        return process
+
+    def pause(self) -> None:
+        """See Instance.pause; done with SIGSTOP."""
+        self._signal_all(signals.SIGSTOP)
+        self._paused = True
+
+    def resume(self) -> None:
+        """See Instance.resume; done with SIGCONT."""
+        self._signal_all(signals.SIGCONT)
+        self._paused = False
+
+    def close(self) -> None:
+        """See Instance.close."""
+        for process in (*self._others, self._main):
+            process.close()
+        self.terminal = None
+
+    def _signal_all(self, number: int) -> None:
+        for process in (self._main, *self._others):
+            process.signal(number)
+
+
+_IDLE = ("sleep", "infinity")
+
+
+def _open_terminal(size: TerminalSize) -> tuple[int, int]:
+    controller, line = os.openpty()
+    termios.tcsetwinsize(controller, (size.rows, size.columns))
+    return controller, line
+
+
+def _take_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _await_readable(fd: int, timeout: float | None) -> None:
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while not poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TimeoutError(f"the guest still runs after {timeout:g} seconds")
+
+
+def _start_error(error: OSError, name: str, workdir: str | None) -> Exception:
+    if workdir is not None and error.filename == workdir:
+        return UsageError(f"the command cannot start in {workdir}: {error.strerror}")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return CommandNotFoundError(f"{name}: command not found")
+    if error.errno in (errno.EACCES, errno.ENOEXEC, errno.EISDIR, errno.ELIBBAD, errno.E2BIG):
+        return NotExecutableError(f"{name} cannot be executed: {error.strerror}")
+    return GuestStartError(f"{name} cannot be started: {error.strerror}")

@@ -1,0 +1,169 @@
+"""Guest: what the user wants run, as frozen data that is validated once, here."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from anyvirt.errors import UsageError
+from anyvirt.quantities import parse_cpus, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_ENVIRONMENT_NAME = re.compile(r"[^=\0]+")
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
+MINIMUM_MEMORY = 1 << 20
+
+
+class Isa(StrEnum):
+    """Instruction sets a guest program can be made of, by their usual Linux names."""
+
+    X86_64 = "x86_64"
+    I386 = "i386"
+    RISCV64 = "riscv64"
+    RISCV32 = "riscv32"
+    AARCH64 = "aarch64"
+    ARM = "arm"
+    MIPS = "mips"
+    MIPSEL = "mipsel"
+    MIPS64 = "mips64"
+    MIPS64EL = "mips64el"
+    PPC = "ppc"
+    PPC64 = "ppc64"
+    PPC64LE = "ppc64le"
+    SPARC = "sparc"
+    SPARC64 = "sparc64"
+    S390X = "s390x"
+    ALPHA = "alpha"
+
+    @classmethod
+    def host(cls) -> Isa:
+        """The instruction set of the host's CPU as its kernel names it (uname(2))."""
+        machine = os.uname().machine
+        try:
+            return cls("i386" if re.fullmatch(r"i[3-6]86", machine) else machine)
+        except ValueError:
+            raise UsageError(f"this host's CPU, {machine}, is not one that anyvirt knows") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Resources a guest may use at most; None means as much as the host gives."""
+
+    memory: int | None = None
+    """Bytes of memory."""
+    cpus: float | None = None
+    """CPU time per wall-clock time: 1.5 is one and a half CPUs."""
+    pids: int | None = None
+    """Processes and threads alive at once."""
+
+    def __post_init__(self) -> None:
+        if self.memory is not None and self.memory < MINIMUM_MEMORY:
+            raise UsageError(
+                f"a memory limit of {self.memory} bytes is too small for any guest: give at least 1M"
+            )
+        if self.cpus is not None and not 0.01 <= self.cpus <= 4096:
+            raise UsageError(f"a limit of {self.cpus} CPUs is not between 0.01 and 4096")
+        if self.pids is not None and self.pids < 1:
+            raise UsageError(
+                f"a limit of {self.pids} processes leaves no room for the command: give at least 1"
+            )
+
+    def __bool__(self) -> bool:
+        return self != Limits()
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A host file or directory that the guest sees at a path of its own."""
+
+    source: Path
+    target: str
+    read_only: bool = False
+
+    def __post_init__(self) -> None:
+        if not os.path.lexists(self.source):
+            raise UsageError(f"mount source {self.source} does not exist on the host")
+        if not self.target.startswith("/") or os.path.normpath(self.target) == "/":
+            raise UsageError(f"mount target {self.target!r} must be an absolute path below / in the guest")
+        object.__setattr__(self, "source", Path(os.path.abspath(self.source)))
+        object.__setattr__(self, "target", os.path.normpath("/" + self.target.lstrip("/")))
+
+    @classmethod
+    def parse(cls, text: str) -> Mount:
+        """The mount that `SRC:DST` or `SRC:DST:ro` (or `:rw`) describes."""
+        source, *rest = text.split(":")
+        if not source or len(rest) not in (1, 2) or rest[1:] not in ([], ["ro"], ["rw"]):
+            raise UsageError(f"mount {text!r} is not SRC:DST, SRC:DST:ro or SRC:DST:rw")
+        return cls(Path(source), rest[0], read_only=rest[1:] == ["ro"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guest:
+    """What the user wants run.
+
+    An empty `command` asks for an idle guest, alive until it is stopped, in which `Instance.exec` runs
+    commands.
+    """
+
+    command: Sequence[str] = ()
+    rootfs: Path | None = None
+    """Directory that the guest sees as `/`; None is the host's own root."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables on top of the engine's defaults."""
+    workdir: str | None = None
+    """Absolute directory in the guest where the command starts."""
+    hostname: str | None = None
+    limits: Limits = Limits()
+    mounts: Sequence[Mount] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.command, str | bytes):
+            raise UsageError("a guest's command is a sequence of words, not one string: write ['ls', '-l']")
+        object.__setattr__(self, "command", tuple(os.fspath(word) for word in self.command))
+        object.__setattr__(self, "mounts", tuple(self.mounts))
+        object.__setattr__(self, "env", MappingProxyType(dict(self.env)))
+        self._check_strings()
+        if self.rootfs is not None:
+            object.__setattr__(self, "rootfs", _existing_directory(Path(self.rootfs)))
+        if self.hostname is not None and not _HOSTNAME.fullmatch(self.hostname):
+            raise UsageError(f"hostname {self.hostname!r} must be 1 to 64 letters, digits, dots and hyphens")
+        if self.workdir is not None and not self.workdir.startswith("/"):
+            raise UsageError(f"working directory {self.workdir!r} must be an absolute path in the guest")
+
+    def _check_strings(self) -> None:
+        if self.command and not self.command[0]:
+            raise UsageError("the command's name is empty")
+        if any("\0" in word for word in (*self.command, *self.env.values(), self.workdir or "")):
+            raise UsageError(
+                "a command, its environment and its working directory cannot contain NUL characters"
+            )
+        for name in self.env:
+            if not _ENVIRONMENT_NAME.fullmatch(name):
+                raise UsageError(f"{name!r} cannot be the name of an environment variable")
+
+
+def _existing_directory(path: Path) -> Path:
+    path = Path(os.path.abspath(path))
+    if not path.exists():
+        raise UsageError(f"root filesystem {path} does not exist")
+    if not path.is_dir():
+        raise UsageError(f"root filesystem {path} is not a directory")
+    return path
+
+
+def make_limits(
+    *, memory: str | int | None = None, cpus: str | float | None = None, pids: int | None = None
+) -> Limits:
+    """Limits from values as users write them: memory as `"512M"` or bytes, cpus as `"1.5"` or a number."""
+    return Limits(
+        memory=parse_size(memory, what="memory limit") if isinstance(memory, str) else memory,
+        cpus=parse_cpus(cpus) if isinstance(cpus, str) else cpus,
+        pids=pids,
+    )
