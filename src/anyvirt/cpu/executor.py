@@ -1,0 +1,111 @@
+"""The line between who runs a virtual CPU and who serves it: `Executor` and the reasons it stops for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import MutableSequence
+
+    from anyvirt.cpu.memory import FlatMemory
+
+
+class StopReason(IntEnum):
+    """Why `Executor.run` came back. The numbers are part of the interface to compiled code."""
+
+    SYSTEM_CALL = 1
+    """An environment call. `Stop.pc` is the call itself: serve it, then set `executor.pc = stop.next_pc`."""
+    BREAKPOINT = 2
+    """A breakpoint instruction at `Stop.pc`, not executed."""
+    ILLEGAL_INSTRUCTION = 3
+    """The instruction at `Stop.pc` does not exist, is reserved, or is not allowed now."""
+    ACCESS_FAULT = 4
+    """`Stop.address` cannot be accessed in the way `Stop.access` says."""
+    MISALIGNED = 5
+    """`Stop.address` is not aligned as the (atomic) access at `Stop.pc` demands."""
+    INTERRUPTED = 6
+    """`interrupt()` was called, or a signal installed through `anyvirt.cpu.signals` arrived."""
+    BUDGET = 7
+    """`max_instructions` have been executed; `Stop.pc` is the next one."""
+
+
+class Access(IntEnum):
+    """What a faulting access wanted to do."""
+
+    READ = 0
+    WRITE = 1
+    EXECUTE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Where and why a virtual CPU stopped.
+
+    The state is precise: every instruction before `pc` has taken effect and nothing of the instruction
+    at `pc` has (a system call or breakpoint included).
+    """
+
+    reason: StopReason
+    pc: int
+    length: int = 0
+    """Bytes of the instruction at `pc` where that is known (system call, breakpoint), otherwise 0."""
+    address: int = 0
+    """Guest address of an ACCESS_FAULT or MISALIGNED; of an instruction fetch, the byte that is missing."""
+    access: Access = Access.READ
+    bus_error: bool = False
+    """The page is mapped but has no store behind it (a file that was cut off): SIGBUS, not SIGSEGV."""
+
+    @property
+    def next_pc(self) -> int:
+        """Address of the instruction after the one at `pc`."""
+        return self.pc + self.length
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """What advances one virtual CPU. One host thread runs it at a time; several may share a memory."""
+
+    memory: FlatMemory
+
+    @property
+    def x(self) -> MutableSequence[int]:
+        """The integer registers as unsigned 64-bit values; `x[0]` stays 0."""
+
+    @property
+    def f(self) -> MutableSequence[int]:
+        """The floating-point registers as raw 64-bit patterns."""
+
+    @property
+    def pc(self) -> int:
+        """Address of the next instruction."""
+
+    @pc.setter
+    def pc(self, value: int) -> None: ...
+
+    @property
+    def fcsr(self) -> int:
+        """Floating-point control and status: flags in bits 4:0, rounding mode in bits 7:5."""
+
+    @fcsr.setter
+    def fcsr(self, value: int) -> None: ...
+
+    def run(self, max_instructions: int | None = None) -> Stop:
+        """Run from `pc` until something stops the CPU; with a budget, at most that many instructions.
+
+        The GIL is released meanwhile by every compiled tier.
+        """
+
+    def interrupt(self) -> None:
+        """Make a running `run` return INTERRUPTED soon; if none is running, the next one does at once.
+
+        May be called from any thread and from Python signal handlers.
+        """
+
+    def invalidate(self, start: int, length: int) -> None:
+        """Forget what was decoded or translated from [start, start + length): the bytes have changed.
+
+        Needed when Python or the kernel wrote code; `FlatMemory.map`, `unmap`, `protect` and `write`
+        do it themselves, and so does the guest's own `fence.i`.
+        """
