@@ -1,5 +1,161 @@
-"""One guest, every architecture of virtualization, measured side by side."""
+"""One guest, every architecture of virtualization, measured side by side.
 
-from anyvirt.errors import AnyvirtError
+The public API, and nothing else::
 
-__all__ = ["AnyvirtError"]
+    import anyvirt
+
+    anyvirt.run(["uname", "-a"], on="container", memory="256M")
+    with anyvirt.start(anyvirt.Guest(), on="container") as instance:
+        instance.exec(["ps", "aux"]).wait()
+    print(anyvirt.compare(["sha256sum", "/usr/bin/python3"]))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+# The packages `engines` and `compare` are imported here, before the functions of the same names are defined,
+# because the first import of a subpackage binds its name in this module: later imports leave the functions be.
+import anyvirt.compare
+import anyvirt.engines
+from anyvirt.errors import (
+    AnyvirtError,
+    CommandNotFoundError,
+    EngineUnavailableError,
+    GuestStartError,
+    GuestTimeoutError,
+    NotExecutableError,
+    UnsupportedError,
+    UsageError,
+)
+from anyvirt.guest import Guest, Isa, Limits, Mount, make_limits
+from anyvirt.instance import ExitStatus, Instance, Process, State, Streams, TerminalSize, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from anyvirt.compare.comparison import Comparison
+    from anyvirt.engines.listing import EngineInfo
+    from anyvirt.running import Completed
+
+__all__ = [
+    "AnyvirtError",
+    "CommandNotFoundError",
+    "EngineUnavailableError",
+    "ExitStatus",
+    "Guest",
+    "GuestStartError",
+    "GuestTimeoutError",
+    "Instance",
+    "Isa",
+    "Limits",
+    "Mount",
+    "NotExecutableError",
+    "Process",
+    "State",
+    "Streams",
+    "TerminalSize",
+    "UnsupportedError",
+    "Usage",
+    "UsageError",
+    "compare",
+    "engines",
+    "run",
+    "start",
+]
+
+
+def run(
+    command: Sequence[str],
+    *,
+    on: str | None = None,
+    rootfs: Path | str | None = None,
+    memory: str | int | None = None,
+    cpus: str | float | None = None,
+    pids: int | None = None,
+    mounts: Sequence[Mount | str] = (),
+    env: Mapping[str, str] | None = None,
+    workdir: str | None = None,
+    hostname: str | None = None,
+    input: bytes | None = None,
+    capture_output: bool = False,
+    timeout: float | None = None,
+    check: bool = False,
+) -> Completed:
+    """Run `command` as a guest to its end and return its status, time, usage and, if captured, output.
+
+    `on` names the engine (None: the lightest that can run it). `memory` is in bytes or like `"512M"`, `cpus`
+    a number of CPUs such as 1.5, `mounts` holds Mount objects or `"SRC:DST[:ro]"`. `timeout` is in seconds;
+    after it the guest is killed and GuestTimeoutError raised. `check` raises for any exit status but 0.
+    Every error is an AnyvirtError.
+    """
+    from anyvirt.running import run_guest
+
+    guest = _guest(command, rootfs, memory, cpus, pids, mounts, env, workdir, hostname)
+    return run_guest(guest, on=on, input=input, capture_output=capture_output, timeout=timeout, check=check)
+
+
+def start(
+    guest: Guest,
+    *,
+    on: str | None = None,
+    streams: Streams | None = None,
+    terminal: TerminalSize | None = None,
+) -> Instance:
+    """Start `guest` and return the running Instance, best used as a context manager.
+
+    `streams` gives the host's file descriptors for its standard streams (default: the caller's own);
+    `terminal` gives it a new terminal of that size instead, whose host end is `instance.terminal`.
+    """
+    from anyvirt.running import start_guest
+
+    return start_guest(guest, on=on, streams=streams, terminal=terminal)
+
+
+def engines() -> list[EngineInfo]:
+    """Every engine, with its place among the architectures, its capabilities and whether it works here."""
+    from anyvirt.engines.listing import list_engines
+
+    return list_engines()
+
+
+def compare(
+    command: Sequence[str] | None = None,
+    *,
+    engines: Sequence[str] | None = None,
+    repeat: int | None = None,
+    timeout: float | None = None,
+) -> Comparison:
+    """Measure `command`, or the built-in workloads, on every engine that works here, relative to native.
+
+    `engines` names those to measure (None: all), `repeat` the runs of each cell (None: the default of what is
+    measured), `timeout` the seconds that one run may take.
+    """
+    from anyvirt.compare.comparison import compare as measure
+
+    return measure(command, engines=engines, repeat=repeat, timeout=timeout)
+
+
+def _guest(
+    command: Sequence[str],
+    rootfs: Path | str | None,
+    memory: str | int | None,
+    cpus: str | float | None,
+    pids: int | None,
+    mounts: Sequence[Mount | str],
+    env: Mapping[str, str] | None,
+    workdir: str | None,
+    hostname: str | None,
+) -> Guest:
+    from pathlib import Path
+
+    return Guest(
+        command=command,
+        rootfs=Path(rootfs) if rootfs is not None else None,
+        env=env or {},
+        workdir=workdir,
+        hostname=hostname,
+        limits=make_limits(memory=memory, cpus=cpus, pids=pids),
+        mounts=tuple(mount if isinstance(mount, Mount) else Mount.parse(mount) for mount in mounts),
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
-from anyvirt.errors import EngineUnavailableError, UnsupportedError
+from anyvirt.errors import EngineUnavailableError, NotExecutableError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -159,7 +159,7 @@ class Engine(ABC):
         program = find_program(guest)
         refusal = self.refusal(program)
         if refusal is not None:
-            raise UnsupportedError(self.name, f"way to run {program.path}", refusal)
+            raise NotExecutableError(f"engine {self.name} cannot execute {program.path}: {refusal}")
 
 
 _OPTIONS = {

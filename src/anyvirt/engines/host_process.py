@@ -34,14 +34,13 @@ class HostProcess(Process):
     ) -> None:
         """Start `command`. Raises CommandNotFoundError, NotExecutableError, UsageError or GuestStartError."""
         self.terminal, line = _open_terminal(terminal) if terminal else (None, None)
-        shares_terminal = line is None and any(
+        self.in_foreground = line is None and any(
             os.isatty(fd) for fd in (streams.stdin, streams.stdout, streams.stderr)
         )
         if line is not None:
             streams = Streams(line, line, line)
         self._status: ExitStatus | None = None
         self._usage = Usage()
-        self._group = line is not None or not shares_terminal
         try:
             self._popen = subprocess.Popen(
                 command,
@@ -51,7 +50,7 @@ class HostProcess(Process):
                 env=env,
                 cwd=workdir,
                 start_new_session=line is not None,
-                process_group=0 if self._group and line is None else None,
+                process_group=None if self.in_foreground or line is not None else 0,
                 preexec_fn=_take_terminal if line is not None else None,  # noqa: PLW1509 (no threads are needed after it)
             )
         except OSError as error:
@@ -86,7 +85,7 @@ class HostProcess(Process):
         """Send a signal to the process, and a deadly one to what it started in its own group too."""
         if self._status is not None:
             return
-        if self._group and number in (signals.SIGKILL, signals.SIGSTOP, signals.SIGCONT):
+        if not self.in_foreground and number in (signals.SIGKILL, signals.SIGSTOP, signals.SIGCONT):
             os.killpg(self._popen.pid, number)
         else:
             signals.pidfd_send_signal(self._pidfd, number)
@@ -136,6 +135,7 @@ class HostProcessInstance(Instance):
             command, env=self._env, workdir=guest.workdir, streams=streams, terminal=terminal
         )
         self.terminal = self._main.terminal
+        self.in_foreground = self._main.in_foreground
 
     @property
     def pid(self) -> int:
