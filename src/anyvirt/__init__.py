@@ -15,9 +15,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 # The packages `engines` and `compare` are imported here, before the functions of the same names are defined,
-# because the first import of a subpackage binds its name in this module: later imports leave the functions be.
+# because the first import of a subpackage binds its name in this module and later ones do not.
 import anyvirt.compare
-import anyvirt.engines
+import anyvirt.engines  # noqa: F401
 from anyvirt.errors import (
     AnyvirtError,
     CommandNotFoundError,

@@ -114,7 +114,7 @@ def run_guest(
 
 
 class _Pipes:
-    """The caller's side of a guest's standard streams, all three carried by one thread that blocks on none."""
+    """The caller's side of a guest's standard streams: one thread carries all and blocks on none."""
 
     def __init__(self, stack: ExitStack, *, feed: bytes | None, capture: bool, limit: int | None) -> None:
         self.stdout, self.stderr = bytearray(), bytearray()

@@ -9,6 +9,7 @@ import signal as signals
 import subprocess
 import termios
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from anyvirt.errors import CommandNotFoundError, GuestStartError, NotExecutableError, UsageError
@@ -85,10 +86,11 @@ class HostProcess(Process):
         """Send a signal to the process, and a deadly one to what it started in its own group too."""
         if self._status is not None:
             return
-        if not self.in_foreground and number in (signals.SIGKILL, signals.SIGSTOP, signals.SIGCONT):
-            os.killpg(self._popen.pid, number)
-        else:
-            signals.pidfd_send_signal(self._pidfd, number)
+        with suppress(ProcessLookupError):
+            if not self.in_foreground and number in (signals.SIGKILL, signals.SIGSTOP, signals.SIGCONT):
+                os.killpg(self._popen.pid, number)
+            else:
+                signals.pidfd_send_signal(self._pidfd, number)
 
     def usage(self) -> Usage:
         """See Process.usage."""

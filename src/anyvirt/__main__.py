@@ -1,0 +1,5 @@
+"""`python -m anyvirt`: the command line."""
+
+from anyvirt.cli import main
+
+main()

@@ -1,0 +1,229 @@
+"""A guest in the foreground of a shell: terminal, window size, raw mode and signals pass through.
+
+A guest that can use the caller's terminal as it is gets it. One that lives in a world of its own gets a
+pseudo-terminal there, and this file carries bytes between the two while the caller's terminal is in raw mode,
+so that Ctrl-C and Ctrl-Z are the guest's keys like any other.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal as signals
+import termios
+import threading
+import time
+import tty
+from collections import deque
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from anyvirt.errors import GuestTimeoutError
+from anyvirt.instance import ExitStatus, Streams, TerminalSize, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from anyvirt.engines.engine import Engine
+    from anyvirt.guest import Guest
+    from anyvirt.instance import Instance
+
+_FORWARDED = (
+    signals.SIGHUP,
+    signals.SIGINT,
+    signals.SIGQUIT,
+    signals.SIGTERM,
+    signals.SIGUSR1,
+    signals.SIGUSR2,
+    signals.SIGALRM,
+)
+_KEYBOARD = (signals.SIGINT, signals.SIGQUIT)
+_SENT_BY_KERNEL = 0x80  # SI_KERNEL of <asm-generic/siginfo.h>: a keyboard signal, not kill(2)
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a guest in the foreground ended, and what it used."""
+
+    status: ExitStatus
+    seconds: float
+    usage: Usage
+
+
+def run_in_foreground(engine: Engine, guest: Guest, timeout: float | None = None) -> Outcome:
+    """Run `guest` to its end on the caller's streams. GuestTimeoutError after `timeout` seconds."""
+    own_terminal = not engine.joins_terminal and all(os.isatty(fd) for fd in (0, 1, 2))
+    with ExitStack() as stack:
+        early = stack.enter_context(_signals_kept())
+        began = time.monotonic()
+        instance = stack.enter_context(
+            engine.start(guest, Streams(), _window_size() if own_terminal else None)
+        )
+        watcher = _Watcher(instance, timeout)
+        if instance.terminal is not None:
+            _carry_terminal(instance, instance.terminal, watcher, early)
+        else:
+            while early:
+                _deliver(instance, early.popleft())
+            _forward_signals(instance, watcher)
+        status = watcher.result()
+        return Outcome(status, time.monotonic() - began, instance.usage())
+
+
+class _Watcher:
+    """A thread that waits for the guest, and kills it when its time is up."""
+
+    def __init__(self, instance: Instance, timeout: float | None) -> None:
+        self._instance = instance
+        self._timeout = timeout
+        self._status: ExitStatus | None = None
+        self._error: Exception | None = None
+        self.finished, self._announce = os.pipe()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        return self._status is not None or self._error is not None
+
+    def result(self) -> ExitStatus:
+        self._thread.join()
+        os.close(self.finished)
+        if self._error is not None:
+            raise self._error
+        assert self._status is not None
+        return self._status
+
+    def _watch(self) -> None:
+        try:
+            self._status = self._wait()
+        except Exception as error:
+            self._error = error
+        os.close(self._announce)
+        # The main thread sits in sigwaitinfo or select: this ends both.
+        os.kill(os.getpid(), signals.SIGCHLD)
+
+    def _wait(self) -> ExitStatus:
+        try:
+            return self._instance.wait(self._timeout)
+        except TimeoutError:
+            self._instance.kill()
+            self._instance.wait()
+            raise GuestTimeoutError(
+                f"the guest was killed: it had not ended after {self._timeout:g} seconds"
+            ) from None
+
+
+@contextmanager
+def _signals_kept() -> Iterator[deque[int]]:
+    """While the guest starts, and in raw mode, note signals in a queue instead of dying of them."""
+    kept: deque[int] = deque()
+
+    def keep(number: int, _frame: FrameType | None) -> None:
+        kept.append(number)
+
+    numbers = (*_FORWARDED, signals.SIGCHLD, signals.SIGWINCH)
+    before = {number: signals.signal(number, keep) for number in numbers if _is_caught(number)}
+    try:
+        yield kept
+    finally:
+        for number, handler in before.items():
+            signals.signal(number, handler)
+
+
+def _is_caught(number: int) -> bool:
+    """Whether to take `number` at all: one that the caller had us ignore (nohup) stays ignored."""
+    return signals.getsignal(number) is not signals.SIG_IGN
+
+
+def _forward_signals(instance: Instance, watcher: _Watcher) -> None:
+    """Pass signals on until the guest has ended; keyboard signals that reach it anyway are not sent twice."""
+    numbers = {number for number in _FORWARDED if _is_caught(number)}
+    signals.pthread_sigmask(signals.SIG_BLOCK, numbers | {signals.SIGCHLD})
+    try:
+        while not watcher.done:
+            received = signals.sigwaitinfo(numbers | {signals.SIGCHLD})
+            number = received.si_signo
+            if number == signals.SIGCHLD:
+                continue
+            if instance.in_foreground and number in _KEYBOARD and received.si_code == _SENT_BY_KERNEL:
+                continue
+            instance.signal(number)
+    finally:
+        signals.pthread_sigmask(signals.SIG_UNBLOCK, numbers | {signals.SIGCHLD})
+
+
+def _carry_terminal(instance: Instance, line: int, watcher: _Watcher, pending: deque[int]) -> None:
+    """Carry between the caller's terminal, in raw mode, and the guest's until the guest has ended."""
+    wake, waker = os.pipe()
+    os.set_blocking(waker, False)
+    previous = signals.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    try:
+        with _raw_mode(0):
+            _carry(instance, line, watcher, pending, wake)
+    finally:
+        signals.set_wakeup_fd(previous)
+        os.close(wake)
+        os.close(waker)
+
+
+def _carry(instance: Instance, line: int, watcher: _Watcher, pending: deque[int], wake: int) -> None:
+    sources = {0, line, wake, watcher.finished}
+    while True:
+        ready, _, _ = select.select(sources, (), ())
+        if wake in ready:
+            os.read(wake, _CHUNK)
+        while pending:
+            _deliver(instance, pending.popleft())
+        if line in ready and not _copy(line, 1):
+            sources.discard(line)
+        if 0 in ready and not _copy(0, line):
+            sources.discard(0)
+        if watcher.finished in ready:
+            _drain(line)
+            return
+
+
+def _deliver(instance: Instance, number: int) -> None:
+    if number == signals.SIGWINCH:
+        instance.resize(_window_size())
+    elif number != signals.SIGCHLD:
+        instance.signal(number)
+
+
+def _copy(source: int, target: int) -> bool:
+    """Copy what is there; False at the end of either side (a terminal without its other side gives EIO)."""
+    try:
+        data = os.read(source, _CHUNK)
+        if not data:
+            return False
+        while data:
+            data = data[os.write(target, data) :]
+    except OSError:
+        return False
+    return True
+
+
+def _drain(line: int) -> None:
+    """Show what the guest had written when it ended."""
+    while select.select((line,), (), (), 0)[0] and _copy(line, 1):
+        pass
+
+
+@contextmanager
+def _raw_mode(fd: int) -> Iterator[None]:
+    before = termios.tcgetattr(fd)
+    tty.setraw(fd)
+    try:
+        yield
+    finally:
+        with suppress(termios.error):
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+def _window_size() -> TerminalSize:
+    rows, columns = termios.tcgetwinsize(0)
+    return TerminalSize(rows or 24, columns or 80)

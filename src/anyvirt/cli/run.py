@@ -1,0 +1,147 @@
+"""`anyvirt run`: run a command as a guest in the foreground of the shell."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from anyvirt.guest import Guest, Mount, make_limits
+
+if TYPE_CHECKING:
+    from anyvirt.engines.engine import Engine
+
+
+@click.command(context_settings={"allow_interspersed_args": False})
+@click.option("--on", metavar="ENGINE", help="Engine to run on (default: the lightest that can).")
+@click.option("--memory", metavar="SIZE", help="Memory limit, such as 512M.")
+@click.option("--cpus", metavar="N", help="CPU time limit, such as 1.5 CPUs.")
+@click.option("--pids", type=click.IntRange(min=1), metavar="N", help="Most processes and threads at once.")
+@click.option(
+    "--mount", "mounts", multiple=True, metavar="SRC:DST[:ro]", help="Share a host path (repeatable)."
+)
+@click.option(
+    "--env", "env", multiple=True, metavar="K[=V]", help="Set a variable, or pass the caller's own on."
+)
+@click.option("--workdir", metavar="DIR", help="Directory in the guest where the command starts.")
+@click.option("--hostname", metavar="NAME", help="The guest's host name.")
+@click.option(
+    "--rootfs", metavar="DIR", help="Directory that the guest sees as / (default: the host's own root)."
+)
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Kill it after."
+)
+@click.option("--json", "as_json", is_flag=True, help="Capture the output and print the result as JSON.")
+@click.option(
+    "-v", "--verbose", is_flag=True, help="Say which engine runs the guest and why, and what it used."
+)
+@click.argument(
+    "command_line", metavar="-- COMMAND [ARGS...]", nargs=-1, required=True, type=click.UNPROCESSED
+)
+def command(
+    on: str | None,
+    memory: str | None,
+    cpus: str | None,
+    pids: int | None,
+    mounts: tuple[str, ...],
+    env: tuple[str, ...],
+    workdir: str | None,
+    hostname: str | None,
+    rootfs: str | None,
+    timeout: float | None,
+    as_json: bool,
+    verbose: bool,
+    command_line: tuple[str, ...],
+) -> int:
+    """Run COMMAND as a guest.
+
+    Its standard streams, terminal, signals and exit status are the caller's.
+    """
+    from pathlib import Path
+
+    guest = Guest(
+        command=command_line,
+        rootfs=Path(rootfs) if rootfs is not None else None,
+        env=dict(_variable(item) for item in env if "=" in item or item in os.environ),
+        workdir=workdir,
+        hostname=hostname,
+        limits=make_limits(memory=memory, cpus=cpus, pids=pids),
+        mounts=tuple(Mount.parse(mount) for mount in mounts),
+    )
+    engine = _engine(on, guest, verbose)
+    if as_json:
+        return _run_captured(engine.name, guest, timeout)
+    from anyvirt.cli.foreground import run_in_foreground
+
+    outcome = run_in_foreground(engine, guest, timeout)
+    if verbose:
+        usage = outcome.usage
+        _say(
+            f"{outcome.status} after {outcome.seconds:.3f} s; CPU {usage.user_seconds:.3f} s user, "
+            f"{usage.system_seconds:.3f} s system"
+        )
+    return outcome.status.shell
+
+
+def _variable(item: str) -> tuple[str, str]:
+    name, separator, value = item.partition("=")
+    return name, value if separator else os.environ[name]
+
+
+def _engine(on: str | None, guest: Guest, verbose: bool) -> Engine:
+    from anyvirt.engines import get
+
+    if on is not None:
+        engine = get(on)
+        if verbose:
+            _say(f"engine {engine.name}: named by --on")
+        return engine
+    from anyvirt.engines.selection import choose
+
+    choice = choose(guest)
+    if verbose:
+        for verdict in choice.verdicts:
+            _say(f"engine {verdict.engine}{'' if verdict.chosen else ' passed over'}: {verdict.reason}")
+    return choice.engine
+
+
+def _say(line: str) -> None:
+    print(f"anyvirt: {line}", file=sys.stderr, flush=True)
+
+
+def _run_captured(engine: str, guest: Guest, timeout: float | None) -> int:
+    import json
+
+    from anyvirt.errors import AnyvirtError
+    from anyvirt.running import run_guest
+
+    try:
+        completed = run_guest(guest, on=engine, capture_output=True, timeout=timeout)
+    except AnyvirtError as error:
+        print(json.dumps({"engine": engine, "error": str(error), "exit_status": error.exit_code}))
+        raise
+    report: dict[str, Any] = {
+        "engine": completed.engine,
+        "exit_status": completed.status.shell,
+        "signal": completed.status.signal,
+        "seconds": completed.seconds,
+        "user_seconds": completed.usage.user_seconds,
+        "system_seconds": completed.usage.system_seconds,
+        "peak_memory": completed.usage.peak_memory,
+        **_text("stdout", completed.stdout),
+        **_text("stderr", completed.stderr),
+    }
+    print(json.dumps(report))
+    return completed.status.shell
+
+
+def _text(name: str, data: bytes) -> dict[str, str]:
+    """`data` as JSON text; bytes that are no UTF-8 are kept in full under a second, base64 name."""
+    try:
+        return {name: data.decode()}
+    except UnicodeDecodeError:
+        from base64 import b64encode
+
+        return {name: data.decode(errors="replace"), f"{name}_base64": b64encode(data).decode()}
