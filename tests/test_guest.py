@@ -1,0 +1,77 @@
+"""Guest and its parts are validated once, when they are made."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from anyvirt.errors import UsageError
+from anyvirt.guest import Guest, Isa, Limits, Mount, make_limits
+
+
+def test_a_guest_is_frozen_and_holds_tuples():
+    guest = Guest(command=["ls", Path("/tmp")], env={"A": "1"})
+    assert guest.command == ("ls", "/tmp")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        guest.hostname = "x"
+    with pytest.raises(TypeError):
+        guest.env["B"] = "2"
+
+
+def test_the_caller_s_environment_mapping_is_copied():
+    env = {"A": "1"}
+    guest = Guest(env=env)
+    env["A"] = "2"
+    assert guest.env == {"A": "1"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"command": "ls -l"}, "sequence of words"),
+        ({"command": [""]}, "empty"),
+        ({"command": ["a\0b"]}, "NUL"),
+        ({"env": {"": "x"}}, "environment variable"),
+        ({"env": {"A=B": "x"}}, "environment variable"),
+        ({"rootfs": "/does/not/exist"}, "does not exist"),
+        ({"rootfs": "/etc/passwd"}, "not a directory"),
+        ({"hostname": "-x"}, "hostname"),
+        ({"hostname": "a b"}, "hostname"),
+        ({"hostname": "a" * 65}, "hostname"),
+        ({"workdir": "tmp"}, "absolute"),
+    ],
+)
+def test_nonsense_is_refused_with_a_sentence(parts, message):
+    with pytest.raises(UsageError, match=message):
+        Guest(**parts)
+
+
+@pytest.mark.parametrize(
+    "limits", [{"memory": 5}, {"cpus": 0}, {"cpus": float("nan")}, {"cpus": 1e6}, {"pids": 0}, {"memory": -1}]
+)
+def test_limits_no_guest_can_live_in_are_refused(limits):
+    with pytest.raises(UsageError):
+        Limits(**limits)
+
+
+def test_limits_are_false_when_nothing_is_limited():
+    assert not Limits()
+    assert make_limits(memory="1G", cpus="0.5", pids=3) == Limits(memory=1 << 30, cpus=0.5, pids=3)
+
+
+def test_mounts_are_parsed_as_the_command_line_writes_them(tmp_path):
+    assert Mount.parse(f"{tmp_path}:/data") == Mount(tmp_path, "/data")
+    assert Mount.parse(f"{tmp_path}:/data/:ro") == Mount(tmp_path, "/data", read_only=True)
+    assert Mount.parse(f"{tmp_path}:/data/../data/x:rw").target == "/data/x"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", ":/a", "/tmp:relative", "/tmp:/", "/tmp:/a:rx", "/tmp:/a:ro:b", "/nowhere:/a"]
+)
+def test_other_mounts_are_refused(text):
+    with pytest.raises(UsageError):
+        Mount.parse(text)
+
+
+def test_the_host_has_an_isa():
+    assert Isa.host() in Isa
