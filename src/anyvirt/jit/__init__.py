@@ -1,0 +1,1 @@
+"""From typed Python to machine code: front end, decoder generator, interpreter tier, blobs, their cache."""
