@@ -1,0 +1,42 @@
+"""Fetching Debian packages: the machine's sources in both formats, and an archive of another architecture."""
+
+import os
+import struct
+
+import pytest
+from debian_packages import Archive, PackageError, Source, machine_sources
+
+
+def test_sources_are_read_in_both_formats(tmp_path):
+    (tmp_path / "sources.list.d").mkdir()
+    (tmp_path / "sources.list").write_text(
+        "# deb http://no.example/ bookworm main\n"
+        "deb [arch=amd64 signed-by=/k.gpg] http://one.example/debian bookworm main contrib\n"
+        "deb-src http://src.example/ bookworm main\n"
+    )
+    (tmp_path / "sources.list.d" / "x.sources").write_text(
+        "Types: deb deb-src\n# a comment\nURIs: http://two.example/debian\nSuites: bookworm bookworm-updates\n"
+        "Components: main\nSigned-By: /usr/k.gpg\n\n"
+        "Types: deb\nEnabled: no\nURIs: http://off.example/\nSuites: bookworm\n"
+    )
+    assert machine_sources(tmp_path) == [
+        Source("http://one.example/debian", "bookworm", "/k.gpg"),
+        Source("http://two.example/debian", "bookworm", "/usr/k.gpg"),
+        Source("http://two.example/debian", "bookworm-updates", "/usr/k.gpg"),
+    ]
+
+
+def test_a_machine_without_sources_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("debian_packages.machine_sources", list)
+    with pytest.raises(PackageError, match="no source"):
+        Archive(tmp_path)
+
+
+def test_names_are_checked_before_they_reach_a_command(tmp_path):
+    with pytest.raises(PackageError, match="not the name"):
+        Archive(tmp_path).fetch("--help")
+
+
+def test_a_foreign_program_arrives(riscv64_busybox):
+    assert os.access(riscv64_busybox, os.X_OK)
+    assert struct.unpack_from("<H", riscv64_busybox.read_bytes()[:64], 18) == (243,)

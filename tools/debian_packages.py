@@ -1,0 +1,217 @@
+"""Fetch and unpack packages of the machine's own Debian archive, of any suite and architecture, without root.
+
+The machine's apt is not touched: lists, cache and status live in a directory given by the caller. The archive and
+its signing keys are those of the machine's own sources; only the suite and the architecture are exchanged. Needs
+nothing but the standard library, apt-get and dpkg-deb, because it also serves before there is an environment.
+
+Usage: debian_packages.py DIRECTORY [--suite SUITE] [--architecture ARCH] PACKAGE...
+prints the directory into which each package was unpacked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SOURCES = Path("/etc/apt")
+_UPDATE_SUITES = re.compile(r"-(updates|backports|security|proposed.*)$")
+_TIMEOUT = 600
+
+
+class PackageError(Exception):
+    """A package cannot be had here; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One archive that the machine's apt uses."""
+
+    uri: str
+    suite: str
+    signed_by: str
+
+
+def machine_sources(directory: Path = SOURCES) -> list[Source]:
+    """The `deb` archives in `directory`'s sources.list and sources.list.d, in both of apt's formats."""
+    sources: list[Source] = []
+    for path in (directory / "sources.list", *sorted((directory / "sources.list.d").glob("*.list"))):
+        if path.is_file():
+            sources += _one_line_sources(path.read_text())
+    for path in sorted((directory / "sources.list.d").glob("*.sources")):
+        sources += _deb822_sources(path.read_text())
+    return sources
+
+
+def _one_line_sources(text: str) -> Iterator[Source]:
+    for line in text.splitlines():
+        match = re.match(r"\s*deb\s+(?:\[(?P<options>[^\]]*)\]\s*)?(?P<uri>\S+)\s+(?P<suite>\S+)", line)
+        if match:
+            signed_by = re.search(r"signed-by=(\S+)", match["options"] or "", re.IGNORECASE)
+            yield Source(match["uri"], match["suite"], signed_by[1] if signed_by else "")
+
+
+def _deb822_sources(text: str) -> Iterator[Source]:
+    for paragraph in re.split(r"\n\s*\n", text):
+        lines = [line for line in paragraph.splitlines() if not line.startswith("#")]
+        fields = {
+            name.strip().lower(): value.strip()
+            for name, separator, value in (line.partition(":") for line in lines if not line.startswith(" "))
+            if separator
+        }
+        if "deb" in fields.get("types", "").split() and fields.get("enabled", "yes").lower() != "no":
+            for uri in fields.get("uris", "").split():
+                for suite in fields.get("suites", "").split():
+                    yield Source(uri, suite, fields.get("signed-by", ""))
+
+
+def _codename() -> tuple[str, str]:
+    """The distribution and its release, as os-release(5) names them."""
+    text = Path("/etc/os-release").read_text()
+    values = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', text, re.MULTILINE))
+    return values.get("ID", ""), values.get("VERSION_CODENAME", "")
+
+
+class Archive:
+    """The machine's archive with another suite or architecture, kept in `directory`."""
+
+    def __init__(self, directory: Path, *, suite: str | None = None, architecture: str | None = None) -> None:
+        distribution, codename = _codename()
+        if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+            raise PackageError(
+                "packages are fetched with apt-get and dpkg-deb, and this machine has not both"
+            )
+        if suite is not None and distribution != "debian":
+            raise PackageError(
+                f"suite {suite} is one of Debian's and this machine's packages are {distribution}'s"
+            )
+        self.suite = suite or codename
+        self.architecture = architecture or _output("dpkg", "--print-architecture").strip()
+        self.directory = directory.resolve() / f"{self.suite}-{self.architecture}"
+        self._sources = [
+            source
+            for source in machine_sources()
+            if source.suite == codename and not _UPDATE_SUITES.search(source.suite)
+        ]
+        if not self._sources:
+            raise PackageError(f"this machine's apt has no source for {codename or 'its own release'}")
+
+    def fetch(self, package: str) -> Path:
+        """The directory into which `package` is unpacked, downloading it unless it is there already."""
+        if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", package):
+            raise PackageError(f"{package!r} is not the name of a Debian package")
+        target = self.directory / "packages" / package
+        with self._locked():
+            if not target.is_dir():
+                self._update_once()
+                self._download(package, target)
+        return target
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        with (self.directory / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _options(self) -> list[str]:
+        settings = {
+            "Dir::State": self.directory / "state",
+            "Dir::State::status": self.directory / "status",
+            "Dir::Cache": self.directory / "cache",
+            "Dir::Etc::sourcelist": "/dev/null",
+            "Dir::Etc::sourceparts": self.directory / "sources.d",
+            "APT::Architecture": self.architecture,
+            "APT::Architectures": self.architecture,
+            "APT::Sandbox::User": "",
+            "APT::Get::List-Cleanup": "false",
+            "Acquire::Languages": "none",
+            "Acquire::Retries": "3",
+        }
+        return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+
+    def _update_once(self) -> None:
+        marker = self.directory / "updated"
+        if marker.exists():
+            return
+        for name in ("state/lists/partial", "cache/archives/partial", "sources.d"):
+            (self.directory / name).mkdir(parents=True, exist_ok=True)
+        (self.directory / "status").touch()
+        paragraphs = [
+            f"Types: deb\nURIs: {source.uri}\nSuites: {self.suite}\nComponents: main\n"
+            + (f"Signed-By: {source.signed_by}\n" if source.signed_by else "")
+            for source in self._sources
+        ]
+        (self.directory / "sources.d" / "machine.sources").write_text("\n".join(paragraphs))
+        self._apt_get("update", cwd=self.directory)
+        marker.touch()
+
+    def _download(self, package: str, target: Path) -> None:
+        download = self.directory / f"download-{package}"
+        shutil.rmtree(download, ignore_errors=True)
+        download.mkdir(parents=True)
+        try:
+            self._apt_get("download", package, cwd=download)
+            archives = list(download.glob("*.deb"))
+            if len(archives) != 1:
+                raise PackageError(f"apt-get downloaded {len(archives)} files for {package}")
+            _output("dpkg-deb", "-x", str(archives[0]), str(download / "root"))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(download / "root", target)
+        finally:
+            shutil.rmtree(download, ignore_errors=True)
+
+    def _apt_get(self, *words: str, cwd: Path) -> None:
+        _output("apt-get", "-q", *self._options(), *words, cwd=cwd)
+
+
+def _output(*command: str, cwd: Path | None = None) -> str:
+    try:
+        completed = subprocess.run(
+            command,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise PackageError(f"{command[0]} had not ended after {_TIMEOUT} seconds") from None
+    if completed.returncode != 0:
+        lines = [line for line in completed.stderr.splitlines() if line.strip()]
+        raise PackageError(f"{command[0]} failed: {lines[-1] if lines else 'it gave no reason'}")
+    return completed.stdout
+
+
+def main() -> int:
+    """Fetch the packages that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--suite")
+    parser.add_argument("--architecture")
+    parser.add_argument("packages", nargs="+", metavar="package")
+    options = parser.parse_args()
+    try:
+        archive = Archive(options.directory, suite=options.suite, architecture=options.architecture)
+        for package in options.packages:
+            print(archive.fetch(package))
+    except PackageError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
