@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a state directory of their own, the command line, and foreign programs from Debian."""
+"""Fixtures of all tests: a state directory of their own, the command line, Debian's foreign programs."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from debian_packages import Archive, PackageError  # noqa: E402
 
 @pytest.fixture(scope="session", autouse=True)
 def state_directory(tmp_path_factory):
-    """One state directory for the whole run, so that a run never touches the user's; what is compiled serves all."""
+    """One state directory for the whole run, never the user's; what is compiled serves all tests."""
     directory = tmp_path_factory.mktemp("state")
     before = os.environ.get("ANYVIRT_STATE")
     os.environ["ANYVIRT_STATE"] = str(directory)

@@ -2,8 +2,9 @@
 
 Usage: bootstrap.py ENVIRONMENT EXTRA
 
-Runs on a machine with nothing but Python 3.11 or newer and writes nothing outside the checkout. Debian and Ubuntu
-split ensurepip from Python; where it is missing, pip comes from the package python3-pip-whl, unpacked into `.tools`.
+Runs on a machine with nothing but Python 3.11 or newer and writes nothing outside the checkout. Debian and
+Ubuntu split ensurepip from Python; where it is missing, pip comes from the package python3-pip-whl, unpacked
+into `.tools`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The system packages that the tests need: installed through apt-get when root, otherwise listed with the reason.
+"""The system packages that the tests need: installed through apt-get when root, otherwise listed.
 
 Usage: system_packages.py NAME...   (the packages' names; none: all that the tests use)
 """
@@ -60,7 +60,7 @@ def install(packages: list[SystemPackage]) -> bool:
 
 
 def main() -> int:
-    """Install what is missing, or say what it is; 0 even then, because the tests say themselves what they skip."""
+    """Install what is missing, or say what it is; 0 even then: the tests say what they skip."""
     missing = missing_packages()
     if not missing:
         return 0
