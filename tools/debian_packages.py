@@ -1,7 +1,7 @@
 """Fetch and unpack packages of the machine's own Debian archive, of any suite and architecture, without root.
 
 The machine's apt is not touched: lists, cache and status live in a directory given by the caller. The
-archive and its signing keys are those of the machine's own sources; only suite and architecture are exchanged.
+archive and its signing keys are those of the machine's own sources; suite and architecture are exchanged.
 Needs nothing but the standard library, apt-get and dpkg-deb: it also serves before there is an environment.
 
 Usage: debian_packages.py DIRECTORY [--suite SUITE] [--architecture ARCH] PACKAGE...
