@@ -84,7 +84,7 @@ _X86_64 = ProgramIsa(
         ),
     ),
     system_calls={
-        "read": 0, "write": 1, "close": 3, "mmap": 9, "munmap": 11, "getpid": 39, "clone": 56, "execve": 59,
+        "read": 0, "write": 1, "close": 3, "mmap": 9, "munmap": 11, "madvise": 28, "getpid": 39, "clone": 56, "execve": 59,
         "wait4": 61, "fsync": 74, "getppid": 110, "exit_group": 231, "openat": 257, "mkdirat": 258,
         "unlinkat": 263,
     },
@@ -127,7 +127,7 @@ _RISCV64 = ProgramIsa(
     system_calls={
         "mkdirat": 34, "unlinkat": 35, "openat": 56, "close": 57, "read": 63, "write": 64, "fsync": 82,
         "exit_group": 94, "getpid": 172, "getppid": 173, "munmap": 215, "clone": 220, "execve": 221,
-        "mmap": 222, "wait4": 260,
+        "mmap": 222, "madvise": 233, "wait4": 260,
     },
 )  # fmt: skip
 

@@ -1,0 +1,100 @@
+"""What all workloads share: their arguments, their memory, and the one line by which the host times them.
+
+A workload writes its name as its first act and the rest of the line as its last. The host notes when each
+arrives, so the time of a run is taken from outside and does not contain the engine's start-up.
+"""
+
+from anyvirt.jit.system import system_call, text
+from anyvirt.typed import load8, load64, range, s64, store8, u8, u64
+
+STANDARD_OUTPUT = 1
+_READ_WRITE = 3  # PROT_READ | PROT_WRITE
+_PRIVATE_ANONYMOUS = 0x22  # MAP_PRIVATE | MAP_ANONYMOUS
+_NO_HUGE_PAGES = 15  # MADV_NOHUGEPAGE
+_FAILURE = 1
+_USAGE = 2
+
+
+def begin(name: u64, count: u64, arguments: u64) -> u64:
+    """Write the workload's name (a text that ends with a space) and return the number of rounds to run."""
+    system_call("write", STANDARD_OUTPUT, name, length(name))
+    return number_argument(count, arguments, u64(1))
+
+
+def finish(wrong: u64, rounds: u64) -> u64:
+    """Write the end of the line, `N rounds correct` or `N rounds, M WRONG`; return the exit status."""
+    line = allocate(u64(4096))
+    end = append_number(line, rounds)
+    if wrong == 0:
+        end = append(end, text(b" rounds correct\n"))
+    else:
+        end = append(end, text(b" rounds, "))
+        end = append_number(end, wrong)
+        end = append(end, text(b" WRONG\n"))
+    system_call("write", STANDARD_OUTPUT, line, end - line)
+    return u64(0) if wrong == 0 else u64(_FAILURE)
+
+
+def fail(reason: u64) -> u64:
+    """Write a text as the end of the line and end the program; for what no round can go on from."""
+    system_call("write", STANDARD_OUTPUT, reason, length(reason))
+    system_call("exit_group", _FAILURE)
+    return u64(0)
+
+
+def number_argument(count: u64, arguments: u64, index: u64) -> u64:
+    """Argument `index` as a decimal number; 1 when it is not given."""
+    if index >= count:
+        return u64(1)
+    value = u64(0)
+    digits = load64(arguments + index * 8)
+    while load8(digits) != 0:
+        digit = load8(digits) - 48
+        if digit > 9:
+            system_call("exit_group", _USAGE)
+        value = value * 10 + u64(digit)
+        digits += 1
+    return value
+
+
+def allocate(size: u64) -> u64:
+    """Fresh memory of `size` bytes, zeroed, from the kernel.
+
+    Its pages are ordinary ones, so that no engine is measured by whether it happened to get huge ones.
+    """
+    address = system_call("mmap", 0, size, _READ_WRITE, _PRIVATE_ANONYMOUS, s64(-1), 0)
+    if address < 0 and address > -4096:
+        return fail(text(b"out of memory\n"))
+    system_call("madvise", address, size, _NO_HUGE_PAGES)
+    return u64(address)
+
+
+def length(string: u64) -> u64:
+    """Bytes before the zero byte that ends a text."""
+    end = string
+    while load8(end) != 0:
+        end += 1
+    return end - string
+
+
+def append(end: u64, string: u64) -> u64:
+    """Copy a text to `end`; return the new end, where its zero byte is."""
+    size = length(string)
+    for index in range(size + 1):
+        store8(end + index, load8(string + index))
+    return end + size
+
+
+def append_number(end: u64, value: u64) -> u64:
+    """Write a number in decimal and a zero byte to `end`; return the new end, where the zero byte is."""
+    digits = u64(1)
+    rest = value // 10
+    while rest != 0:
+        digits += 1
+        rest = rest // 10
+    rest = value
+    for index in range(digits):
+        store8(end + digits - 1 - index, u8(rest % 10) + 48)
+        rest = rest // 10
+    store8(end + digits, u8(0))
+    return end + digits
