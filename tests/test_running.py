@@ -75,3 +75,10 @@ def test_an_idle_guest_runs_commands_until_it_is_closed():
         assert instance.exec(["sh", "-c", "exit 5"]).wait().code == 5
         assert instance.stop(1).signal == 15
         assert instance.state is anyvirt.State.STOPPED
+
+
+def test_what_a_guest_leaves_running_does_not_hold_up_its_end():
+    began = time.monotonic()
+    completed = shell("echo out; sleep 20 & exit 4", capture_output=True)
+    assert (completed.stdout, completed.returncode) == (b"out\n", 4)
+    assert time.monotonic() - began < 10

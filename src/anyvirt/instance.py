@@ -92,6 +92,8 @@ class Process(ABC):
 
     terminal: int | None = None
     """The host's end of the process's own pseudo-terminal, where it was given one."""
+    end_fd: int | None = None
+    """A file descriptor that becomes readable when the process has ended; None if there is none."""
     in_foreground: bool = False
     """Whether the keyboard signals of the caller's terminal reach the process by themselves."""
 

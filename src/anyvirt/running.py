@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import selectors
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,13 +11,12 @@ from anyvirt.engines import get
 from anyvirt.engines.selection import choose
 from anyvirt.errors import AnyvirtError, GuestTimeoutError
 from anyvirt.instance import ExitStatus, Streams, Usage
+from anyvirt.pipes import GuestPipes
 
 if TYPE_CHECKING:
     from anyvirt.engines.engine import Engine
     from anyvirt.guest import Guest
     from anyvirt.instance import Instance, TerminalSize
-
-_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -85,10 +82,10 @@ def run_guest(
     """
     engine = select_engine(on, guest)
     with ExitStack() as stack:
-        pipes = _Pipes(stack, feed=input, capture=capture_output, limit=output_limit)
+        pipes = GuestPipes(stack, feed=input, capture=capture_output, limit=output_limit)
         began = time.monotonic()
         instance = stack.enter_context(engine.start(guest, pipes.guest_ends))
-        pipes.close_guest_ends()
+        pipes.started(instance.end_fd)
         deadline = None if timeout is None else began + timeout
         try:
             pipes.carry(deadline)
@@ -111,80 +108,3 @@ def run_guest(
     if check and completed.returncode != 0:
         raise GuestFailedError(completed)
     return completed
-
-
-class _Pipes:
-    """The caller's side of a guest's standard streams: one thread carries all and blocks on none."""
-
-    def __init__(self, stack: ExitStack, *, feed: bytes | None, capture: bool, limit: int | None) -> None:
-        self.stdout, self.stderr = bytearray(), bytearray()
-        self.discarded = 0
-        self._limit = limit
-        self._feed = memoryview(feed or b"")
-        self._selector = stack.enter_context(selectors.DefaultSelector())
-        self._closers: list[int] = []
-        self._open: set[int] = set()
-        stack.callback(self._close_all)
-        stdin = self._pipe_in() if feed is not None else 0
-        stdout = self._pipe_out(self.stdout) if capture else 1
-        stderr = self._pipe_out(self.stderr) if capture else 2
-        self.guest_ends = Streams(stdin, stdout, stderr)
-
-    def _pipe_in(self) -> int:
-        reader, writer = os.pipe()
-        self._closers.append(reader)
-        self._open.add(writer)
-        os.set_blocking(writer, False)
-        self._selector.register(writer, selectors.EVENT_WRITE, None)
-        return reader
-
-    def _pipe_out(self, sink: bytearray) -> int:
-        reader, writer = os.pipe()
-        self._closers.append(writer)
-        self._open.add(reader)
-        self._selector.register(reader, selectors.EVENT_READ, sink)
-        return writer
-
-    def close_guest_ends(self) -> None:
-        """Once the guest holds its ends: without this the readers would never see the end of the output."""
-        while self._closers:
-            os.close(self._closers.pop())
-
-    def carry(self, deadline: float | None) -> None:
-        """Carry until all pipes are closed; TimeoutError at `deadline`."""
-        while self._open:
-            remaining = None if deadline is None else deadline - time.monotonic()
-            if remaining is not None and remaining <= 0:
-                raise TimeoutError
-            for key, _ in self._selector.select(remaining):
-                if key.data is None:
-                    self._write(key.fd)
-                else:
-                    self._read(key.fd, key.data)
-
-    def _write(self, fd: int) -> None:
-        try:
-            self._feed = self._feed[os.write(fd, self._feed[:_CHUNK]) :]
-        except BrokenPipeError:
-            self._feed = self._feed[len(self._feed) :]
-        if not self._feed:
-            self._finish(fd)
-
-    def _read(self, fd: int, sink: bytearray) -> None:
-        data = os.read(fd, _CHUNK)
-        if not data:
-            self._finish(fd)
-            return
-        room = len(data) if self._limit is None else max(0, self._limit - len(sink))
-        sink += data[:room]
-        self.discarded += len(data) - min(room, len(data))
-
-    def _finish(self, fd: int) -> None:
-        self._selector.unregister(fd)
-        self._open.discard(fd)
-        os.close(fd)
-
-    def _close_all(self) -> None:
-        self.close_guest_ends()
-        for fd in list(self._open):
-            self._finish(fd)

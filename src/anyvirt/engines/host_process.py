@@ -61,6 +61,7 @@ class HostProcess(Process):
             if line is not None:
                 os.close(line)
         self._pidfd = os.pidfd_open(self._popen.pid)
+        self.end_fd = self._pidfd
 
     @property
     def pid(self) -> int:
@@ -75,7 +76,7 @@ class HostProcess(Process):
     def wait(self, timeout: float | None = None) -> ExitStatus:
         """See Process.wait."""
         if self._status is None:
-            _await_readable(self._pidfd, timeout)
+            _await_end(self._pidfd, timeout)
             _, status, rusage = os.wait4(self._popen.pid, 0)
             self._popen.returncode = os.waitstatus_to_exitcode(status)
             self._status = ExitStatus.from_wait(self._popen.returncode)
@@ -101,9 +102,9 @@ class HostProcess(Process):
         if self._status is None:
             self.signal(signals.SIGKILL)
             self.wait()
-        if self._pidfd >= 0:
+        if self.end_fd is not None:
             os.close(self._pidfd)
-            self._pidfd = -1
+            self.end_fd = None
         self._close_terminal()
 
     def _close_terminal(self) -> None:
@@ -137,6 +138,7 @@ class HostProcessInstance(Instance):
             command, env=self._env, workdir=guest.workdir, streams=streams, terminal=terminal
         )
         self.terminal = self._main.terminal
+        self.end_fd = self._main.end_fd
         self.in_foreground = self._main.in_foreground
 
     @property
@@ -200,7 +202,7 @@ class HostProcessInstance(Instance):
         """See Instance.close."""
         for process in (*self._others, self._main):
             process.close()
-        self.terminal = None
+        self.terminal = self.end_fd = None
 
     def _signal_all(self, number: int) -> None:
         for process in (self._main, *self._others):
@@ -220,7 +222,7 @@ def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def _await_readable(fd: int, timeout: float | None) -> None:
+def _await_end(fd: int, timeout: float | None) -> None:
     import select
 
     poll = select.poll()

@@ -1,0 +1,249 @@
+"""Each tick of the capability matrix: tests for every capability, on every engine that claims it."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from anyvirt.engines.engine import Capability
+from anyvirt.errors import AnyvirtError
+from anyvirt.guest import Guest, Isa, Limits, Mount
+from anyvirt.instance import ExitStatus, State, Streams, TerminalSize
+
+
+@pytest.mark.capabilities(Capability.TERMINAL)
+def test_terminal_has_a_size_and_controls_the_session(subject):
+    session = subject.start(
+        subject.guest("stty size </dev/tty; test -t 0 && test -t 1 && echo tty"), (33, 99)
+    )
+    session.expect(b"33 99\r\n")
+    session.expect(b"tty\r\n")
+    assert session.instance.wait(20) == ExitStatus(code=0)
+
+
+@pytest.mark.capabilities(Capability.TERMINAL)
+def test_terminal_keys_become_signals(subject):
+    session = subject.start(subject.guest("echo ready; sleep 100"), (24, 80))
+    session.expect(b"ready")
+    time.sleep(0.3)
+    os.write(session.instance.terminal, b"\x03")
+    assert session.instance.wait(20).shell == 130
+
+
+@pytest.mark.capabilities(Capability.TERMINAL)
+def test_terminal_can_be_resized(subject):
+    script = "trap 'stty size; exit 3' WINCH; echo ready; while :; do sleep 0.05; done"
+    session = subject.start(subject.guest(script), (24, 80))
+    session.expect(b"ready")
+    session.instance.resize(TerminalSize(50, 132))
+    session.expect(b"50 132")
+    assert session.instance.wait(20) == ExitStatus(code=3)
+
+
+@pytest.mark.capabilities(Capability.EXEC)
+def test_exec_runs_further_commands_in_an_idle_guest(subject):
+    instance = subject.start(Guest(env={"WHERE": "inside"})).instance
+    reader, writer = os.pipe()
+    script = "echo $WHERE $EXTRA; pwd; exit 9"
+    process = instance.exec(
+        (*subject.shell, script), env={"EXTRA": "more"}, workdir="/tmp", streams=Streams(0, writer, writer)
+    )
+    os.close(writer)
+    with os.fdopen(reader) as output:
+        assert output.read() == "inside more\n/tmp\n"
+    assert process.wait(20) == ExitStatus(code=9)
+    assert instance.state is State.RUNNING
+    instance.stop(5)
+    assert instance.state is State.STOPPED
+
+
+@pytest.mark.capabilities(Capability.EXEC)
+def test_exec_of_a_command_that_does_not_exist_is_an_error_not_a_death(subject):
+    instance = subject.start(Guest()).instance
+    with pytest.raises(AnyvirtError) as caught:
+        instance.exec(("/no/such/program",)).wait(20)
+    assert caught.value.exit_code == 127
+    assert instance.state is State.RUNNING
+
+
+@pytest.mark.capabilities(Capability.EXEC, Capability.TERMINAL)
+def test_exec_on_a_terminal(subject):
+    instance = subject.start(Guest()).instance
+    process = instance.exec((*subject.shell, "stty size; read x; echo got $x"), terminal=TerminalSize(20, 60))
+    os.write(process.terminal, b"hello\n")
+    output = b""
+    while b"got hello" not in output:
+        output += os.read(process.terminal, 1000)
+    assert b"20 60" in output
+    assert process.wait(20) == ExitStatus(code=0)
+
+
+@pytest.mark.capabilities(Capability.PAUSE)
+def test_pause_stops_execution_and_resume_continues_it(subject):
+    session = subject.start(subject.guest("echo ready; while :; do echo tick; sleep 0.02; done"))
+    session.expect(b"tick")
+    session.instance.pause()
+    assert session.instance.state is State.PAUSED
+    session.drain(0.2)
+    assert session.silent(0.5)
+    session.instance.resume()
+    assert session.instance.state is State.RUNNING
+    session.expect(b"tick")
+
+
+@pytest.mark.capabilities(Capability.PAUSE)
+def test_a_paused_guest_can_be_killed(subject):
+    session = subject.start(subject.guest("echo ready; sleep 100"))
+    session.expect(b"ready")
+    session.instance.pause()
+    session.instance.kill()
+    assert session.instance.wait(20).shell == 137
+
+
+@pytest.mark.capabilities(Capability.ISOLATION)
+def test_isolation_hides_the_host_s_processes(subject):
+    completed = subject.run("for d in /proc/[0-9]*; do cat $d/comm; done")
+    assert len(completed.stdout.splitlines()) < 8
+    assert subject.run(f"kill -0 {os.getpid()}").returncode != 0
+
+
+@pytest.mark.capabilities(Capability.ISOLATION)
+def test_isolation_throws_changes_to_files_away(subject):
+    name = f"/etc/anyvirt-conformance-{os.getpid()}"
+    assert subject.run(f"echo x > {name} && cat {name}").stdout == b"x\n"
+    assert not Path(name).exists()
+    assert subject.run(f"cat {name}").returncode != 0
+    marker = Path(f"/tmp/anyvirt-conformance-{os.getpid()}")
+    subject.run(f"echo x > {marker}")
+    assert not marker.exists()
+
+
+@pytest.mark.capabilities(Capability.ISOLATION)
+def test_isolation_gives_a_network_of_its_own_with_loopback_up(subject):
+    lines = subject.run("cat /proc/net/dev").stdout.decode().splitlines()[2:]
+    assert [line.split(":")[0].strip() for line in lines] == ["lo"]
+    script = (
+        "import socket; s = socket.create_server(('127.0.0.1', 0)); "
+        "c = socket.create_connection(s.getsockname()); c.sendall(b'x'); print(s.accept()[0].recv(1))"
+    )
+    assert subject.run(f'"{sys.executable}" -c "{script}"').stdout == b"b'x'\n"
+
+
+@pytest.mark.capabilities(Capability.ISOLATION)
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "echo 1 > /proc/sys/kernel/core_uses_pid",
+        "echo h > /proc/sysrq-trigger",
+        "mount -t tmpfs none /mnt",
+        "mknod /tmp/sda b 8 0",
+        "cat /proc/kcore > /tmp/x",
+        "hostname stolen",
+        "echo 1 > /sys/kernel/mm/ksm/run",
+        "dmesg",
+    ],
+)
+def test_isolation_refuses_what_would_reach_the_host(subject, attempt):
+    assert subject.run(attempt).returncode != 0
+
+
+@pytest.mark.capabilities(Capability.ROOTFS)
+def test_rootfs_is_all_that_the_guest_sees(subject, rootfs):
+    completed = subject.run("cat /etc/marker; ls /", rootfs=rootfs)
+    lines = completed.stdout.decode().splitlines()
+    assert lines[0] == "this is the guest's own root"
+    assert set(lines[1:]) <= {"bin", "etc", "proc", "dev", "sys", "tmp", "lib", "lib64", "usr", "run"}
+
+
+@pytest.mark.capabilities(Capability.ROOTFS)
+def test_rootfs_is_writable_and_unchanged_afterwards(subject, rootfs):
+    before = sorted(path.relative_to(rootfs) for path in rootfs.rglob("*"))
+    completed = subject.run("echo new > /etc/marker && mkdir /new && cat /etc/marker", rootfs=rootfs)
+    assert completed.stdout == b"new\n"
+    assert sorted(path.relative_to(rootfs) for path in rootfs.rglob("*")) == before
+    assert (rootfs / "etc/marker").read_text() == "this is the guest's own root\n"
+
+
+@pytest.mark.capabilities(Capability.ROOTFS)
+def test_rootfs_without_the_command(subject, rootfs):
+    (rootfs / "bin/sh").unlink()
+    with pytest.raises(AnyvirtError, match="root filesystem") as caught:
+        subject.run("true", rootfs=rootfs)
+    assert caught.value.exit_code == 127
+
+
+@pytest.mark.capabilities(Capability.SHARE)
+def test_share_is_the_host_s_own_directory(subject, tmp_path):
+    (tmp_path / "in").write_text("from the host\n")
+    completed = subject.run(
+        "cat /data/in; echo from the guest > /data/out", mounts=[Mount(tmp_path, "/data")]
+    )
+    assert completed.stdout == b"from the host\n"
+    assert (tmp_path / "out").read_text() == "from the guest\n"
+
+
+@pytest.mark.capabilities(Capability.SHARE)
+def test_share_read_only_is_read_only(subject, tmp_path):
+    (tmp_path / "in").write_text("kept\n")
+    mounts = [Mount(tmp_path, "/data", read_only=True)]
+    completed = subject.run("echo lost > /data/in; cat /data/in", mounts=mounts)
+    assert completed.stdout == b"kept\n"
+    assert b"ead-only" in completed.stderr
+
+
+@pytest.mark.capabilities(Capability.SHARE)
+def test_share_of_one_file(subject, tmp_path):
+    (tmp_path / "file").write_text("one file\n")
+    mounts = [Mount(tmp_path / "file", "/run/new/place")]
+    assert subject.run("cat /run/new/place", mounts=mounts).stdout == b"one file\n"
+
+
+@pytest.mark.capabilities(Capability.HOSTNAME)
+def test_hostname_is_the_guest_s_own(subject):
+    before = os.uname().nodename
+    assert subject.run("hostname", hostname="guest-7.example").stdout == b"guest-7.example\n"
+    assert os.uname().nodename == before
+
+
+@pytest.mark.capabilities(Capability.LIMITS)
+def test_limits_of_memory_kill_what_exceeds_them(subject):
+    script = f'"{sys.executable}" -c "x = bytearray(b\'x\') * (200 << 20); print(len(x))"'
+    assert subject.run(script, limits=Limits(memory=1 << 30)).stdout == b"209715200\n"
+    assert subject.run(script, limits=Limits(memory=64 << 20)).returncode == 137
+
+
+@pytest.mark.capabilities(Capability.LIMITS)
+def test_limits_of_processes_refuse_more(subject):
+    script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 5 & done; echo all"
+    assert b"all" in subject.run(script + "; kill $(jobs -p)", limits=Limits(pids=64)).stdout
+    assert b"all" not in subject.run(script, limits=Limits(pids=8)).stdout
+
+
+@pytest.mark.capabilities(Capability.LIMITS)
+def test_limits_of_cpu_time_slow_down(subject):
+    script = f'"{sys.executable}" -c "for i in range(20_000_000): pass"'
+    free = subject.run(script)
+    limited = subject.run(script, limits=Limits(cpus=0.2), timeout=100)
+    used = limited.usage.user_seconds + limited.usage.system_seconds
+    assert limited.seconds > 2 * used
+    assert free.seconds < limited.seconds
+
+
+@pytest.mark.capabilities(Capability.FOREIGN_ISA)
+def test_foreign_isa_programs_run(subject, riscv64_busybox):
+    assert find_isa(riscv64_busybox) is not Isa.host()
+    assert subject.run("uname -m").stdout == b"riscv64\n"
+
+
+def find_isa(path):
+    from anyvirt.linux.elf import parse_elf
+
+    return parse_elf(Path(path).read_bytes()).isa
+
+
+def test_every_capability_is_tested():
+    source = Path(__file__).read_text()
+    for capability in Capability:
+        assert f"capabilities(Capability.{capability.name}" in source
