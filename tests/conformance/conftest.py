@@ -103,7 +103,9 @@ class Session:
 
     def close(self):
         self.instance.close()
-        os.close(self.reader)
+        if self.reader is not None:
+            os.close(self.reader)
+            self.reader = None
 
 
 @pytest.fixture
