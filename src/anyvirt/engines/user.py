@@ -1,0 +1,87 @@
+"""The user engine: one Linux program of another CPU, interpreted, its system calls made on the host."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anyvirt.engines.engine import Architecture, Availability, Capability, Engine, Execution, World
+from anyvirt.engines.host_process import HostProcessInstance
+from anyvirt.guest import Isa
+
+if TYPE_CHECKING:
+    from anyvirt.guest import Guest
+    from anyvirt.instance import Instance, Streams, TerminalSize
+    from anyvirt.linux.program import Program
+
+_EMULATOR = Path(__file__).parents[1] / "linux" / "emulation" / "__main__.py"
+
+
+class UserEngine(Engine):
+    """Starts the guest's command in an emulator process, one for each process of the guest."""
+
+    name = "user"
+    summary = "programs of another CPU on the host's kernel: RISC-V 64, static so far"
+    architecture = Architecture.EMULATION
+    world = World.PROCESS
+    execution = Execution.INTERPRETED
+    capabilities = frozenset({Capability.TERMINAL, Capability.EXEC, Capability.PAUSE, Capability.FOREIGN_ISA})
+    weight = 20
+    joins_terminal = True
+
+    def probe(self) -> Availability:
+        """The host has to be x86-64 Linux with room for a guest's address space."""
+        machine = os.uname()
+        if machine.sysname != "Linux" or machine.machine != "x86_64":
+            return Availability(
+                available=False,
+                reason=f"it runs on x86-64 Linux and this is {machine.machine} {machine.sysname}",
+                remedy="use a host with an x86-64 CPU and Linux",
+            )
+        return _address_space() or _interpreter()
+
+    def refusal(self, program: Program) -> str | None:
+        """Only static RISC-V 64 programs run."""
+        if program.isa is not Isa.RISCV64:
+            return f"it is a {program.isa} program and this engine runs {Isa.RISCV64}"
+        if program.dynamic:
+            return "it is dynamically linked and this engine runs static programs only: link it with -static"
+        return None
+
+    def create(self, guest: Guest, streams: Streams, terminal: TerminalSize | None) -> Instance:
+        """See Engine.create."""
+        prefix = (sys.executable, "-I", "-S", os.fspath(_EMULATOR))
+        env = {**os.environ, **guest.env}
+        return HostProcessInstance(
+            self.name, guest, prefix=prefix, env=env, streams=streams, terminal=terminal
+        )
+
+
+def _address_space() -> Availability | None:
+    """Why a guest's address space cannot be reserved here; None when it can."""
+    from anyvirt.cpu.memory import FlatMemory
+
+    try:
+        FlatMemory()
+    except OSError as error:
+        return Availability(
+            available=False,
+            reason=f"the guest's address space of 256 GiB cannot be reserved: {error.strerror}",
+            remedy="raise the limit on virtual memory (`ulimit -v unlimited`)",
+        )
+    return None
+
+
+def _interpreter() -> Availability:
+    """Whether the interpreter's machine code can be made here. llvmlite is looked for, not imported."""
+    from importlib.util import find_spec
+
+    if find_spec("llvmlite") is None:
+        return Availability(
+            available=False,
+            reason="the compiler that makes the interpreter, llvmlite, is not installed",
+            remedy="install it: pip install llvmlite",
+        )
+    return Availability(available=True, details={"isa": Isa.RISCV64.value, "tier": "interpreter"})

@@ -1,0 +1,16 @@
+"""The emulator's start in a process of its own: `python -I -S …/emulation PROGRAM [ARGUMENTS…]`.
+
+Isolated (-I) and without site packages (-S) Python starts in half the time and no file near the guest can
+change it; so this file has to say where the package is.
+"""
+
+import sys
+from pathlib import PurePath
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(PurePath(__file__).parents[3]))
+    from anyvirt.linux.emulation import main
+
+    if len(sys.argv) < 2:
+        main.usage()
+    main.main(sys.argv[1:])

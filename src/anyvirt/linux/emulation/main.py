@@ -1,0 +1,124 @@
+"""The emulator as a program: `main` becomes the guest process that its arguments name."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from anyvirt.errors import AnyvirtError, ExitCode
+from anyvirt.linux.elf import ElfError
+from anyvirt.linux.emulation.abi import RISCV64
+from anyvirt.linux.emulation.identity import INFINITY
+from anyvirt.linux.emulation.image import load_image
+from anyvirt.linux.emulation.process import Process
+from anyvirt.linux.emulation.processes import set_command_name
+from anyvirt.linux.emulation.programs import find_executable, has_isa
+from anyvirt.linux.emulation.registry import Table
+from anyvirt.linux.emulation.run import run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anyvirt.cpu.executor import Executor
+    from anyvirt.cpu.memory import FlatMemory
+    from anyvirt.linux.emulation.image import Image
+    from anyvirt.linux.emulation.table import SystemCall
+
+STRACE_VARIABLE = "ANYVIRT_STRACE"
+
+
+def main(command: list[str]) -> NoReturn:
+    """Run `command`, a program found through PATH and its arguments, as a guest process; never returns.
+
+    What keeps it from starting is one sentence on standard error and the exit status a shell would give.
+    """
+    try:
+        process = Process(RISCV64, _load(command), _make_cpu)
+    except AnyvirtError as error:
+        print(f"anyvirt: {error}", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(error.exit_code)
+    process.signals.inherit()
+    set_command_name(os.fsencode(command[0]))
+    # What was imported stays: forked children need not copy it to scan it.
+    gc.freeze()
+    run(process, _calls())
+
+
+def _make_cpu(memory: FlatMemory) -> Executor:
+    from anyvirt.cpu.interpreter import Interpreter
+
+    cpu: Executor = Interpreter(memory)
+    return cpu
+
+
+def _calls() -> Mapping[int, SystemCall]:
+    table = Table(RISCV64)
+    if os.environ.get(STRACE_VARIABLE, "0") in ("", "0"):
+        return table
+    from anyvirt.linux.emulation.trace import TracedTable
+
+    return TracedTable(table)
+
+
+def _load(command: list[str]) -> Image:
+    """The image of the command. Raises the AnyvirtError that says why there is none."""
+    import resource
+
+    words = tuple(os.fsencode(word) for word in command)
+    environment = tuple(name + b"=" + value for name, value in os.environb.items())
+    stack_limit, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    try:
+        program = find_executable(_search(command[0]), words)
+    except OSError as error:
+        raise _explained(command, error.strerror) from error
+    try:
+        if not has_isa(program.fd, RISCV64.isa):
+            raise _explained(command, f"it is not a {RISCV64.isa} program")
+        return load_image(
+            RISCV64, program.fd, program.path, program.name, program.arguments, environment,
+            stack_limit & INFINITY,
+        )  # fmt: skip
+    except ElfError as error:
+        raise _not_executable(command, f"it is {error}") from error
+    except OSError as error:
+        raise _not_executable(command, error.strerror) from error
+    finally:
+        os.close(program.fd)
+
+
+def _search(name: str) -> bytes:
+    """The path that execvp(3) would take for `name`."""
+    if "/" not in name:
+        for directory in os.get_exec_path():
+            path = os.path.join(directory, name)
+            if os.path.isfile(path) and os.access(path, os.X_OK):
+                return os.fsencode(path)
+    return os.fsencode(name)
+
+
+def _explained(command: list[str], reason: str | None) -> AnyvirtError:
+    """The error of a command that cannot run, in the words that every engine uses for it."""
+    from anyvirt.guest import Guest
+    from anyvirt.linux.program import find_program
+
+    try:
+        find_program(Guest(command=command))
+    except AnyvirtError as error:
+        return error
+    return _not_executable(command, reason)
+
+
+def _not_executable(command: list[str], reason: str | None) -> AnyvirtError:
+    from anyvirt.errors import NotExecutableError
+
+    return NotExecutableError(f"{command[0]} cannot be executed: {reason}")
+
+
+def usage() -> NoReturn:
+    """Tell how the emulator is called."""
+    print("anyvirt: the emulator needs the program to run as its first argument", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(ExitCode.USAGE)

@@ -1,0 +1,65 @@
+"""Process: all that the emulation knows of one guest process beyond what the host's kernel keeps for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anyvirt.linux.emulation.identity import MemoryLimits
+from anyvirt.linux.emulation.signals import SignalState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyvirt.cpu.executor import Executor
+    from anyvirt.cpu.memory import FlatMemory
+    from anyvirt.linux.emulation.abi import Abi
+    from anyvirt.linux.emulation.image import Image
+
+
+class Process:
+    """One guest process: its address space, its virtual CPU, its signals, and what execve(2) replaces."""
+
+    memory: FlatMemory
+    cpu: Executor
+    image: Image
+    heap_end: int
+    """The program break (brk(2))."""
+
+    def __init__(self, abi: Abi, image: Image, make_cpu: Callable[[FlatMemory], Executor]) -> None:
+        """Start `image`; `make_cpu` makes a virtual CPU for an address space."""
+        self.abi = abi
+        self.signals = SignalState()
+        self.limits = MemoryLimits()
+        self.lock_flags = 0
+        """MAP_LOCKED for new mappings after mlockall(MCL_FUTURE)."""
+        self.robust_list = 0
+        self.on_release: Callable[[], None] | None = None
+        """In a child of vfork(2), what lets the parent go on: to be called once it executes or exits."""
+        self._make_cpu = make_cpu
+        self.adopt(image)
+
+    def adopt(self, image: Image) -> None:
+        """Become `image`: a new address space and a virtual CPU at the program's beginning."""
+        self.image = image
+        self.memory = image.memory
+        self.heap_end = image.heap_start
+        self.lock_flags = 0
+        self.robust_list = 0
+        self.cpu = self._make_cpu(image.memory)
+        self.cpu.x[self.abi.stack_register] = image.stack_pointer
+        self.cpu.pc = image.entry
+
+    @property
+    def stack_pointer(self) -> int:
+        """The guest's stack pointer."""
+        return self.cpu.x[self.abi.stack_register]
+
+    def pointer(self, address: int, length: int = 0) -> int:
+        """A guest pointer as the host's; NULL stays NULL. Raises GuestFault for one that leads outside."""
+        return self.memory.host_address(address, length) if address else 0
+
+    def release(self) -> None:
+        """Let a parent that waits in vfork(2) go on."""
+        if self.on_release is not None:
+            self.on_release()
+            self.on_release = None

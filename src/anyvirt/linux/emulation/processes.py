@@ -1,0 +1,293 @@
+"""System calls that begin, replace and end processes: clone, execve, exit, and futexes between them."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import resource
+import struct
+from typing import TYPE_CHECKING, NoReturn
+
+from anyvirt.linux.elf import ElfError
+from anyvirt.linux.emulation import host, procfs
+from anyvirt.linux.emulation.identity import RLIMIT_STACK
+from anyvirt.linux.emulation.image import load_image
+from anyvirt.linux.emulation.numbers import HOST
+from anyvirt.linux.emulation.programs import Executable, find_executable, has_isa
+from anyvirt.linux.emulation.table import RegistersReplaced, system_call
+
+if TYPE_CHECKING:
+    from anyvirt.linux.emulation.process import Process
+
+# clone(2) flags (include/uapi/linux/sched.h)
+_CLONE_VM = 0x100
+_CLONE_PIDFD = 0x1000
+_CLONE_VFORK = 0x4000
+_CLONE_THREAD = 0x10000
+_CLONE_SETTLS = 0x80000
+_CLONE_PARENT_SETTID = 0x100000
+_CLONE_CHILD_CLEARTID = 0x200000
+_CLONE_DETACHED = 0x400000
+_CLONE_UNTRACED = 0x800000
+_CLONE_CHILD_SETTID = 0x1000000
+_CLONE_CLEAR_SIGHAND = 0x1_0000_0000
+_FORK_FLAGS = (
+    _CLONE_VM | _CLONE_VFORK | _CLONE_PIDFD | _CLONE_SETTLS | _CLONE_PARENT_SETTID | _CLONE_CHILD_SETTID
+    | _CLONE_CHILD_CLEARTID | _CLONE_DETACHED | _CLONE_UNTRACED | _CLONE_CLEAR_SIGHAND | 0xFF
+)  # fmt: skip
+_CLONE_ARGUMENTS = struct.Struct("<8Q")
+_RESERVED_DESCRIPTORS = 16
+
+
+def _clone(process: Process, flags: int, stack: int, tls: int, tids: tuple[int, int, int]) -> int:
+    """Fork; `tids` are where to store the child's number: in the parent, in the child, and as a pidfd."""
+    if flags & _CLONE_THREAD:
+        return -errno.EAGAIN
+    if flags & _CLONE_VM and not flags & _CLONE_VFORK:
+        return -errno.ENOSYS
+    if flags & ~_FORK_FLAGS:
+        return -errno.EINVAL
+    parent_tid, child_tid, pidfd = tids
+    gate = _Gate() if flags & _CLONE_VFORK else None
+    pid = os.fork()
+    if pid == 0:
+        _begin_child(process, gate)
+        if flags & _CLONE_CLEAR_SIGHAND:
+            process.signals.reset_for_exec()
+        if stack:
+            process.cpu.x[process.abi.stack_register] = stack
+        if flags & _CLONE_SETTLS:
+            process.cpu.x[process.abi.thread_register] = tls
+        if flags & _CLONE_CHILD_SETTID:
+            process.memory.write(child_tid, struct.pack("<i", os.getpid()))
+        return 0
+    if flags & _CLONE_PARENT_SETTID:
+        process.memory.write(parent_tid, struct.pack("<i", pid))
+    if flags & _CLONE_PIDFD:
+        process.memory.write(pidfd, struct.pack("<i", os.pidfd_open(pid)))
+    if gate is not None:
+        gate.wait()
+    return pid
+
+
+def _begin_child(process: Process, gate: _Gate | None) -> None:
+    """A child has none of its parent's waiting signals, and holds up nobody but its own parent."""
+    process.signals.forget_arrived()
+    if process.on_release is not None:
+        process.release()
+    if gate is not None:
+        gate.enter()
+        process.on_release = gate.open
+
+
+class _Gate:
+    """What a parent in vfork(2) waits at: a pipe whose writing end its child closes, or loses by dying."""
+
+    def __init__(self) -> None:
+        ends = os.pipe()
+        self._reading, self._writing = map(_out_of_the_way, ends)
+
+    def enter(self) -> None:
+        """In the child: keep the writing end alone."""
+        os.close(self._reading)
+
+    def open(self) -> None:
+        """In the child: let the parent go on."""
+        os.close(self._writing)
+
+    def wait(self) -> None:
+        """In the parent: wait for the child to execute a program or to end."""
+        os.close(self._writing)
+        while os.read(self._reading, 1):
+            pass
+        os.close(self._reading)
+
+
+def _out_of_the_way(fd: int) -> int:
+    """Move a descriptor of the emulator to where no guest looks for one."""
+    import fcntl
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = max(min(limit, 1 << 20) - _RESERVED_DESCRIPTORS, 3)
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
+    os.close(fd)
+    return moved
+
+
+@system_call("clone", "size size size size size")
+def clone(process: Process, flags: int, stack: int, parent_tid: int, fourth: int, fifth: int) -> int:
+    """Begin a process: fork and vfork; threads are not supported"""
+    both = (fourth, fifth)
+    tls = both[process.abi.tls_argument - 3]
+    child_tid = both[process.abi.child_tid_argument - 3]
+    return _clone(process, flags, stack, tls, (parent_tid, child_tid, parent_tid))
+
+
+@system_call("clone3", "pointer size")
+def clone3(process: Process, arguments: int, size: int) -> int:
+    """Begin a process, with arguments in a structure"""
+    if size < _CLONE_ARGUMENTS.size:
+        return -errno.EINVAL
+    content = process.memory.read(arguments, _CLONE_ARGUMENTS.size)
+    flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls = _CLONE_ARGUMENTS.unpack(
+        content
+    )
+    if flags & 0xFF or exit_signal > 0xFF:
+        return -errno.EINVAL
+    top = stack + stack_size if stack else 0
+    return _clone(process, flags | exit_signal, top, tls, (parent_tid, child_tid, pidfd))
+
+
+# Replacing the program ----------------------------------------------------------------------------------
+
+_AT_EMPTY_PATH = 0x1000
+_AT_SYMLINK_NOFOLLOW = 0x100
+_MAXIMUM_STRINGS = 1 << 20
+_PR_SET_NAME = 15
+
+
+@system_call("execve", "path pointer pointer")
+def execve(process: Process, path: int, arguments: int, environment: int) -> int:
+    """Replace the program by one of the guest's or the host's ISA, or by a script's interpreter"""
+    name = process.memory.read_string(path)
+    name = procfs.executable(process, name) or name
+    return execute(
+        process, find_executable(name, _strings(process, arguments)), _strings(process, environment)
+    )
+
+
+@system_call("execveat", "fd path pointer pointer flags")
+def execveat(
+    process: Process, directory: int, path: int, arguments: int, environment: int, flags: int
+) -> int:
+    """Replace the program by one relative to a directory, or by an open file"""
+    name = process.memory.read_string(path)
+    if flags & ~(_AT_EMPTY_PATH | _AT_SYMLINK_NOFOLLOW):
+        return -errno.EINVAL
+    if not name and flags & _AT_EMPTY_PATH:
+        name = b"/proc/self/fd/%d" % directory
+    words = _strings(process, arguments)
+    if name.startswith(b"/"):
+        return execute(process, find_executable(name, words), _strings(process, environment))
+    return execute(process, find_executable(name, words, directory), _strings(process, environment))
+
+
+def _strings(process: Process, address: int) -> tuple[bytes, ...]:
+    """A NULL-terminated array of strings; NULL is an empty one."""
+    result: list[bytes] = []
+    while address:
+        (pointer,) = struct.unpack("<Q", process.memory.read(address + 8 * len(result), 8))
+        if not pointer:
+            break
+        result.append(process.memory.read_string(pointer))
+        if len(result) > _MAXIMUM_STRINGS:
+            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+    return tuple(result)
+
+
+def execute(process: Process, program: Executable, environment: tuple[bytes, ...]) -> int:
+    """Become `program`. Returns a negative errno, raises OSError, or raises RegistersReplaced on success."""
+    try:
+        if not has_isa(program.fd, process.abi.isa):
+            return _execute_on_host(process, program, environment)
+        stack_limit = process.limits[RLIMIT_STACK][0]
+        image = load_image(
+            process.abi, program.fd, program.path, program.name, program.arguments, environment, stack_limit
+        )
+    except ElfError:
+        return -errno.ENOEXEC
+    finally:
+        os.close(program.fd)
+    process.signals.reset_for_exec()
+    _close_on_exec()
+    process.release()
+    process.adopt(image)
+    set_command_name(program.path if program.name.startswith(b"/proc/self/fd/") else program.name)
+    raise RegistersReplaced
+
+
+def set_command_name(path: bytes) -> None:
+    """Show the program's name in ps(1) and top(1)."""
+    name = ctypes.create_string_buffer(os.path.basename(path)[:15])
+    host.named("prctl", _PR_SET_NAME, ctypes.addressof(name), 0, 0, 0)
+
+
+def _execute_on_host(process: Process, program: Executable, environment: tuple[bytes, ...]) -> int:
+    """Let the host's kernel run what is not of the guest's ISA."""
+    words, variables = _pointers(program.arguments), _pointers(environment)
+    path = ctypes.create_string_buffer(program.path)
+    addresses = (ctypes.addressof(part) for part in (path, words, variables))
+    with process.signals.true_mask():
+        return host.call(HOST["execve"], *addresses)
+
+
+def _pointers(strings: tuple[bytes, ...]) -> ctypes.Array[ctypes.c_char_p]:
+    return (ctypes.c_char_p * (len(strings) + 1))(*strings, None)
+
+
+def _close_on_exec() -> None:
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        flags = host.call(HOST["fcntl"], fd, 1, 0)  # F_GETFD
+        if flags > 0 and flags & 1:
+            os.close(fd)
+
+
+# Ending -------------------------------------------------------------------------------------------------
+
+
+@system_call("exit", "int")
+def exit_thread(process: Process, status: int) -> NoReturn:
+    """End the thread, which is the process's only one"""
+    os._exit(status & 0xFF)
+
+
+@system_call("exit_group", "int")
+def exit_group(process: Process, status: int) -> NoReturn:
+    """End the process"""
+    os._exit(status & 0xFF)
+
+
+# Threads of one -----------------------------------------------------------------------------------------
+
+_FUTEX_COMMAND = 0x7F
+_FUTEX_WITH_TIMEOUT = frozenset((0, 6, 9, 11, 13))
+"""FUTEX_WAIT, LOCK_PI, WAIT_BITSET, WAIT_REQUEUE_PI, LOCK_PI2; for others the argument is a number."""
+_ROBUST_LIST_SIZE = 24
+
+
+@system_call("set_tid_address", "size")
+def set_tid_address(process: Process, address: int) -> int:
+    """Set where the thread's number is cleared at its end; its own number"""
+    return host.named("gettid")
+
+
+@system_call("set_robust_list", "size size")
+def set_robust_list(process: Process, head: int, size: int) -> int:
+    """Register the futexes to release at the thread's end"""
+    if size != _ROBUST_LIST_SIZE:
+        return -errno.EINVAL
+    process.robust_list = head
+    return 0
+
+
+@system_call("get_robust_list", "int pointer pointer")
+def get_robust_list(process: Process, pid: int, head: int, size: int) -> int:
+    """The futexes registered by set_robust_list"""
+    if pid not in (0, os.getpid()):
+        return -errno.EPERM
+    process.memory.write(head, struct.pack("<Q", process.robust_list))
+    process.memory.write(size, struct.pack("<Q", _ROBUST_LIST_SIZE))
+    return 0
+
+
+@system_call("futex", "pointer int int size pointer int", restart=True)
+def futex(
+    process: Process, word: int, operation: int, value: int, timeout: int, second: int, third: int
+) -> int:
+    """Wait for or wake those who wait for a word of memory"""
+    if operation & _FUTEX_COMMAND in _FUTEX_WITH_TIMEOUT:
+        timeout = process.pointer(timeout, 16)
+    pointer = process.memory.host_address(word, 4)
+    return host.call(HOST["futex"], pointer, operation, value, timeout, process.pointer(second, 4), third)

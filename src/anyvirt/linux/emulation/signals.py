@@ -1,0 +1,390 @@
+"""Signals: what the guest asked for, what has arrived, and which handler runs next.
+
+The host's kernel remains the judge: the guest's mask is the host thread's mask, and the default and
+"ignore" actions are the host's own, so a guest that is killed by a signal is truly killed by it. Only a
+signal with a guest handler has a host handler, which notes it down and interrupts the virtual CPU; the
+guest's handler then starts between two guest instructions. SIGSEGV and SIGBUS are never blocked in the
+host, because the CPU core learns of memory faults through them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal as names
+import struct
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from anyvirt.cpu import signals as native
+from anyvirt.cpu.memory import GuestFault
+from anyvirt.linux.emulation import frames, host
+from anyvirt.linux.emulation.numbers import HOST
+from anyvirt.linux.emulation.signal_types import (
+    INFO_SIZE,
+    MASK_SIZE,
+    SIG_DFL,
+    SIG_IGN,
+    SS_AUTODISARM,
+    SS_DISABLE,
+    SS_ONSTACK,
+    STACK,
+    Action,
+    ActionFlags,
+    AlternateStack,
+    Pending,
+    bit,
+    make_info,
+    stack_bytes,
+)
+from anyvirt.linux.emulation.table import RegistersReplaced, system_call
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anyvirt.linux.emulation.process import Process
+
+SIGNAL_COUNT = 64
+_MASK = struct.Struct("<Q")
+_ACTION = struct.Struct("<QQQ")
+_HOST_ACTION = struct.Struct("<QQQQ")
+_MINIMUM_ALTERNATE = 2048
+_SIG_BLOCK, _SIG_UNBLOCK, _SIG_SETMASK = 0, 1, 2
+_RT_SIGACTION = HOST["rt_sigaction"]
+_RT_SIGPROCMASK = HOST["rt_sigprocmask"]
+
+
+_UNBLOCKABLE = bit(names.SIGKILL) | bit(names.SIGSTOP)
+_FAULTS = (names.SIGSEGV, names.SIGBUS)
+_FAULT_BITS = bit(names.SIGSEGV) | bit(names.SIGBUS)
+_SYNCHRONOUS = _FAULT_BITS | bit(names.SIGILL) | bit(names.SIGFPE) | bit(names.SIGTRAP) | bit(names.SIGSYS)
+
+
+def host_mask(mask: int) -> int:
+    """A guest's set of blocked signals as the host's thread may block them."""
+    return mask & ~(_FAULT_BITS | _UNBLOCKABLE)
+
+
+class SignalState:
+    """Actions, mask, alternate stack and arrived signals of one guest process."""
+
+    def __init__(self) -> None:
+        self.actions = [Action()] * (SIGNAL_COUNT + 1)
+        self.blocked = 0
+        self.alternate = AlternateStack()
+        self.queue: list[Pending] = []
+        self._temporary: int | None = None
+
+    # Arrival --------------------------------------------------------------------------------------------
+
+    def collect(self) -> None:
+        """Take over what the host's handlers noted down."""
+        self.queue.extend(Pending(number, info) for number, info in native.drain())
+
+    def wait_with(self, mask: int) -> None:
+        """Until the present system call and the handlers it lets in are over, `mask` is the mask."""
+        self._temporary = mask & ~_UNBLOCKABLE
+        if self.deliverable():
+            raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
+
+    def deliverable(self) -> Pending | None:
+        """The next arrived signal that is not blocked; faults come first, as in Linux."""
+        mask = self.blocked if self._temporary is None else self._temporary
+        ready = [pending for pending in self.queue if not mask & bit(pending.number)]
+        return min(ready, key=_urgency, default=None)
+
+    def restarts(self) -> bool:
+        """Whether an interrupted, restartable call is to be made again: no handler speaks against it."""
+        pending = self.deliverable()
+        return pending is None or self._lets_restart(self.actions[pending.number])
+
+    @staticmethod
+    def _lets_restart(action: Action) -> bool:
+        return not action.handled or bool(action.flags & ActionFlags.RESTART)
+
+    # Delivery -------------------------------------------------------------------------------------------
+
+    def deliver(self, process: Process) -> None:
+        """Set the virtual CPU up for the handlers of all signals that have arrived and are not blocked."""
+        self.collect()
+        while (pending := self.deliverable()) is not None:
+            self.queue.remove(pending)
+            self._act(process, pending)
+        self._end_wait()
+
+    def force(self, process: Process, number: int, info: bytes) -> None:
+        """Deliver a fault of the present instruction; a guest that blocks or ignores it is killed."""
+        self._end_wait()
+        action = self.actions[number]
+        if self.blocked & bit(number) or not action.handled:
+            die(number)
+        self._act(process, Pending(number, info))
+
+    def _act(self, process: Process, pending: Pending) -> None:
+        number = pending.number
+        action = self.actions[number]
+        if action.handler == SIG_IGN:
+            return
+        if action.handler == SIG_DFL:
+            if number in _FAULTS:
+                die(number)
+            host.named("kill", os.getpid(), number)
+            return
+        if action.flags & ActionFlags.RESETHAND:
+            self.set_action(number, Action())
+        saved = self.blocked
+        mask = (saved if self._temporary is None else self._temporary) | action.mask
+        if not action.flags & ActionFlags.NODEFER:
+            mask |= bit(number)
+        try:
+            frames.push(process, action, number, pending.info, saved)
+        except GuestFault:
+            # The stack is exhausted. A handler of SIGSEGV itself cannot be called then.
+            if number == names.SIGSEGV:
+                die(number)
+            self._temporary = None
+            self.force(process, names.SIGSEGV, make_info(names.SIGSEGV, 0x80))
+            return
+        self._temporary = None
+        self.set_blocked(mask)
+
+    def _end_wait(self) -> None:
+        if self._temporary is not None:
+            self._temporary = None
+            self.set_blocked(self.blocked)
+
+    # What the guest sets --------------------------------------------------------------------------------
+
+    def set_blocked(self, mask: int) -> None:
+        """Make `mask` the guest's and, as far as possible, the host's set of blocked signals."""
+        self.blocked = mask & ~_UNBLOCKABLE
+        content = ctypes.c_uint64(host_mask(mask))
+        host.call(_RT_SIGPROCMASK, _SIG_SETMASK, ctypes.addressof(content), 0, MASK_SIZE)
+
+    def set_action(self, number: int, action: Action) -> None:
+        """Change what happens on a signal, in the host as well."""
+        self.actions[number] = action
+        if number in _FAULTS:
+            return
+        flags = action.flags & (ActionFlags.NOCLDSTOP | ActionFlags.NOCLDWAIT)
+        if action.handled:
+            native.install(number, flags)
+        else:
+            set_host_action(number, action.handler, flags)
+        if action.handler == SIG_IGN:
+            self.queue = [pending for pending in self.queue if pending.number != number]
+
+    def reset_for_exec(self) -> None:
+        """execve(2): handlers become default actions; ignored signals and the mask stay."""
+        for number, action in enumerate(self.actions):
+            if action.handled:
+                self.set_action(number, Action())
+        self.alternate = AlternateStack()
+
+    def forget_arrived(self) -> None:
+        """fork(2): the child begins without waiting signals."""
+        native.drain()
+        self.queue.clear()
+
+    @contextmanager
+    def true_mask(self) -> Iterator[None]:
+        """Block in the host exactly what the guest blocks: what a program of the host's ISA inherits."""
+        content = ctypes.c_uint64(self.blocked)
+        host.call(_RT_SIGPROCMASK, _SIG_SETMASK, ctypes.addressof(content), 0, MASK_SIZE)
+        try:
+            yield
+        finally:
+            self.set_blocked(self.blocked)
+
+    def inherit(self) -> None:
+        """Begin with what the host's process was started with, undoing what Python changed."""
+        for number in (names.SIGPIPE, names.SIGXFSZ):
+            set_host_action(number, SIG_DFL, 0)
+        if host_handler(names.SIGINT) != SIG_IGN:
+            set_host_action(names.SIGINT, SIG_DFL, 0)
+        for any_number in range(1, SIGNAL_COUNT + 1):
+            if host_handler(any_number) == SIG_IGN:
+                self.actions[any_number] = Action(SIG_IGN)
+        content = ctypes.c_uint64()
+        host.call(_RT_SIGPROCMASK, _SIG_BLOCK, 0, ctypes.addressof(content), MASK_SIZE)
+        self.set_blocked(content.value)
+
+
+def _urgency(pending: Pending) -> tuple[bool, int]:
+    return (not bit(pending.number) & _SYNCHRONOUS, pending.number)
+
+
+def set_host_action(number: int, handler: int, flags: int) -> None:
+    """Make the default action or "ignore" what the host does on a signal."""
+    content = ctypes.create_string_buffer(_HOST_ACTION.pack(handler, flags, 0, 0), _HOST_ACTION.size)
+    host.call(_RT_SIGACTION, number, ctypes.addressof(content), 0, MASK_SIZE)
+
+
+def host_handler(number: int) -> int:
+    """The address of the host's handler of a signal, SIG_DFL or SIG_IGN."""
+    buffer = ctypes.create_string_buffer(_HOST_ACTION.size)
+    host.call(_RT_SIGACTION, number, 0, ctypes.addressof(buffer), MASK_SIZE)
+    return int(_HOST_ACTION.unpack(buffer)[0])
+
+
+def die(number: int) -> None:
+    """End this process by signal `number`, so that whoever waits for it sees the truth."""
+    import resource
+
+    # The core that could be dumped would be the emulator's, and huge.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    set_host_action(number, SIG_DFL, 0)
+    content = ctypes.c_uint64(bit(number))
+    host.call(_RT_SIGPROCMASK, _SIG_UNBLOCK, ctypes.addressof(content), 0, MASK_SIZE)
+    os.kill(os.getpid(), number)
+    # Only the first process of a PID namespace survives that.
+    os._exit(128 + number)
+
+
+# System calls -------------------------------------------------------------------------------------------
+
+
+def _check_size(size: int) -> None:
+    if size != MASK_SIZE:
+        raise OSError(errno.EINVAL, "wrong size of a signal set")
+
+
+def _read_mask(process: Process, address: int) -> int:
+    (mask,) = _MASK.unpack(process.memory.read(address, MASK_SIZE))
+    return int(mask)
+
+
+@system_call("rt_sigaction", "signal pointer pointer size")
+def rt_sigaction(process: Process, number: int, new: int, old: int, size: int) -> int:
+    """Set what happens on a signal"""
+    _check_size(size)
+    if not 1 <= number <= SIGNAL_COUNT:
+        return -errno.EINVAL
+    if new and number in (names.SIGKILL, names.SIGSTOP):
+        return -errno.EINVAL
+    before = process.signals.actions[number]
+    action = None
+    if new:
+        handler, flags, mask = _ACTION.unpack(process.memory.read(new, _ACTION.size))
+        action = Action(handler, flags, mask & ~_UNBLOCKABLE)
+    if old:
+        process.memory.write(old, _ACTION.pack(before.handler, before.flags, before.mask))
+    if action is not None:
+        process.signals.set_action(number, action)
+    return 0
+
+
+@system_call("rt_sigprocmask", "int pointer pointer size")
+def rt_sigprocmask(process: Process, how: int, new: int, old: int, size: int) -> int:
+    """Change the set of blocked signals"""
+    _check_size(size)
+    signals = process.signals
+    before = signals.blocked
+    if new:
+        mask = _read_mask(process, new)
+        if how == _SIG_BLOCK:
+            mask |= before
+        elif how == _SIG_UNBLOCK:
+            mask = before & ~mask
+        elif how != _SIG_SETMASK:
+            return -errno.EINVAL
+        if old:
+            process.memory.write(old, _MASK.pack(before))
+        signals.set_blocked(mask)
+    elif old:
+        process.memory.write(old, _MASK.pack(before))
+    return 0
+
+
+@system_call("rt_sigpending", "pointer size")
+def rt_sigpending(process: Process, buffer: int, size: int) -> int:
+    """The set of signals that wait to be unblocked"""
+    if size > MASK_SIZE:
+        return -errno.EINVAL
+    content = ctypes.c_uint64()
+    result = host.named("rt_sigpending", ctypes.addressof(content), MASK_SIZE)
+    waiting = content.value
+    for pending in process.signals.queue:
+        waiting |= bit(pending.number) & process.signals.blocked
+    process.memory.write(buffer, _MASK.pack(waiting)[:size])
+    return result
+
+
+@system_call("rt_sigsuspend", "pointer size")
+def rt_sigsuspend(process: Process, mask: int, size: int) -> int:
+    """Wait for a signal with a temporary mask"""
+    _check_size(size)
+    wanted = _read_mask(process, mask)
+    process.signals.wait_with(wanted)
+    content = ctypes.c_uint64(host_mask(wanted))
+    return host.named("rt_sigsuspend", ctypes.addressof(content), MASK_SIZE)
+
+
+@system_call("rt_sigtimedwait", "pointer pointer pointer size")
+def rt_sigtimedwait(process: Process, mask: int, info: int, timeout: int, size: int) -> int:
+    """Take a blocked signal instead of having its handler called"""
+    _check_size(size)
+    wanted = _read_mask(process, mask)
+    signals = process.signals
+    for pending in signals.queue:
+        if wanted & bit(pending.number):
+            signals.queue.remove(pending)
+            if info:
+                process.memory.write(info, pending.info)
+            return pending.number
+    content = ctypes.c_uint64(wanted & ~_FAULT_BITS)
+    return host.named(
+        "rt_sigtimedwait",
+        ctypes.addressof(content),
+        process.pointer(info, INFO_SIZE),
+        process.pointer(timeout, 16),
+        MASK_SIZE,
+    )
+
+
+@system_call("sigaltstack", "pointer pointer")
+def sigaltstack(process: Process, new: int, old: int) -> int:
+    """Set the stack for handlers with SA_ONSTACK"""
+    signals = process.signals
+    present = signals.alternate
+    inside = process.stack_pointer in present
+    wanted = None
+    if new:
+        address, flags, size = STACK.unpack(process.memory.read(new, STACK.size))
+        wanted = _alternate_stack(address, flags & 0xFFFF_FFFF, size)
+    if old:
+        shown = present.flags | (SS_ONSTACK if inside else 0)
+        process.memory.write(old, stack_bytes(replace(present, flags=shown)))
+    if wanted is None:
+        return 0
+    if inside:
+        return -errno.EPERM
+    signals.alternate = wanted
+    return 0
+
+
+def _alternate_stack(address: int, flags: int, size: int) -> AlternateStack:
+    mode = flags & ~SS_AUTODISARM
+    if mode not in (0, SS_ONSTACK, SS_DISABLE):
+        raise OSError(errno.EINVAL, "unknown flags of an alternate stack")
+    if mode == SS_DISABLE:
+        return AlternateStack()
+    if size < _MINIMUM_ALTERNATE:
+        raise OSError(errno.ENOMEM, "too small an alternate stack")
+    return AlternateStack(address, size, flags & SS_AUTODISARM)
+
+
+@system_call("rt_sigreturn")
+def rt_sigreturn(process: Process) -> int:
+    """Return from a signal handler"""
+    try:
+        mask, alternate = frames.pop(process)
+    except GuestFault:
+        process.signals.force(process, names.SIGSEGV, make_info(names.SIGSEGV, 0x80))
+        raise RegistersReplaced from None
+    if alternate is not None:
+        process.signals.alternate = alternate
+    process.signals.set_blocked(mask)
+    raise RegistersReplaced
