@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from anyvirt.jit.layout import Access, StopReason
 
 if TYPE_CHECKING:
     from collections.abc import MutableSequence
@@ -12,31 +13,7 @@ if TYPE_CHECKING:
     from anyvirt.cpu.memory import FlatMemory
 
 
-class StopReason(IntEnum):
-    """Why `Executor.run` came back. The numbers are part of the interface to compiled code."""
-
-    SYSTEM_CALL = 1
-    """An environment call. `Stop.pc` is the call itself: serve it, then set `executor.pc = stop.next_pc`."""
-    BREAKPOINT = 2
-    """A breakpoint instruction at `Stop.pc`, not executed."""
-    ILLEGAL_INSTRUCTION = 3
-    """The instruction at `Stop.pc` does not exist, is reserved, or is not allowed now."""
-    ACCESS_FAULT = 4
-    """`Stop.address` cannot be accessed in the way `Stop.access` says."""
-    MISALIGNED = 5
-    """`Stop.address` is not aligned as the (atomic) access at `Stop.pc` demands."""
-    INTERRUPTED = 6
-    """`interrupt()` was called, or a signal installed through `anyvirt.cpu.signals` arrived."""
-    BUDGET = 7
-    """`max_instructions` have been executed; `Stop.pc` is the next one."""
-
-
-class Access(IntEnum):
-    """What a faulting access wanted to do."""
-
-    READ = 0
-    WRITE = 1
-    EXECUTE = 2
+__all__ = ["Access", "Executor", "Stop", "StopReason"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ _COMPARISONS: dict[str, tuple[str, str, str]] = {  # unsigned, signed, float
 _COMPARISON_NAMES: dict[type[ast.cmpop], str] = {
     ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
 }  # fmt: skip
+_COMPARABLE = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 _CONSTANT_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: lambda a, b: a + b,
     ast.Sub: lambda a, b: a - b,
@@ -336,6 +337,8 @@ class FunctionCompiler:
                 self._frame.names[name] = arguments[name]
 
     def _assign_name(self, name: str, value: Argument) -> None:
+        if name == "_":
+            return
         known = self._frame.names.get(name)
         if isinstance(value, int | float) and isinstance(known, _Variable):
             value = ir.literal(value, known.type)
@@ -737,12 +740,35 @@ class FunctionCompiler:
         return left, right
 
     def _compare(self, node: ast.Compare) -> Argument:
-        if len(node.ops) != 1 or type(node.ops[0]) not in _COMPARISON_NAMES:
+        operator = node.ops[0]
+        if len(node.ops) != 1 or not isinstance(operator, (ast.In, ast.NotIn, *_COMPARABLE)):
             raise TypedPythonError(f"only single comparisons of numbers can be compiled: {ast.unparse(node)}")
         left, right = self.evaluate(node.left), self.evaluate(node.comparators[0])
+        if isinstance(operator, ast.In | ast.NotIn):
+            return self._membership(left, right, isinstance(operator, ast.NotIn))
+        return self._compare_operands(operator, left, right)
+
+    def _compare_operands(self, operator: ast.cmpop, left: Argument, right: Argument) -> Argument:
         if not isinstance(left, Value) and not isinstance(right, Value):
-            return _CONSTANT_OPERATORS[type(node.ops[0])](left, right)
-        return self.compare(_COMPARISON_NAMES[type(node.ops[0])], *self.same_type(left, right))
+            return _CONSTANT_OPERATORS[type(operator)](left, right)
+        return self.compare(_COMPARISON_NAMES[type(operator)], *self.same_type(left, right))
+
+    def _membership(self, left: Argument, right: Argument, inverted: bool) -> Argument:
+        """`in` a tuple: equality with any of its elements."""
+        if not isinstance(right, tuple):
+            raise TypedPythonError("`in` wants a tuple of numbers on its right")
+        found: Argument = False
+        for element in right:
+            equal = self._compare_operands(ast.Eq(), left, element)
+            if equal is True or found is True:
+                found = True
+            elif equal is not False:
+                found = (
+                    equal if found is False else self.body.value(f"or i1 {found.text}, {equal.text}", bool)
+                )
+        if not inverted:
+            return found
+        return not found if isinstance(found, bool) else self.body.value(f"xor i1 {found.text}, true", bool)
 
     def _condition(self, node: ast.expr) -> Value | bool:
         value = self.evaluate(node)

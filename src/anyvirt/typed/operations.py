@@ -84,6 +84,8 @@ def sqrt(value: Float) -> Float:
 def fma(a: Float, b: Float, c: Float) -> Float:
     """`a * b + c`, rounded once."""
     numbers = [float(number) for number in (a, b, c)]
+    if math.isinf(numbers[2]) and math.isfinite(numbers[0]) and math.isfinite(numbers[1]):
+        return c
     if not all(math.isfinite(number) for number in numbers):
         return type(a)(numbers[0] * numbers[1] + numbers[2])
     exact = Fraction(numbers[0]) * Fraction(numbers[1]) + Fraction(numbers[2])

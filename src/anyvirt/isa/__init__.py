@@ -1,0 +1,1 @@
+"""Instruction sets described in typed Python, one module or package each; nothing here executes them."""

@@ -1,0 +1,128 @@
+"""What compiled code and the run-time agree on in memory: the state block, records, and reasons to stop.
+
+A state block holds one virtual CPU: first what every executor needs (`Slot`), then the registers of its
+instruction set. A record is one decoded instruction: 16 bytes at eight times its address.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from anyvirt.isa.description import InstructionSet
+
+PAGE_SIZE = 4096
+STATE_SIZE = 1 << 14
+"""Distance between state blocks, in bytes."""
+RECORD_SIZE = 16
+RECORD_SCALE = 8
+"""Bytes of records for each byte of guest code: one record for each two bytes."""
+HANDLER_FIELD, SMALL_FIELDS, WIDE_FIELD = 0, 8, 12
+"""Offsets in a record: the handler's address (0: not decoded yet), four operands of a byte, one of 32 bits."""
+BRANCH_REACH = 1 << 25
+"""No direct branch goes further than this from its instruction, in bytes of guest code."""
+
+
+class StopReason(IntEnum):
+    """Why `Executor.run` came back. The numbers are part of the interface to compiled code."""
+
+    SYSTEM_CALL = 1
+    """An environment call. `Stop.pc` is the call itself: serve it, then set `executor.pc = stop.next_pc`."""
+    BREAKPOINT = 2
+    """A breakpoint instruction at `Stop.pc`, not executed."""
+    ILLEGAL_INSTRUCTION = 3
+    """The instruction at `Stop.pc` does not exist, is reserved, or is not allowed now."""
+    ACCESS_FAULT = 4
+    """`Stop.address` cannot be accessed in the way `Stop.access` says."""
+    MISALIGNED = 5
+    """`Stop.address` is not aligned as the (atomic) access at `Stop.pc` demands."""
+    INTERRUPTED = 6
+    """`interrupt()` was called, or a signal installed through `anyvirt.cpu.signals` arrived."""
+    BUDGET = 7
+    """`max_instructions` have been executed; `Stop.pc` is the next one."""
+
+
+SYNCHRONIZE = 8
+"""Like a stop reason, but served by the executor itself: forget what was decoded, go on."""
+
+
+class Access(IntEnum):
+    """What a faulting access wanted to do."""
+
+    READ = 0
+    WRITE = 1
+    EXECUTE = 2
+
+
+NO_CODE = 3
+"""Like `Access.EXECUTE`, but the slot FAULT_ADDRESS holds a `pc` that has no record."""
+
+
+class Slot(IntEnum):
+    """Offsets of the first 64-bit fields of a state block."""
+
+    PENDING = 0x00
+    """Not 0: stop at the next taken branch."""
+    REASON = 0x08
+    RECORD = 0x10
+    """Address of the record to continue at."""
+    MEMORY = 0x18
+    """Host address of guest address 0."""
+    COUNT = 0x20
+    """Instructions left, in counting runs."""
+    RECORDS = 0x28
+    """Host address of the record of guest address 0."""
+    STACK = 0x30
+    """The host's stack pointer while compiled code runs; 0 otherwise."""
+    FAULT_RECORD = 0x38
+    """The record of the instruction whose memory access is under way."""
+    FAULT_ADDRESS = 0x40
+    FAULT_ACCESS = 0x48
+    FAULT_COUNT = 0x50
+    """What COUNT is after the instruction under way, in counting runs."""
+    BUS_ERROR = 0x58
+    LEAVE = 0x60
+    """Code that ends a run."""
+    MEMORY_SIZE = 0x68
+    EXECUTABLE = 0x70
+    """Host address of one byte a guest page: 1 where code may be executed."""
+    UNDECODED = 0x78
+    """Code that decodes what RECORD points to."""
+    FETCHING = 0x80
+    """Not 0 while the decoder reads guest code."""
+    FLOAT_FLAGS = 0x88
+    """Accrued exceptions besides those in the host's own register."""
+    FLOAT_ROUNDING = 0x90
+    FLOAT_CONTROL = 0x98
+    """The host's floating-point control and status register as the guest needs it."""
+    RETIRED = 0xA0
+    """Instructions executed, plus COUNT, in counting runs."""
+    SCRATCH = 0xA8
+    """Two words of work space."""
+    END = 0x100
+
+
+@dataclass(frozen=True)
+class StateLayout:
+    """Where the registers of an instruction set are in its state block, in bytes."""
+
+    files: dict[str, tuple[int, int]]
+    """Register files: offset and number of registers. A file with a zero register is followed by its sink."""
+    scalars: dict[str, tuple[int, int]]
+    """Other state: offset and start value."""
+
+    @classmethod
+    def of(cls, isa: InstructionSet) -> StateLayout:
+        """Lay out the registers one after the other."""
+        position, files, scalars = int(Slot.END), {}, {}
+        for file in isa.register_files.values():
+            files[file.name] = (position, file.count)
+            position += 8 * (file.count + (file.zero is not None))
+        for scalar in isa.scalars.values():
+            scalars[scalar.name] = (position, scalar.initial)
+            position += 8
+        if position > STATE_SIZE:
+            raise ValueError(f"the registers of {isa.name} need {position} bytes, {STATE_SIZE} are there")
+        return cls(files, scalars)
