@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("llvmlite", "matplotlib", "pyroute2", "numpy", "rich", "hypothesis")
+HEAVY = ("llvmlite", "matplotlib", "pyroute2", "numpy", "rich", "hypothesis", "importlib.metadata")
 PROBE = """
 import sys
 sys.argv = ["anyvirt", *{words!r}]
@@ -39,4 +39,4 @@ def test_quick_verbs_import_nothing_heavy(words):
     assert completed.returncode == 0, completed.stderr
     modules = completed.stderr.rpartition("MODULES")[2].split()
     assert "anyvirt.cli" in modules
-    assert not [name for name in modules if name.partition(".")[0] in HEAVY]
+    assert not [name for name in modules if name in HEAVY]

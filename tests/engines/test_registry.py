@@ -37,7 +37,7 @@ def test_an_engine_of_another_package_is_an_entry_point(monkeypatch):
 
     point = EntryPoint("other", "nowhere:Other", "anyvirt.engines")
     module = importlib.import_module("anyvirt.engines")
-    monkeypatch.setattr(module, "entry_points", lambda group: [point])
+    monkeypatch.setattr(module, "_entry_points", lambda: [point])
     monkeypatch.setattr(EntryPoint, "load", lambda self: Other)
     assert "other" in module.engine_names()
     assert get("other").name == "other"

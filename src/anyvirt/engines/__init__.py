@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from anyvirt.errors import UsageError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
+
     from anyvirt.engines.engine import Engine
 
 _BUILT_IN = {
@@ -25,7 +26,7 @@ _BUILT_IN = {
 
 def engine_names() -> tuple[str, ...]:
     """All engines' names: the built-in ones, lightest first, then those of other packages."""
-    others = (point.name for point in entry_points(group="anyvirt.engines"))
+    others = (point.name for point in _entry_points())
     return (*_BUILT_IN, *(name for name in others if name not in _BUILT_IN))
 
 
@@ -36,9 +37,16 @@ def get(name: str) -> Engine:
         module, _, attribute = _BUILT_IN[name].partition(":")
         engine_class = getattr(import_module(module), attribute)
     else:
-        point = next((point for point in entry_points(group="anyvirt.engines") if point.name == name), None)
+        point = next((point for point in _entry_points() if point.name == name), None)
         if point is None:
             raise UsageError(f"there is no engine {name!r}: the engines are {', '.join(engine_names())}")
         engine_class = point.load()
     engine: Engine = engine_class()
     return engine
+
+
+def _entry_points() -> EntryPoints:
+    # Imported here because it takes longer than starting a container.
+    from importlib.metadata import entry_points
+
+    return entry_points(group="anyvirt.engines")
