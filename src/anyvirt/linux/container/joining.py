@@ -1,0 +1,131 @@
+"""A further program in a running container: a process of the host that joins its namespaces, step by step.
+
+A helper joins, and clones the program's process into the container; then only that process remains, as a
+child of the keeper. Reports to the keeper are packets: `P` the process's number with its terminal, `E` a
+failure; the end of the reports without one means that the program runs.
+"""
+
+from __future__ import annotations
+
+import _socket
+import array
+import fcntl
+import os
+import signal as signals
+import struct
+import termios
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from anyvirt.linux import kernel
+from anyvirt.linux.container import stages
+from anyvirt.linux.container.confinement import confine, hide_from_guest
+from anyvirt.linux.container.init import ALL_SIGNALS, close_others
+from anyvirt.linux.container.programs import enter_workdir, start_program
+from anyvirt.linux.container.stages import Fault, Stage, StartError
+from anyvirt.linux.container.terminals import open_terminal
+
+if TYPE_CHECKING:
+    from anyvirt.linux.container.identities import Identities
+    from anyvirt.linux.container.specification import ProgramSpecification
+
+PROCESS_REPORT = struct.Struct("=i")
+_NAMESPACES = (
+    kernel.CLONE_NEWNS
+    | kernel.CLONE_NEWPID
+    | kernel.CLONE_NEWUTS
+    | kernel.CLONE_NEWIPC
+    | kernel.CLONE_NEWNET
+    | kernel.CLONE_NEWCGROUP
+)
+
+
+class Visit(NamedTuple):
+    """What the helper finds prepared. It was cloned into the control group, where that is possible."""
+
+    program: ProgramSpecification
+    identities: Identities
+    init: int
+    """A pidfd of the container's first process."""
+    reports: int
+    streams: tuple[int, ...]
+    group_files: tuple[int, ...]
+
+    @property
+    def fds(self) -> set[int]:
+        """All file descriptors that the helper needs."""
+        return {self.init, self.reports, *self.streams, *self.group_files}
+
+
+def run(visit: Visit) -> NoReturn:
+    """Be the helper."""
+    reports = _socket.socket(fileno=visit.reports)
+    try:
+        signals.pthread_sigmask(signals.SIG_BLOCK, ALL_SIGNALS)
+        close_others(visit.fds)
+        try:
+            _enter(visit)
+            _start(visit, reports)
+        except OSError as error:
+            raise stages.describe(error) from error
+    except StartError as error:
+        reports.send(b"E" + stages.encode(error))
+    except BaseException as error:
+        text = f"cannot {stages.current}: {type(error).__name__}: {error}"
+        reports.send(b"E" + stages.encode(StartError(Fault.HOST, text, stages.current)))
+    finally:
+        os._exit(0)
+
+
+def _enter(visit: Visit) -> None:
+    stages.enter(Stage.JOIN)
+    for fd in visit.group_files:
+        os.write(fd, b"0")
+    hide_from_guest()
+    user = kernel.CLONE_NEWUSER if visit.identities.user_namespace else 0
+    kernel.setns(visit.init, _NAMESPACES | user)
+    if visit.identities.many:
+        os.setgroups([])
+    if visit.identities.user_namespace:
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    hide_from_guest()
+    os.umask(0o022)
+
+
+def _start(visit: Visit, reports: _socket.socket) -> None:
+    terminal = None
+    if visit.program.terminal is not None:
+        stages.enter(Stage.TERMINAL)
+        terminal = open_terminal(*visit.program.terminal)
+    stages.enter(Stage.COMMAND)
+    pid, _ = kernel.clone3(kernel.CLONE_PARENT)
+    if pid:
+        controller = array.array("i", terminal[:1] if terminal else ())
+        rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, controller)] if terminal else []
+        reports.sendmsg([b"P" + PROCESS_REPORT.pack(pid)], rights)
+        return
+    _become(visit, terminal[1] if terminal else None)
+
+
+def _become(visit: Visit, terminal: str | None) -> NoReturn:
+    """Be the program's process."""
+    os.setsid()
+    if terminal is not None:
+        line = os.open(terminal, os.O_RDWR)
+        fcntl.ioctl(line, termios.TIOCSCTTY, 0)
+        streams: tuple[int, ...] = (line, line, line)
+    else:
+        streams = visit.streams
+    for number, fd in enumerate(streams):
+        os.dup2(fd, number)
+    stages.enter(Stage.WORKDIR)
+    enter_workdir(visit.program)
+    stages.enter(Stage.CONFINEMENT)
+    confine()
+    stages.enter(Stage.COMMAND)
+    for number in ALL_SIGNALS:
+        if number not in (signals.SIGKILL, signals.SIGSTOP) and signals.getsignal(number) is not None:
+            signals.signal(number, signals.SIG_DFL)
+    signals.pthread_sigmask(signals.SIG_SETMASK, ())
+    start_program(visit.program, os.execve)
+    raise AssertionError("execve returned")
