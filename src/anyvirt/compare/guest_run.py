@@ -1,0 +1,194 @@
+"""One run of a guest, watched from outside: when its output arrives, how it ends; bounded in time and size.
+
+The guest's own clock is not asked: it may lie. Whatever it writes is read at once, so that it never waits for
+us, and thrown away beyond a bound.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from anyvirt.errors import AnyvirtError
+from anyvirt.instance import ExitStatus, Streams, Usage
+from anyvirt.quantities import format_size
+
+if TYPE_CHECKING:
+    from anyvirt.engines.engine import Engine
+    from anyvirt.guest import Guest
+    from anyvirt.instance import Instance
+
+_CHUNK = 1 << 16
+KEPT = 1 << 12
+"""Bytes of each output that are kept."""
+_GRACE = 1.0
+"""Most seconds spent reading after the guest's end: a process that it left behind may still write."""
+
+
+class MeasurementError(AnyvirtError):
+    """A guest could not be measured; the message says why, as the reason in a cell."""
+
+
+@dataclass(frozen=True)
+class GuestRun:
+    """A finished run. Times are seconds since the request to start."""
+
+    first_output: float | None
+    """When the first byte on standard output arrived."""
+    last_output: float | None
+    ended: float
+    """When the end was known."""
+    status: ExitStatus
+    usage: Usage
+    stdout: bytes
+    """The beginning of the output."""
+    stdout_size: int
+    stderr: bytes
+
+    def complaint(self) -> str:
+        """How the guest ended, with the last line of its error output if there is one."""
+        lines = [line for line in self.stderr.decode(errors="replace").splitlines() if line.strip()]
+        return f"{self.status}: {lines[-1].strip()[:200]}" if lines else str(self.status)
+
+
+def run_guest(engine: Engine, guest: Guest, *, timeout: float, output_limit: int = 1 << 26) -> GuestRun:
+    """Run `guest` to its end with no input.
+
+    Raises MeasurementError when it runs longer than `timeout` seconds or writes more than `output_limit`
+    bytes to one of its outputs: it is killed then. What `engine.start` raises passes through.
+    """
+    with ExitStack() as stack:
+        stdin = os.open(os.devnull, os.O_RDONLY)
+        stack.callback(os.close, stdin)
+        watch = _Watch(stack, output_limit)
+        began = time.perf_counter()
+        instance = stack.enter_context(engine.start(guest, Streams(stdin, *watch.guest_ends)))
+        watch.close_guest_ends()
+        status = watch.until_end(instance, began, timeout)
+        ended = time.perf_counter()
+        watch.drain()
+        return GuestRun(
+            first_output=watch.stdout.first - began if watch.stdout.first is not None else None,
+            last_output=watch.stdout.last - began if watch.stdout.last is not None else None,
+            ended=ended - began,
+            status=status,
+            usage=instance.usage(),
+            stdout=bytes(watch.stdout.kept),
+            stdout_size=watch.stdout.size,
+            stderr=bytes(watch.stderr.kept),
+        )
+
+
+class _Output:
+    """What arrived on one pipe."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.kept = bytearray()
+        self.size = 0
+        self.first: float | None = None
+        self.last: float | None = None
+
+    def add(self, data: bytes) -> None:
+        """Take note of data that arrived just now."""
+        self.last = time.perf_counter()
+        if self.first is None:
+            self.first = self.last
+        self.kept += data[: KEPT - len(self.kept)]
+        self.size += len(data)
+
+
+class _Watch:
+    """The pipes of a guest's outputs, and the waiting for its end."""
+
+    def __init__(self, stack: ExitStack, limit: int) -> None:
+        self.stdout, self.stderr = _Output("standard output"), _Output("standard error")
+        self._limit = limit
+        self._poll = select.poll()
+        self._readers: dict[int, _Output] = {}
+        self._writers: list[int] = []
+        stack.callback(self._close)
+        self.guest_ends = tuple(self._pipe(output) for output in (self.stdout, self.stderr))
+
+    def _pipe(self, output: _Output) -> int:
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        self._readers[reader] = output
+        self._writers.append(writer)
+        self._poll.register(reader, select.POLLIN)
+        return writer
+
+    def close_guest_ends(self) -> None:
+        """Once the guest holds its ends: without this the pipes would never end."""
+        while self._writers:
+            os.close(self._writers.pop())
+
+    def until_end(self, instance: Instance, began: float, timeout: float) -> ExitStatus:
+        """Read until the guest has ended; kill it when it goes beyond a bound."""
+        try:
+            end = os.pidfd_open(instance.pid)
+        except ProcessLookupError:
+            return instance.wait(timeout)
+        self._poll.register(end, select.POLLIN)
+        try:
+            self._read_until(end, began + timeout)
+            return instance.wait(max(0.0, began + timeout - time.perf_counter()))
+        except TimeoutError:
+            self._end(instance)
+            raise MeasurementError(f"it had not ended after {timeout:g} s and was killed") from None
+        except MeasurementError:
+            self._end(instance)
+            raise
+        finally:
+            self._poll.unregister(end)
+            os.close(end)
+
+    def _read_until(self, end: int, deadline: float) -> None:
+        while True:
+            remaining = deadline - time.perf_counter()
+            if remaining <= 0:
+                raise TimeoutError
+            for descriptor, _ in self._poll.poll(remaining * 1000):
+                if descriptor == end:
+                    return
+                self._read(descriptor)
+
+    def _read(self, reader: int) -> bool:
+        """Read what is there; False when nothing is."""
+        output = self._readers[reader]
+        try:
+            data = os.read(reader, _CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._poll.unregister(reader)
+            del self._readers[reader]
+            os.close(reader)
+            return False
+        output.add(data)
+        if output.size > self._limit:
+            raise MeasurementError(
+                f"it wrote more than {format_size(self._limit)} to its {output.name} and was killed"
+            )
+        return True
+
+    def drain(self) -> None:
+        """Read what the guest wrote last. A process that it left behind may hold the pipes open for ever."""
+        deadline = time.perf_counter() + _GRACE
+        while self._readers and time.perf_counter() < deadline:
+            if sum(self._read(reader) for reader in list(self._readers)) == 0:
+                break
+
+    @staticmethod
+    def _end(instance: Instance) -> None:
+        instance.kill()
+        instance.wait()
+
+    def _close(self) -> None:
+        self.close_guest_ends()
+        for reader in self._readers:
+            os.close(reader)

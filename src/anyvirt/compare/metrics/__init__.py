@@ -1,0 +1,1 @@
+"""Metrics: each file knows how to measure one thing on all engines, from the outside."""

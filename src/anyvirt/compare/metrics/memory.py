@@ -1,0 +1,158 @@
+"""Memory of an idle instance: what the host has less while many of them wait, divided by their number.
+
+Two views. The host's counters of memory in use (/proc/meminfo) see everything, the kernel's own structures
+for the instances included, but also whatever else the host does meanwhile. The proportional set size (PSS in
+/proc/PID/smaps_rollup) of this process and all its descendants knows only their own pages: those of the
+instances and of what the engine keeps running for them. MemAvailable would not do: pages that the kernel
+keeps ready for each CPU do not count as available, and they are what small instances are made of.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anyvirt.compare.guest_run import MeasurementError
+from anyvirt.compare.results import Group, Row, Unit
+from anyvirt.compare.turns import Budget, cells, take_turns
+from anyvirt.compare.workloads import FIRST_INSTRUCTION
+from anyvirt.instance import Streams
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from anyvirt.compare.bench import Bench
+    from anyvirt.engines.engine import Engine
+    from anyvirt.guest import Guest
+
+MOST_INSTANCES, LEAST_INSTANCES = 100, 8
+_STARTING = 1.5
+"""Seconds after which no further instance is started, beyond the least. Few are enough of heavy ones."""
+BUDGET = Budget(most=5, least=2, seconds=6.0)
+_IN_USE = ("AnonPages", "Shmem", "Slab", "KernelStack", "PageTables", "SecPageTables", "Percpu")
+"""Counters of /proc/meminfo that do not overlap and leave out the page cache of files."""
+_HOW_MANY = f"{LEAST_INSTANCES} to {MOST_INSTANCES} instances"
+_SETTLE = 0.1
+"""Seconds for the kernel to finish what starting and ending processes leaves to be done later."""
+
+
+def measure_memory(
+    bench: Bench,
+    engines: Sequence[Engine],
+    *,
+    timeout: float,
+    baseline: str | None,
+    step: Callable[[Engine], None],
+    budget: Budget = BUDGET,
+) -> tuple[Row, Row]:
+    """The rows of both views, taken together in each sample."""
+    own: dict[str, list[float]] = {engine.name: [] for engine in engines}
+
+    def sample(engine: Engine) -> float:
+        guest = bench.guest(engine, FIRST_INSTRUCTION)
+        used, proportional = memory_of_idle(engine, guest, timeout)
+        own[engine.name].append(proportional)
+        return used
+
+    taken = take_turns(engines, sample, budget, step=step)
+    both = {name: value if isinstance(value, str) else tuple(own[name]) for name, value in taken.items()}
+    return (
+        Row(
+            "idle-memory",
+            "idle instance, host's view",
+            Group.MEMORY,
+            Unit.BYTES,
+            f"increase of the host's memory in use ({', '.join(_IN_USE)} in /proc/meminfo) "
+            f"while {_HOW_MANY} wait, divided by their number",
+            cells(taken, baseline),
+        ),
+        Row(
+            "idle-pss",
+            "idle instance, its processes",
+            Group.MEMORY,
+            Unit.BYTES,
+            f"PSS of all their processes while {_HOW_MANY} wait, divided by their number",
+            cells(both, baseline),
+        ),
+    )
+
+
+def memory_of_idle(engine: Engine, guest: Guest, timeout: float) -> tuple[float, float]:
+    """Bytes of each of many idle instances: the host's memory and PSS. Raises MeasurementError."""
+    with ExitStack() as stack:
+        null = os.open(os.devnull, os.O_RDWR)
+        stack.callback(os.close, null)
+        time.sleep(_SETTLE)
+        before, proportional = memory_in_use(), proportional_memory(os.getpid())
+        # The feed is closed before the instances are: they end by themselves.
+        inputs, feed = os.pipe()
+        stack.callback(os.close, inputs)
+        count, began = 0, time.monotonic()
+        while count < LEAST_INSTANCES or (count < MOST_INSTANCES and time.monotonic() - began < _STARTING):
+            count += 1
+            reader, writer = os.pipe()
+            stack.callback(os.close, reader)
+            try:
+                stack.enter_context(engine.start(guest, Streams(inputs, writer, null)))
+            finally:
+                os.close(writer)
+            _await_byte(reader, timeout)
+        stack.callback(os.close, feed)
+        time.sleep(_SETTLE)
+        used = memory_in_use() - before
+        return used / count, (proportional_memory(os.getpid()) - proportional) / count
+
+
+def _await_byte(reader: int, timeout: float) -> None:
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    if not poll.poll(timeout * 1000) or not os.read(reader, 1):
+        raise MeasurementError("an idle instance did not come up")
+
+
+def memory_in_use() -> int:
+    """Bytes of the host's memory that are neither free nor page cache."""
+    with suppress(OSError):
+        # Only root may: it adds up what each CPU has counted and not yet reported.
+        Path("/proc/sys/vm/stat_refresh").read_bytes()
+    counters = dict(re.findall(r"^(\w+):\s+(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE))
+    return sum(int(counters.get(name, 0)) for name in _IN_USE) * 1024
+
+
+def proportional_memory(root: int) -> int:
+    """Bytes of PSS, swapped ones included, of process `root` and all its descendants."""
+    return sum(_pss(process) for process in descendants(root))
+
+
+def descendants(root: int) -> set[int]:
+    """Process `root` and everything it started, directly or not."""
+    parents = {}
+    for path in Path("/proc").iterdir():
+        if path.name.isdigit():
+            try:
+                fields = (path / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(path.name)] = int(fields[1])
+    found = {root}
+    while more := {process for process, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def _pss(process: int) -> int:
+    """Bytes of one process; 0 when it has ended meanwhile."""
+    try:
+        text = Path(f"/proc/{process}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    except PermissionError:
+        raise MeasurementError("the memory of the engine's processes may not be read by this user") from None
+    return sum(
+        int(value) * 1024 for value in re.findall(r"^(?:Pss|SwapPss):\s+(\d+) kB$", text, re.MULTILINE)
+    )
