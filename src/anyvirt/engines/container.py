@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal as signals
 import threading
+from functools import cache
 from typing import TYPE_CHECKING
 
 from anyvirt.engines.engine import Architecture, Availability, Capability, Engine, Execution, World
@@ -26,7 +27,6 @@ from anyvirt.paths import instances_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
 
     from anyvirt.guest import Guest
     from anyvirt.instance import TerminalSize
@@ -61,10 +61,8 @@ class ContainerEngine(Engine):
     joins_terminal = False
 
     def probe(self) -> Availability:
-        """Make a container's namespaces and an overlay in them, and say what was found."""
-        from anyvirt.linux.container.probing import probe
-
-        return probe()
+        """Start an idle container, and say what it got; the answer is remembered."""
+        return _probe()
 
     def refusal(self, program: Program) -> str | None:
         """The host's CPU runs its own instruction sets only."""
@@ -102,12 +100,14 @@ class ContainerProcess(Process):
         if received is None:
             channel.close()
             self._lost()
-            raise GuestStartError(f"{name} cannot be started: the process that keeps the container was killed")
+            raise GuestStartError(
+                f"{name} cannot be started: the process that keeps the container was killed"
+            )
         (verdict, *facts), fds = received
         if verdict != "started":
             channel.close()
             raise _error(*facts)
-        self._pid, self._init, self._group = facts
+        self._pid, self._group, self._namespace, self.identities = facts
         self._pidfd = fds[0]
         self.terminal = fds[1] if len(fds) > 1 else None
 
@@ -244,7 +244,7 @@ class ContainerInstance(ContainerProcess, Instance):
         from anyvirt.linux.container.freezing import freeze
 
         if self.state is State.RUNNING:
-            freeze(self._group, self._init, frozen=True)
+            freeze(self._group, self._namespace, frozen=True)
             self._paused = True
 
     def resume(self) -> None:
@@ -252,7 +252,7 @@ class ContainerInstance(ContainerProcess, Instance):
         from anyvirt.linux.container.freezing import freeze
 
         if self._paused:
-            freeze(self._group, self._init, frozen=False)
+            freeze(self._group, self._namespace, frozen=False)
             self._paused = False
 
     def close(self) -> None:
@@ -265,6 +265,19 @@ class ContainerInstance(ContainerProcess, Instance):
         from anyvirt.linux.container.records import remove_abandoned
 
         remove_abandoned(self._specification.directory)
+
+
+@cache
+def _probe() -> Availability:
+    from anyvirt.guest import Guest
+    from anyvirt.linux.container.obstacles import describe_host, find_remedy
+
+    try:
+        with ContainerInstance(Guest(), Streams(), None) as instance:
+            identities = instance.identities
+    except AnyvirtError as error:
+        return Availability(False, reason=str(error), remedy=find_remedy())
+    return Availability(True, details={"user ids": identities, **describe_host()})
 
 
 def _specify(guest: Guest) -> ContainerSpecification:
@@ -319,7 +332,7 @@ def _fds(streams: Streams, program: ProgramSpecification) -> tuple[int, ...]:
     return (streams.stdin, streams.stdout, streams.stderr)
 
 
-def _error(fault: str, text: str, *_: Any) -> AnyvirtError:
+def _error(fault: str, text: str) -> AnyvirtError:
     """The keeper's answer as the error that its kind stands for."""
     if fault == "LIMITS":
         return UnsupportedError(_NAME, Capability.LIMITS, text)

@@ -9,8 +9,24 @@ from __future__ import annotations
 import ctypes
 import os
 import signal as signals
-from ctypes import POINTER, byref, c_char_p, c_int, c_long, c_uint, c_uint32, c_uint64, c_ulong, c_void_p, sizeof
-from typing import Any, Final
+from ctypes import (
+    POINTER,
+    byref,
+    c_char_p,
+    c_int,
+    c_long,
+    c_uint,
+    c_uint32,
+    c_uint64,
+    c_ulong,
+    c_void_p,
+    sizeof,
+)
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 AT_FDCWD: Final = -100
 AT_EMPTY_PATH: Final = 0x1000
@@ -99,22 +115,18 @@ class _FilterProgram(ctypes.Structure):
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _function(name: str, *types: Any) -> Any:
+def _function(name: str, *types: type[Any]) -> Callable[..., int]:
     function = _libc[name]
     function.restype = c_int
     function.argtypes = types
     return function
 
 
-def _system_call(number: int, *types: Any) -> Any:
+def _system_call(number: int, *types: type[Any]) -> Callable[..., int]:
     function = _libc["syscall"]
     function.restype = c_long
     function.argtypes = (c_long, *types)
-
-    def call(*arguments: Any) -> int:
-        return int(function(number, *arguments))
-
-    return call
+    return partial(function, number)
 
 
 _mount = _function("mount", c_char_p, c_char_p, c_char_p, c_ulong, c_char_p)
@@ -176,9 +188,22 @@ def prctl(option: int, *arguments: int) -> int:
 
 
 def set_process_name(name: str) -> None:
-    """Name this process in listings, in at most 15 bytes (PR_SET_NAME of prctl(2))."""
+    """Name this process in listings, in at most 15 bytes, instead of by the words of its command line.
+
+    Those words are overwritten where they are, since every user, and a guest, can read them.
+    """
     buffer = ctypes.create_string_buffer(name.encode())
     prctl(PR_SET_NAME, ctypes.addressof(buffer))
+    start, end = _argument_area()
+    ctypes.memmove(start, name.encode()[: end - start].ljust(end - start, b"\0"), end - start)
+
+
+@cache
+def _argument_area() -> tuple[int, int]:
+    """Where this process's arguments lie in memory: fields 48 and 49 of /proc/self/stat (proc(5))."""
+    with open("/proc/self/stat", encoding="utf-8", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return int(fields[48 - 3]), int(fields[49 - 3])
 
 
 def set_hostname(name: str) -> None:

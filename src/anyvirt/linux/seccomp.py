@@ -25,7 +25,12 @@ _OFFSET_ARCHITECTURE = 4
 _OFFSET_ARGUMENTS = 16
 
 # include/uapi/linux/audit.h: the ELF machine, with bits for 64-bit and little-endian ABIs.
-_AUDIT_ARCHITECTURES = {"x86_64": 0xC000003E, "i386": 0x40000003, "aarch64": 0xC00000B7, "riscv64": 0xC00000F3}
+_AUDIT_ARCHITECTURES = {
+    "x86_64": 0xC000003E,
+    "i386": 0x40000003,
+    "aarch64": 0xC00000B7,
+    "riscv64": 0xC00000F3,
+}
 _SECONDARY = {"x86_64": ("i386",)}
 
 _ALLOW = bpf.give(_RET_ALLOW)

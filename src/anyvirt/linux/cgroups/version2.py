@@ -1,4 +1,7 @@
-"""Control groups of version 2: one hierarchy for all controllers (Documentation/admin-guide/cgroup-v2.rst)."""
+"""Control groups of version 2: one hierarchy for all controllers.
+
+Documentation/admin-guide/cgroup-v2.rst.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,7 @@ if TYPE_CHECKING:
 
 _PERIOD_MICROSECONDS = 100_000
 _DELEGATION = (
-    "run as root, or in a control group of your own:"
-    " systemd-run --user --scope -p Delegate=yes anyvirt …"
+    "run as root, or in a control group of your own: systemd-run --user --scope -p Delegate=yes anyvirt …"
 )
 _CALLERS = "anyvirt-callers"
 
@@ -109,7 +111,9 @@ def _enable(parent: str, controllers: frozenset[str]) -> None:
     """Let the children of `parent` be limited by `controllers`."""
     missing = controllers - set(read_words(f"{parent}/cgroup.controllers"))
     if missing:
-        raise ControllerError(f"the cgroup {parent} is not given the controller {min(missing)}; {_DELEGATION}")
+        raise ControllerError(
+            f"the cgroup {parent} is not given the controller {min(missing)}; {_DELEGATION}"
+        )
     wanted = controllers - set(read_words(f"{parent}/cgroup.subtree_control"))
     if not wanted:
         return

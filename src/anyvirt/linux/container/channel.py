@@ -1,7 +1,7 @@
 """Messages with file descriptors between the caller and the keeper, over a Unix stream socket.
 
-A message is any value marshal can carry, after its length. Both ends are the same interpreter and trust
-each other; nothing from inside a container ever arrives on a channel.
+A message is a tuple of values that marshal can carry, after its length. Both ends are the same interpreter
+and trust each other; nothing from inside a container ever arrives on a channel.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Channel:
         """The socket's file descriptor; -1 once closed."""
         return self._socket.fileno()
 
-    def send(self, message: Any, fds: tuple[int, ...] = ()) -> None:
+    def send(self, message: tuple[Any, ...], fds: tuple[int, ...] = ()) -> None:
         """Send `message` and duplicates of `fds`. BrokenPipeError if the other end is gone."""
         data = marshal.dumps(message)
         header = _LENGTH.pack(len(data))
@@ -43,7 +43,7 @@ class Channel:
         if sent < len(header) + len(data):
             self._socket.sendall((header + data)[sent:], _socket.MSG_NOSIGNAL)
 
-    def receive(self) -> tuple[Any, tuple[int, ...]] | None:
+    def receive(self) -> tuple[tuple[Any, ...], tuple[int, ...]] | None:
         """The next message and its file descriptors; None when the other end is gone."""
         try:
             header, fds = receive_with_fds(self._socket, _LENGTH.size)

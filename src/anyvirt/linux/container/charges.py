@@ -152,6 +152,8 @@ class ContainerCharge(Charge):
         self._specification = specification
         self.identities = loop.identities
         self.group: ControlGroup | None = None
+        self.namespaces: tuple[tuple[int, int], ...] = ()
+        """See joining.Visit."""
         self._record = -1
         self._exit_report = b""
         loop.containers[specification.identifier] = self
@@ -247,6 +249,10 @@ class ContainerCharge(Charge):
         return into
 
     def _map_identities(self, birth: init.Birth) -> None:
+        if self.identities.privileged:
+            self.namespaces = joining.all_namespaces(self.pidfd, self.identities)
+        else:
+            self.namespaces = joining.open_namespaces(self._pid)
         if not self.identities.user_namespace:
             return
         write_maps(self._pid, self.identities, self._specification.identifier)
@@ -266,7 +272,7 @@ class ContainerCharge(Charge):
         try:
             kernel.set_mount_attributes(tree, 0, user_namespace=namespace)
         except OSError:
-            # Files of such a filesystem belong to nobody in the container, which can still read the public ones.
+            # Files of such a filesystem belong to nobody; the container still reads the public ones.
             if not optional:
                 raise
 
@@ -280,16 +286,27 @@ class ContainerCharge(Charge):
         close_all(fds)
 
     def _announce(self, fds: tuple[int, ...]) -> None:
-        """Tell the caller that the container runs: fds are the command's pidfd and terminal, if it has them."""
+        """Tell the caller that the container runs; fds are the command's pidfd and terminal."""
         command = fds[:1] if self._program.command else (self.pidfd,)
         terminal = fds[-1:] if self._program.terminal and fds else ()
         group = self.group.description if self.group is not None else ("", ())
-        self._answer(("started", pid_of(command[0]), self._pid, group), (*command, *terminal))
+        facts = (pid_of(command[0]), group, self._pid_namespace(), str(self.identities))
+        self._answer(("started", *facts), (*command, *terminal))
+
+    def _pid_namespace(self) -> int:
+        """The number by which the kernel knows the container's PID namespace."""
+        for fd, kinds in self.namespaces:
+            if kinds == kernel.CLONE_NEWPID:
+                return os.fstat(fd).st_ino
+        return os.stat(f"/proc/{self._pid}/ns/pid").st_ino
 
     def _ended(self) -> None:
         _, status, _ = os.wait4(self._pid, 0)
         while self._reports is not None:
             self._take_report()
+        if not self.identities.privileged:
+            close_all([fd for fd, _ in self.namespaces])
+        self.namespaces = ()
         self._loop.forget(self.pidfd)
         os.close(self.pidfd)
         self.pidfd = -1
@@ -386,7 +403,7 @@ class VisitorCharge(Charge):
             visit = joining.Visit(
                 program=self._program,
                 identities=self._container.identities,
-                init=self._container.pidfd,
+                namespaces=self._container.namespaces,
                 reports=self._open_reports(opened),
                 streams=self._streams,
                 group_files=group_files,
@@ -415,12 +432,15 @@ class VisitorCharge(Charge):
         if self._failure is not None or not self._pid:
             if self._pid:
                 os.waitpid(self._pid, 0)
-            self._fail(self._failure or StartError(Fault.HOST, "the command was killed while it was starting"))
+            self._fail(
+                self._failure or StartError(Fault.HOST, "the command was killed while it was starting")
+            )
             self._close()
             return
         self._started = True
         self._loop.watch(self.pidfd, self._ended)
-        self._answer(("started", self._pid, self._pid, ("", ())), (self.pidfd, *self._terminal))
+        facts = (self._pid, ("", ()), 0, str(self._container.identities))
+        self._answer(("started", *facts), (self.pidfd, *self._terminal))
         close_all(self._terminal)
 
     def _ended(self) -> None:

@@ -16,6 +16,13 @@ def hide_from_guest() -> None:
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
 
 
+def prepare() -> None:
+    """Compile the filter once, before the processes are forked that will use it."""
+    machine = os.uname().machine
+    if seccomp.supports(machine):
+        seccomp.container_filter(machine)
+
+
 def confine() -> None:
     """Give up all privileges that a container has not; programs started later cannot regain them."""
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)

@@ -8,8 +8,8 @@ import signal as signals
 from anyvirt.linux.cgroups import open_control_group
 
 
-def freeze(group: tuple[str, tuple[str, ...]], init: int, *, frozen: bool) -> None:
-    """Stop, or let run again, the container whose first process is `init` and whose group is described.
+def freeze(group: tuple[str, tuple[str, ...]], namespace: int, *, frozen: bool) -> None:
+    """Stop, or let run again, the container of the described group and the PID namespace `namespace`.
 
     Without a freezer the processes get SIGSTOP and SIGCONT, which a shell inside can see and undo.
     """
@@ -21,7 +21,7 @@ def freeze(group: tuple[str, tuple[str, ...]], init: int, *, frozen: bool) -> No
     number = signals.SIGSTOP if frozen else signals.SIGCONT
     done: set[int] = set()
     # Processes that were being forked meanwhile are found in the next round.
-    while fresh := processes_of(init) - done:
+    while fresh := processes_of(namespace) - done:
         for pid in fresh:
             try:
                 os.kill(pid, number)
@@ -30,31 +30,16 @@ def freeze(group: tuple[str, tuple[str, ...]], init: int, *, frozen: bool) -> No
         done |= fresh
 
 
-def processes_of(init: int) -> set[int]:
-    """All processes, by their numbers on the host, in the PID namespace of process `init`."""
-    try:
-        namespace = os.readlink(f"/proc/{init}/ns/pid")
-    except OSError:
-        return _descendants(init)
+def processes_of(namespace: int) -> set[int]:
+    """The processes, by their numbers on the host, in the PID namespace with the inode `namespace`.
+
+    An ordinary user does not see the container's first process, which hides: it only waits anyway.
+    """
     found = set()
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if os.readlink(f"/proc/{name}/ns/pid") == namespace:
+            if os.stat(f"/proc/{name}/ns/pid").st_ino == namespace:
                 found.add(int(name))
-        except OSError:
-            continue
-    return found
-
-
-def _descendants(init: int) -> set[int]:
-    """The process and its children's children: an ordinary user may not see into the namespaces of `init`."""
-    found, rest = set(), [init]
-    while rest:
-        pid = rest.pop()
-        found.add(pid)
-        try:
-            with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-                rest.extend(int(word) for word in file.read().split())
         except OSError:
             continue
     return found

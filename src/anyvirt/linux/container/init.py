@@ -20,12 +20,16 @@ from anyvirt.linux import kernel
 from anyvirt.linux.container import layers, special_files, stages
 from anyvirt.linux.container.confinement import confine, hide_from_guest
 from anyvirt.linux.container.programs import enter_workdir, start_program
-from anyvirt.linux.container.specification import BindMount, ContainerSpecification, ProgramSpecification
 from anyvirt.linux.container.stages import Fault, Stage, StartError
 from anyvirt.linux.container.terminals import open_terminal
 
 if TYPE_CHECKING:
     from anyvirt.linux.container.identities import Identities
+    from anyvirt.linux.container.specification import (
+        BindMount,
+        ContainerSpecification,
+        ProgramSpecification,
+    )
 
 ALL_SIGNALS = tuple(sorted(set(range(1, 65)) & signals.valid_signals()))
 EXIT_REPORT = struct.Struct("=iddq")
@@ -50,7 +54,7 @@ class Birth(NamedTuple):
     layers: list[layers.Layer]
     layer_trees: list[int | None]
     mount_trees: list[int]
-    """Detached mounts of the layers and the shared host paths; empty where only the container may open them."""
+    """Detached mounts of the layers and the shared host paths; empty where the container must open them."""
     group_files: tuple[int, ...]
     """Files to write `0` into, which joins the control groups."""
 

@@ -20,7 +20,7 @@ from anyvirt.linux import kernel
 from anyvirt.linux.container import stages
 from anyvirt.linux.container.confinement import confine, hide_from_guest
 from anyvirt.linux.container.init import ALL_SIGNALS, close_others
-from anyvirt.linux.container.programs import enter_workdir, start_program
+from anyvirt.linux.container.programs import enter_workdir, processes_exhausted, start_program
 from anyvirt.linux.container.stages import Fault, Stage, StartError
 from anyvirt.linux.container.terminals import open_terminal
 
@@ -29,14 +29,32 @@ if TYPE_CHECKING:
     from anyvirt.linux.container.specification import ProgramSpecification
 
 PROCESS_REPORT = struct.Struct("=i")
-_NAMESPACES = (
-    kernel.CLONE_NEWNS
-    | kernel.CLONE_NEWPID
-    | kernel.CLONE_NEWUTS
-    | kernel.CLONE_NEWIPC
-    | kernel.CLONE_NEWNET
-    | kernel.CLONE_NEWCGROUP
-)
+_NAMESPACE_FILES = {
+    "user": kernel.CLONE_NEWUSER,
+    "mnt": kernel.CLONE_NEWNS,
+    "pid": kernel.CLONE_NEWPID,
+    "uts": kernel.CLONE_NEWUTS,
+    "ipc": kernel.CLONE_NEWIPC,
+    "net": kernel.CLONE_NEWNET,
+}
+
+
+def open_namespaces(pid: int) -> tuple[tuple[int, int], ...]:
+    """The namespaces of process `pid`, as files with their kinds in the order in which to join them.
+
+    An ordinary user must open them before the process hides from the guest, and so from its own user too.
+    """
+    return tuple(
+        (os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY), kind) for name, kind in _NAMESPACE_FILES.items()
+    )
+
+
+def all_namespaces(pidfd: int, identities: Identities) -> tuple[tuple[int, int], ...]:
+    """The namespaces of the process that `pidfd` refers to, for root, who may join them all at once."""
+    kinds = kernel.CLONE_NEWCGROUP
+    for kind in _NAMESPACE_FILES.values():
+        kinds |= kind
+    return ((pidfd, kinds if identities.user_namespace else kinds & ~kernel.CLONE_NEWUSER),)
 
 
 class Visit(NamedTuple):
@@ -44,8 +62,8 @@ class Visit(NamedTuple):
 
     program: ProgramSpecification
     identities: Identities
-    init: int
-    """A pidfd of the container's first process."""
+    namespaces: tuple[tuple[int, int], ...]
+    """Files that stand for namespaces to join, each with the kinds of namespaces to join through it."""
     reports: int
     streams: tuple[int, ...]
     group_files: tuple[int, ...]
@@ -53,7 +71,7 @@ class Visit(NamedTuple):
     @property
     def fds(self) -> set[int]:
         """All file descriptors that the helper needs."""
-        return {self.init, self.reports, *self.streams, *self.group_files}
+        return {*(fd for fd, _ in self.namespaces), self.reports, *self.streams, *self.group_files}
 
 
 def run(visit: Visit) -> NoReturn:
@@ -81,8 +99,8 @@ def _enter(visit: Visit) -> None:
     for fd in visit.group_files:
         os.write(fd, b"0")
     hide_from_guest()
-    user = kernel.CLONE_NEWUSER if visit.identities.user_namespace else 0
-    kernel.setns(visit.init, _NAMESPACES | user)
+    for fd, kinds in visit.namespaces:
+        kernel.setns(fd, kinds)
     if visit.identities.many:
         os.setgroups([])
     if visit.identities.user_namespace:
@@ -98,7 +116,10 @@ def _start(visit: Visit, reports: _socket.socket) -> None:
         stages.enter(Stage.TERMINAL)
         terminal = open_terminal(*visit.program.terminal)
     stages.enter(Stage.COMMAND)
-    pid, _ = kernel.clone3(kernel.CLONE_PARENT)
+    try:
+        pid, _ = kernel.clone3(kernel.CLONE_PARENT)
+    except BlockingIOError as error:
+        raise processes_exhausted(visit.program.command[0]) from error
     if pid:
         controller = array.array("i", terminal[:1] if terminal else ())
         rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, controller)] if terminal else []

@@ -16,10 +16,11 @@ import gc
 import os
 import select
 import signal as signals
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from anyvirt.linux import kernel
-from anyvirt.linux.container import init, records
+from anyvirt.linux.container import confinement, init, records
 from anyvirt.linux.container.channel import Channel, receive_with_fds
 from anyvirt.linux.container.charges import ContainerCharge, VisitorCharge, close_all
 from anyvirt.linux.container.identities import choose_identities
@@ -51,10 +52,11 @@ def _detach(introductions: int) -> None:
     signals.signal(signals.SIGCHLD, signals.SIG_DFL)
     signals.pthread_sigmask(signals.SIG_SETMASK, ())
     null = os.open(os.devnull, os.O_RDWR)
-    for number in range(3):
-        os.dup2(null, number)
+    for stream in range(3):
+        os.dup2(null, stream)
     init.close_others({introductions})
     kernel.set_process_name("anyvirt-keeper")
+    confinement.prepare()
     gc.disable()
     gc.freeze()
 
@@ -126,10 +128,8 @@ class _Keeper:
         container = self.containers.get(identifier)
         if container is None:
             close_all(streams)
-            try:
+            with suppress(BrokenPipeError):
                 channel.send(("failed", Fault.HOST.name, "the container has ended"))
-            except BrokenPipeError:
-                pass
             channel.close()
             return
         VisitorCharge(self, channel, container, program_from_plain(program), streams).start()

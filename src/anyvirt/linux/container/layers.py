@@ -19,12 +19,11 @@ from typing import NamedTuple
 from anyvirt.linux import kernel
 
 OWN_DIRECTORIES = ("/proc", "/sys", "/dev", "/run")
-_PSEUDO_FILESYSTEMS = frozenset(
-    """
+_PSEUDO = """
     autofs binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs fusectl hugetlbfs mqueue
     nsfs proc pstore rpc_pipefs securityfs selinuxfs sysfs tracefs
-    """.split()
-)
+"""
+_PSEUDO_FILESYSTEMS = frozenset(_PSEUDO.split())
 
 
 class LayerKind(Enum):
@@ -42,6 +41,8 @@ class Layer(NamedTuple):
     kind: LayerKind
     source: str
     target: str
+    mode: int = 0o755
+    """Permissions of a plain directory."""
 
 
 class MountPoint(NamedTuple):
@@ -94,7 +95,7 @@ def _submount(root: str, point: MountPoint) -> Layer:
 
 def _split(root: str, inner: str, mounted: set[str]) -> list[Layer]:
     """Layers for the entries of `root`/`inner`, descending where something is mounted farther below."""
-    layers = [Layer(LayerKind.DIRECTORY, root + inner or "/", inner or "/")]
+    layers = [_directory(root + inner or "/", inner or "/")]
     try:
         entries = sorted(os.scandir(root + inner or "/"), key=lambda entry: entry.name)
     except OSError:
@@ -104,7 +105,7 @@ def _split(root: str, inner: str, mounted: set[str]) -> list[Layer]:
         if entry.is_symlink():
             layers.append(Layer(LayerKind.LINK, os.readlink(path), target))
         elif _is_own(root, path):
-            layers.append(Layer(LayerKind.DIRECTORY, path, target))
+            layers.append(_directory(path, target))
         elif entry.is_file():
             layers.append(Layer(LayerKind.FILE, path, target))
         elif not entry.is_dir():
@@ -114,6 +115,10 @@ def _split(root: str, inner: str, mounted: set[str]) -> list[Layer]:
         else:
             layers.append(Layer(LayerKind.OVERLAY, path, target))
     return layers
+
+
+def _directory(source: str, target: str) -> Layer:
+    return Layer(LayerKind.DIRECTORY, source, target, stat.S_IMODE(os.stat(source).st_mode))
 
 
 def open_layer(layer: Layer) -> int | None:
@@ -153,7 +158,7 @@ def attach_layer(layer: Layer, mount: int | None) -> None:
     elif not os.path.isdir(path):
         os.mkdir(path)
     if layer.kind is LayerKind.DIRECTORY:
-        _copy_mode(layer.source, path)
+        os.chmod(path, layer.mode)
     if mount is not None:
         kernel.attach_tree(mount, path)
         os.close(mount)

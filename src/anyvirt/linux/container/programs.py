@@ -58,6 +58,13 @@ def start_program(
     )
 
 
+def processes_exhausted(name: str) -> StartError:
+    """The failure of a program for which the limit on processes leaves no room."""
+    return StartError(
+        Fault.HOST, f"{name} cannot be started: the limit on the number of processes is reached"
+    )
+
+
 def _candidates(name: str, search: str) -> Iterator[str]:
     if "/" in name:
         yield name
@@ -68,9 +75,7 @@ def _candidates(name: str, search: str) -> Iterator[str]:
 
 def _explain(name: str, error: OSError) -> StartError:
     if error.errno == errno.EAGAIN:
-        return StartError(
-            Fault.LIMITS, f"{name} cannot be started: the limit on the number of processes is reached"
-        )
+        return processes_exhausted(name)
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return StartError(
             Fault.NOT_FOUND,

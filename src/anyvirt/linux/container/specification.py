@@ -59,10 +59,7 @@ def program_from_plain(fields: tuple[object, ...]) -> ProgramSpecification:
 
 def plain(specification: ContainerSpecification | ProgramSpecification) -> tuple[object, ...]:
     """The fields as tuples only, which is what a channel can carry."""
-    fields = tuple(specification)
     if isinstance(specification, ContainerSpecification):
-        return tuple(
-            tuple(tuple(mount) for mount in field) if field is specification.mounts else field
-            for field in fields
-        )
-    return fields
+        mounts: tuple[tuple[object, ...], ...] = tuple(tuple(mount) for mount in specification.mounts)
+        return tuple(specification._replace(mounts=mounts))  # type: ignore[arg-type]
+    return tuple(specification)
