@@ -16,7 +16,7 @@ help:
 	@echo "make clean      remove everything that was made here"
 
 compare: $(VENV)/.report
-	$(BIN)/anyvirt compare --html anyvirt-report.html --json-file anyvirt-report.json
+	$(BIN)/anyvirt compare
 
 $(VENV)/.report: $(SETUP)
 	$(PYTHON) tools/bootstrap.py $(VENV) report

@@ -37,9 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "-v", "--verbose", is_flag=True, help="Say which engine runs the guest and why, and what it used."
 )
-@click.argument(
-    "command_line", metavar="COMMAND [ARGS...]", nargs=-1, required=True, type=click.UNPROCESSED
-)
+@click.argument("command_line", metavar="COMMAND [ARGS...]", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(
     on: str | None,
     memory: str | None,
