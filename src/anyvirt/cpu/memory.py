@@ -103,6 +103,7 @@ def _libc() -> ctypes.CDLL:
         ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_void_p,
     )  # fmt: skip
     library.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    library.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     library.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
     for name in ("process_vm_readv", "process_vm_writev"):
         transfer = getattr(library, name)
@@ -125,6 +126,16 @@ def host_mmap(address: int, length: int, protection: int, flags: int, fd: int = 
 def host_munmap(address: int, length: int) -> None:
     """munmap(2) of the host. Raises OSError."""
     _check(_libc().munmap(address, length))
+
+
+def host_protect(address: int, length: int, protection: int) -> None:
+    """mprotect(2) of the host. Raises OSError."""
+    _check(_libc().mprotect(address, length, protection))
+
+
+def host_discard(address: int, length: int) -> None:
+    """Make anonymous pages of the host zero again and free their store. Raises OSError."""
+    _check(_libc().madvise(address, length, mmap.MADV_DONTNEED))
 
 
 def reserve(length: int, protection: int = 0) -> int:
@@ -262,7 +273,7 @@ class FlatMemory:
             parts = list(self.mappings_in(address, length))
             if sum(part.end - part.start for part in parts) != length:
                 raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-            _check(_libc().mprotect(self.base + address, length, _host_protection(protection)))
+            host_protect(self.base + address, length, _host_protection(protection))
             self._replace(address, address + length, [replace(part, protection=protection) for part in parts])
 
     def move(self, address: int, length: int, new_address: int, new_length: int) -> None:
@@ -402,16 +413,14 @@ class FlatMemory:
 
     def _fill_executable(self, start: int, end: int, value: int) -> None:
         first, count = self.executable_pages + start // PAGE_SIZE, (end - start) // PAGE_SIZE
-        if value or count <= PAGE_SIZE:
+        if value or count <= 2 * PAGE_SIZE:
             ctypes.memset(first, value, count)
             return
         # A large range is given back to the host instead of being written.
         low, high = page_ceiling(first), (first + count) // PAGE_SIZE * PAGE_SIZE
         ctypes.memset(first, 0, low - first)
         ctypes.memset(high, 0, first + count - high)
-        if high > low:
-            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED
-            host_mmap(low, high - low, mmap.PROT_READ | mmap.PROT_WRITE, flags)
+        host_discard(low, high - low)
 
     def _report_code(self, parts: Iterator[Mapping] | list[Mapping]) -> None:
         for part in parts:

@@ -326,15 +326,21 @@ class FunctionCompiler:
         return kind if _is_value_type(kind) else None
 
     def _bind(self, arguments: dict[str, Argument]) -> None:
-        """Give each parameter of the innermost frame its value."""
+        """Give each parameter of the innermost frame its value.
+
+        A plain `Value` becomes a variable; numbers known when compiling and a target's own kinds of values
+        stay what they are, so that they can be told apart when they come back to the target.
+        """
         for name, kind in self._frame.signature.parameters:
+            given = arguments.get(name)
             if name not in arguments:
                 self._frame.names[name] = ObjectReference(name)
-            elif isinstance(arguments[name], Value):
-                value = arguments[name] if kind is None else self.typed(arguments[name], kind)
-                self._assign_name(name, value)
+            elif type(given) is Value:
+                self._assign_name(name, given if kind is None else self.typed(given, kind))
+            elif isinstance(given, int | float) and kind is not None:
+                self._assign_name(name, ir.literal(given, kind))
             else:
-                self._frame.names[name] = arguments[name]
+                self._frame.names[name] = given
 
     def _assign_name(self, name: str, value: Argument) -> None:
         if name == "_":

@@ -20,7 +20,7 @@ RECORD_SIZE = 16
 RECORD_SCALE = 8
 """Bytes of records for each byte of guest code: one record for each two bytes."""
 HANDLER_FIELD, SMALL_FIELDS, WIDE_FIELD = 0, 8, 12
-"""Offsets in a record: the handler's address (0: not decoded yet), four operands of a byte, one of 32 bits."""
+"""Offsets in a record: the handler (0: not decoded yet), four operands of a byte, one of 32 bits."""
 BRANCH_REACH = 1 << 25
 """No direct branch goes further than this from its instruction, in bytes of guest code."""
 
@@ -79,6 +79,7 @@ class Slot(IntEnum):
     FAULT_RECORD = 0x38
     """The record of the instruction whose memory access is under way."""
     FAULT_ADDRESS = 0x40
+    """For system calls and breakpoints the length of the instruction."""
     FAULT_ACCESS = 0x48
     FAULT_COUNT = 0x50
     """What COUNT is after the instruction under way, in counting runs."""

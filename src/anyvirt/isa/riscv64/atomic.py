@@ -4,7 +4,7 @@ A store-conditional succeeds if memory still holds the value that was reserved. 
 need no care: every operation is sequentially consistent.
 """
 
-# An instruction is documented by its pattern and assembly form; the compiler resolves annotations at run time.
+# Pattern and assembly form document an instruction; the compiler resolves annotations at run time.
 # ruff: noqa: D103, TC001
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A single-precision number in a 64-bit register is boxed: its upper half is all o
 not properly boxed reads as the canonical NaN in single-precision arithmetic.
 """
 
-# An instruction is documented by its pattern and assembly form; the compiler resolves annotations at run time.
+# Pattern and assembly form document an instruction; the compiler resolves annotations at run time.
 # ruff: noqa: D103, TC001
 
 from __future__ import annotations

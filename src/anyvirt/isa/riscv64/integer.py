@@ -3,7 +3,7 @@
 Chapters "RV32I", "RV64I", "Zicsr", "Zifencei" and "C".
 """
 
-# An instruction is documented by its pattern and assembly form; the compiler resolves annotations at run time.
+# Pattern and assembly form document an instruction; the compiler resolves annotations at run time.
 # ruff: noqa: D103, TC001
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """RV64M: multiplication and division. Chapter "M"; division is total there exactly as in typed Python."""
 
-# An instruction is documented by its pattern and assembly form; the compiler resolves annotations at run time.
+# Pattern and assembly form document an instruction; the compiler resolves annotations at run time.
 # ruff: noqa: D103, TC001
 
 from __future__ import annotations

@@ -1,0 +1,107 @@
+"""Decoded guest code: the records of one address space, and when they have to be forgotten.
+
+Records are zero until their instruction is reached: jumping to one faults at host address 0, and the fault
+handler calls the decoder. So forgetting is zeroing, and threads that are running meanwhile decode anew.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import weakref
+from typing import TYPE_CHECKING
+
+from anyvirt.cpu.host import MappedBlob, host
+from anyvirt.cpu.memory import (
+    PAGE_SIZE,
+    FlatMemory,
+    Protection,
+    host_discard,
+    host_munmap,
+    host_protect,
+    page_ceiling,
+    reserve,
+)
+from anyvirt.errors import UnsupportedError
+from anyvirt.jit.cache import load_or_compile
+from anyvirt.jit.layout import BRANCH_REACH, RECORD_SCALE
+
+if TYPE_CHECKING:
+    from anyvirt.jit.blob import Blob
+
+_GUARD = BRANCH_REACH * RECORD_SCALE
+_LONGEST_BEFORE = 16
+"""An instruction that starts this many bytes before a change may reach into it."""
+
+_interpreters: dict[tuple[str, bool], MappedBlob] = {}
+_spaces: weakref.WeakKeyDictionary[FlatMemory, dict[tuple[str, bool], CodeSpace]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+class CodeSpace:
+    """The records of a guest address space for one interpreter."""
+
+    def __init__(self, memory: FlatMemory, interpreter: MappedBlob) -> None:
+        self.interpreter = interpreter
+        self._size = memory.size * RECORD_SCALE
+        self._reserved = 0
+        try:
+            self._reserved = reserve(self._size + 2 * _GUARD)
+            self.records = self._reserved + _GUARD
+            host_protect(self.records, self._size, mmap.PROT_READ | mmap.PROT_WRITE)
+        except OSError as error:
+            raise UnsupportedError(
+                "user",
+                "address space for decoded code",
+                f"the host refuses to reserve {self._size >> 30} GiB ({error.strerror}): "
+                "see `ulimit -v` and vm.overcommit_memory",
+            ) from None
+        memory.on_code_change.append(self.forget)
+
+    def __del__(self) -> None:
+        if self._reserved:
+            host_munmap(self._reserved, self._size + 2 * _GUARD)
+
+    def forget(self, start: int, length: int) -> None:
+        """Zero the records of [start, start + length) and of instructions that reach into it."""
+        first = self.records + max(start - _LONGEST_BEFORE, 0) * RECORD_SCALE
+        end = self.records + (start + length) * RECORD_SCALE
+        low, high = page_ceiling(first), end // PAGE_SIZE * PAGE_SIZE
+        if low >= high:
+            ctypes.memset(first, 0, end - first)
+            return
+        ctypes.memset(first, 0, low - first)
+        host_discard(low, high - low)
+        ctypes.memset(high, 0, end - high)
+
+    def forget_all(self, memory: FlatMemory) -> None:
+        """Zero the records of everything that may be executed now."""
+        for mapping in memory.mappings:
+            if mapping.protection & Protection.EXECUTE:
+                self.forget(mapping.start, mapping.end - mapping.start)
+
+
+def code_space(memory: FlatMemory, isa: str, *, counted: bool) -> CodeSpace:
+    """The records of an address space, shared by all its executors; made when first wanted."""
+    spaces = _spaces.setdefault(memory, {})
+    key = (isa, counted)
+    if key not in spaces:
+        spaces[key] = CodeSpace(memory, _interpreter(isa, counted=counted))
+    return spaces[key]
+
+
+def _interpreter(isa: str, *, counted: bool) -> MappedBlob:
+    key = (isa, counted)
+    if key not in _interpreters:
+        name = f"{isa}-counting" if counted else isa
+        blob = MappedBlob(load_or_compile(name, lambda: _compile(isa, counted=counted)))
+        host().add_code(blob)
+        _interpreters[key] = blob
+    return _interpreters[key]
+
+
+def _compile(isa: str, *, counted: bool) -> Blob:
+    from anyvirt.jit.ahead import instruction_set, interpreter_blob
+
+    return interpreter_blob(instruction_set(isa), counted=counted)

@@ -1,0 +1,189 @@
+"""Compiled code in this process: blobs mapped for execution, state blocks, and the host's fault signals."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import platform
+import signal
+import sys
+from functools import cache
+from typing import TYPE_CHECKING
+
+from anyvirt.cpu.memory import host_mmap, host_protect, reserve
+from anyvirt.errors import UnsupportedError
+from anyvirt.jit.blob import Blob, data_offset
+from anyvirt.jit.cache import load_or_compile
+from anyvirt.jit.layout import STATE_SIZE, Slot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+STATES = 4096
+"""Most virtual CPUs of a process."""
+_SA_SIGINFO, _SA_ONSTACK = 4, 0x08000000
+_READ_EXECUTE = mmap.PROT_READ | mmap.PROT_EXEC
+
+
+class SignalAction(ctypes.Structure):
+    """`struct sigaction` of the C library on x86-64."""
+
+    _fields_ = (
+        ("handler", ctypes.c_void_p),
+        ("mask", ctypes.c_uint64 * 16),
+        ("flags", ctypes.c_int),
+        ("restorer", ctypes.c_void_p),
+    )
+
+
+class MappedBlob:
+    """A blob somewhere in memory; its code is never writable and executable at the same time."""
+
+    def __init__(self, blob: Blob) -> None:
+        self.blob = blob
+        code_end = data_offset(len(blob.code))
+        self.size = code_end + data_offset(blob.data_size)
+        self.address = host_mmap(
+            0, self.size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        )
+        ctypes.memmove(self.address, blob.code, len(blob.code))
+        host_protect(self.address, code_end, _READ_EXECUTE)
+
+    def __getitem__(self, symbol: str) -> int:
+        """Address of a symbol."""
+        return self.address + self.blob.symbols[symbol]
+
+    @property
+    def code_range(self) -> tuple[int, int]:
+        """First address of the code and the one behind it."""
+        return self.address, self.address + len(self.blob.code)
+
+
+class Host:
+    """The one instance per process: `host()`."""
+
+    def __init__(self) -> None:
+        from anyvirt.jit.host_x86_64 import CODE_RANGES, Data
+
+        self._offsets = Data
+        self._code_ranges = CODE_RANGES
+        self._blob = MappedBlob(load_or_compile("host", _compile_host))
+        self._ranges = 0
+        self._free: list[int] = []
+        self._states = reserve(STATES * STATE_SIZE, mmap.PROT_READ | mmap.PROT_WRITE)
+        self.set(Data.STATES, self._states)
+        self.set(Data.STATES_END, self._states)
+        self.set(Data.RESTART_BEGIN, self._blob["restart_begin"])
+        self.set(Data.RESTART_END, self._blob["restart_end"])
+        self.set(Data.RESTART_TARGET, self._blob["restart_target"])
+        self.enter: Callable[[int], None] = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._blob["enter"])
+        """Run compiled code on a state block; the GIL is released meanwhile."""
+        self.system_call: Callable[..., int] = ctypes.CFUNCTYPE(
+            ctypes.c_long, ctypes.c_void_p, *(ctypes.c_long,) * 7
+        )(self._blob["system_call"])
+        self.leave = self._blob["leave"]
+        self.add_code(self._blob)
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    # The blob's data ------------------------------------------------------------------------------------
+
+    def word(self, offset: int) -> ctypes.c_uint64:
+        """A word of the host blob's data."""
+        return ctypes.c_uint64.from_address(self._blob["data"] + offset)
+
+    def set(self, offset: int, value: int) -> None:
+        """Set a word of the host blob's data."""
+        self.word(offset).value = value
+
+    def add_code(self, blob: MappedBlob) -> None:
+        """Let the fault handlers know that faults in this blob are a guest's."""
+        if self._ranges == self._code_ranges:
+            raise RuntimeError("too many blobs of compiled code in one process")
+        start, end = blob.code_range
+        offset = self._offsets.RANGES + 16 * self._ranges
+        self.set(offset, start)
+        self.set(offset + 8, end)
+        self._ranges += 1
+
+    # State blocks ---------------------------------------------------------------------------------------
+
+    def take_state(self) -> int:
+        """Address of a zeroed state block."""
+        if self._free:
+            address = self._free.pop()
+            ctypes.memset(address, 0, STATE_SIZE)
+            return address
+        end = self.word(self._offsets.STATES_END)
+        if end.value == self._states + STATES * STATE_SIZE:
+            raise UnsupportedError(
+                "user", f"more than {STATES} CPUs in a process", "each needs a state block"
+            )
+        address = end.value
+        end.value += STATE_SIZE
+        return address
+
+    def give_state(self, address: int) -> None:
+        """Take a state block back."""
+        self._free.append(address)
+
+    def _after_fork(self) -> None:
+        """Only the forking thread lives on: no guest runs, and signals noted before were the parent's."""
+        for address in range(self._states, self.word(self._offsets.STATES_END).value, STATE_SIZE):
+            ctypes.c_uint64.from_address(address + Slot.STACK).value = 0
+        size = self._offsets.SIZE - self._offsets.RING
+        ctypes.memset(self._blob["data"] + self._offsets.RING, 0, size)
+
+    # Signals --------------------------------------------------------------------------------------------
+
+    def catch_faults(self) -> None:
+        """Be the first to see SIGSEGV and SIGBUS; what is not a guest's goes to who was there before."""
+        previous = {signal.SIGSEGV: self._offsets.PREVIOUS_SEGV, signal.SIGBUS: self._offsets.PREVIOUS_BUS}
+        for number, offset in previous.items():
+            action = self.action(number)
+            if action.handler != self._blob["on_fault"]:
+                self.set(offset, action.handler or 0)
+                self.catch(number, "on_fault")
+
+    def catch(self, number: int, symbol: str) -> SignalAction:
+        """Install a native handler for a signal; returns what was there."""
+        action = SignalAction(self._blob[symbol], flags=_SA_SIGINFO | _SA_ONSTACK)
+        ctypes.memset(ctypes.addressof(action.mask), 0xFF, ctypes.sizeof(action.mask))
+        return self.replace_action(number, action)
+
+    def action(self, number: int) -> SignalAction:
+        """What is installed for a signal."""
+        return self._sigaction(number, None)
+
+    def replace_action(self, number: int, action: SignalAction) -> SignalAction:
+        """Install an action; returns what was there. Raises OSError."""
+        return self._sigaction(number, action)
+
+    def _sigaction(self, number: int, action: SignalAction | None) -> SignalAction:
+        old = SignalAction()
+        new = None if action is None else ctypes.byref(action)
+        if _libc().sigaction(int(number), new, ctypes.byref(old)) < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+        return old
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _compile_host() -> Blob:
+    from anyvirt.jit.ahead import host_blob
+
+    return host_blob()
+
+
+@cache
+def host() -> Host:
+    """The host of this process. Raises UnsupportedError where compiled code cannot run."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise UnsupportedError(
+            "user", "compiled tiers on this host", f"they need Linux on x86-64, not {platform.machine()}"
+        )
+    return Host()

@@ -1,0 +1,159 @@
+"""The interpreter tier as an `Executor`: compiled handlers running on a state block."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+from anyvirt.cpu.code import code_space
+from anyvirt.cpu.executor import Access, Stop, StopReason
+from anyvirt.cpu.host import host
+from anyvirt.jit.host_x86_64 import control_for, exceptions_of
+from anyvirt.jit.layout import NO_CODE, RECORD_SCALE, SYNCHRONIZE, Slot
+
+if TYPE_CHECKING:
+    from collections.abc import MutableSequence
+
+    from anyvirt.cpu.code import CodeSpace
+    from anyvirt.cpu.memory import FlatMemory
+
+_WORDS = Slot.END // 8
+_PENDING, _REASON, _RECORD, _COUNT, _RECORDS = (
+    int(slot) // 8 for slot in (Slot.PENDING, Slot.REASON, Slot.RECORD, Slot.COUNT, Slot.RECORDS)
+)
+_FAULT_ADDRESS, _FAULT_ACCESS, _FAULT_COUNT, _BUS_ERROR = (
+    int(slot) // 8 for slot in (Slot.FAULT_ADDRESS, Slot.FAULT_ACCESS, Slot.FAULT_COUNT, Slot.BUS_ERROR)
+)
+_FLOAT_FLAGS, _FLOAT_ROUNDING, _FLOAT_CONTROL, _RETIRED = (
+    int(slot) // 8 for slot in (Slot.FLOAT_FLAGS, Slot.FLOAT_ROUNDING, Slot.FLOAT_CONTROL, Slot.RETIRED)
+)
+_UNCOUNTED = (1 << 63) - 1
+
+
+class Interpreter:
+    """One virtual CPU in the interpreter tier.
+
+    The first use on a machine compiles the handlers (a second or two) and keeps them in the cache; from
+    then on a start takes milliseconds and does not import LLVM.
+    """
+
+    def __init__(self, isa: str, memory: FlatMemory) -> None:
+        """A CPU at reset (all registers 0) in `memory`. Raises UnsupportedError."""
+        self.isa = isa
+        self.memory = memory
+        self.pc = 0
+        self.instructions = 0
+        """Instructions executed in runs with a budget."""
+        self._state = 0
+        self._host = host()
+        self._host.catch_faults()
+        code = code_space(memory, isa, counted=False)
+        self._state = self._host.take_state()
+        self._slots = (ctypes.c_uint64 * _WORDS).from_address(self._state)
+        notes = code.interpreter.blob.notes
+        self._files: dict[str, tuple[int, int]] = notes["files"]  # type: ignore[assignment]
+        self._scalars: dict[str, tuple[int, int]] = notes["scalars"]  # type: ignore[assignment]
+        for offset, initial in self._scalars.values():
+            ctypes.c_uint64.from_address(self._state + offset).value = initial
+        self.x = self.registers("x")
+        self.f = self.registers("f")
+        self._set(Slot.MEMORY, memory.base)
+        self._set(Slot.MEMORY_SIZE, memory.size)
+        self._set(Slot.EXECUTABLE, memory.executable_pages)
+        self._set(Slot.LEAVE, self._host.leave)
+        self._set(Slot.FLOAT_CONTROL, control_for(0))
+
+    def __del__(self) -> None:
+        if self._state:
+            self._host.give_state(self._state)
+
+    def registers(self, name: str) -> MutableSequence[int]:
+        """A register file as a view on the state block: unsigned 64-bit values."""
+        offset, count = self._files[name]
+        view: MutableSequence[int] = (ctypes.c_uint64 * count).from_address(self._state + offset)  # type: ignore[assignment]
+        return view
+
+    def state(self, name: str) -> int:
+        """A piece of state that the instruction set declares."""
+        return ctypes.c_uint64.from_address(self._state + self._scalars[name][0]).value
+
+    def set_state(self, name: str, value: int) -> None:
+        """Set a piece of state that the instruction set declares."""
+        ctypes.c_uint64.from_address(self._state + self._scalars[name][0]).value = value
+
+    @property
+    def fcsr(self) -> int:
+        """Floating-point control and status: flags in bits 4:0, rounding mode in bits 7:5."""
+        slots = self._slots
+        return slots[_FLOAT_ROUNDING] << 5 | slots[_FLOAT_FLAGS] | exceptions_of(slots[_FLOAT_CONTROL])
+
+    @fcsr.setter
+    def fcsr(self, value: int) -> None:
+        self._slots[_FLOAT_FLAGS] = value & 0x1F
+        self._slots[_FLOAT_ROUNDING] = value >> 5 & 7
+        self._slots[_FLOAT_CONTROL] = control_for(value >> 5)
+
+    def run(self, max_instructions: int | None = None) -> Stop:
+        """Run from `pc` until something stops the CPU; with a budget, at most that many instructions."""
+        slots = self._slots
+        if slots[_PENDING]:
+            slots[_PENDING] = 0
+            return Stop(StopReason.INTERRUPTED, self.pc)
+        counted = max_instructions is not None
+        code = code_space(self.memory, self.isa, counted=counted)
+        budget = _UNCOUNTED if max_instructions is None else max_instructions
+        if not 0 <= self.pc < self.memory.size or self.pc & 1:
+            return Stop(StopReason.ACCESS_FAULT, self.pc, address=self.pc, access=Access.EXECUTE)
+        self._prepare(code, budget)
+        self._host.enter(self._state)
+        while slots[_REASON] == SYNCHRONIZE:
+            code.forget_all(self.memory)
+            self._host.enter(self._state)
+        if counted:
+            self.instructions += budget - slots[_COUNT]
+        return self._stop()
+
+    def _prepare(self, code: CodeSpace, budget: int) -> None:
+        slots = self._slots
+        self.x[0] = 0
+        slots[_RECORDS] = code.records
+        slots[_RECORD] = code.records + self.pc * RECORD_SCALE
+        slots[_COUNT] = slots[_FAULT_COUNT] = budget
+        slots[_RETIRED] = self.instructions + budget
+        slots[_BUS_ERROR] = 0
+        self._set(Slot.UNDECODED, code.interpreter["undecoded"])
+
+    def _stop(self) -> Stop:
+        slots = self._slots
+        reason = StopReason(slots[_REASON])
+        self.pc = (slots[_RECORD] - slots[_RECORDS]) // RECORD_SCALE
+        if reason == StopReason.INTERRUPTED:
+            slots[_PENDING] = 0
+        if reason in (StopReason.SYSTEM_CALL, StopReason.BREAKPOINT):
+            return Stop(reason, self.pc, length=slots[_FAULT_ADDRESS])
+        if reason in (StopReason.ACCESS_FAULT, StopReason.MISALIGNED):
+            address, access = slots[_FAULT_ADDRESS], slots[_FAULT_ACCESS]
+            if access == NO_CODE:
+                self.pc, access = address, Access.EXECUTE
+            return Stop(reason, self.pc, 0, address, Access(access), bool(slots[_BUS_ERROR]))
+        return Stop(reason, self.pc)
+
+    def interrupt(self) -> None:
+        """Make a running `run` return INTERRUPTED soon; if none is running, the next one does at once."""
+        self._slots[_PENDING] = 1
+
+    def invalidate(self, start: int, length: int) -> None:
+        """Forget what was decoded from [start, start + length): the bytes have changed."""
+        for listener in self.memory.on_code_change:
+            listener(start, length)
+
+    def system_call(self, number: int, *arguments: int) -> int:
+        """A blocking system call of the host that a signal or `interrupt()` ends without a race.
+
+        The result is the kernel's (a negative errno for an error), or -512 if the call was not begun because
+        something was pending. The GIL is released and an interrupted call is not restarted.
+        """
+        return self._host.system_call(self._state, number, *arguments, *(0,) * (6 - len(arguments)))
+
+    def _set(self, slot: Slot, value: int) -> None:
+        self._slots[slot // 8] = value

@@ -1,0 +1,73 @@
+"""What is compiled ahead of time: the blob of the host and an interpreter for each instruction set."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from anyvirt.jit import blob as blobs
+from anyvirt.jit.decoder import ILLEGAL, add_decoder
+from anyvirt.jit.frontend import Module
+from anyvirt.jit.host_x86_64 import FLOAT_ENVIRONMENT, host_module
+from anyvirt.jit.interpreter import CONVENTION, PARAMETERS, Features, HandlerCompiler, InterpreterTarget
+from anyvirt.jit.layout import Slot, StopReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyvirt.isa.description import InstructionSet
+    from anyvirt.jit.blob import Blob
+
+
+def instruction_set(name: str) -> InstructionSet:
+    """The description of an instruction set by name."""
+    module = importlib.import_module(f"anyvirt.isa.{name}")
+    description: InstructionSet = getattr(module, name)
+    return description
+
+
+def host_blob() -> Blob:
+    """Compile what every run needs. Imports LLVM."""
+    from anyvirt.jit.llvm import compile_module
+
+    return blobs.link(compile_module(host_module()))
+
+
+def interpreter_blob(isa: InstructionSet, *, counted: bool) -> Blob:
+    """Compile the interpreter tier of an instruction set. Imports LLVM."""
+    from anyvirt.jit.llvm import compile_module, host_has
+
+    target = InterpreterTarget(isa, Features(counted=counted, fma=host_has("fma")))
+    text = interpreter_module(isa, target)
+    notes = {"files": target.layout.files, "scalars": target.layout.scalars}
+    return blobs.link(compile_module(text), notes)
+
+
+def interpreter_module(isa: InstructionSet, target: InterpreterTarget) -> str:
+    """LLVM IR of all handlers and the decoder."""
+    module = Module(target)
+    module.define(FLOAT_ENVIRONMENT)
+    names: dict[tuple[Callable[..., None], int], str] = {}
+    for pattern in isa.patterns:
+        key = (pattern.semantics, pattern.length)
+        if key not in names:
+            names[key] = f"do.{pattern.mnemonic}.{len(names)}"
+            module.define(HandlerCompiler(module, target, *key).handler(names[key]))
+    for length in {pattern.length for pattern in isa.patterns}:
+        module.define(_illegal(length))
+    add_decoder(module, isa, lambda semantics, length: names[semantics, length])
+    return module.text()
+
+
+def _illegal(length: int) -> str:
+    """The handler of what is no instruction; it is not executed, so it does not count."""
+    return f"""
+define internal {CONVENTION} void @{ILLEGAL}.{length}({PARAMETERS}) nounwind {{
+  %reason = getelementptr i8, ptr %state, i64 {int(Slot.REASON)}
+  store i64 {int(StopReason.ILLEGAL_INSTRUCTION)}, ptr %reason
+  %slot = getelementptr i8, ptr %state, i64 {int(Slot.LEAVE)}
+  %leave = load ptr, ptr %slot
+  musttail call {CONVENTION} void %leave(ptr %state, ptr %record, ptr %memory, i64 %count, ptr %records)
+  ret void
+}}
+"""

@@ -1,0 +1,264 @@
+"""The native decoder, generated from an instruction set's patterns: it writes the interpreter's records.
+
+Patterns are told apart by switches over the bits they all fix, then by comparing the most specific one and
+looking at the rest again; so the tree follows from the patterns alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anyvirt.isa.description import DescriptionError
+from anyvirt.jit.interpreter import CONVENTION, PARAMETERS
+from anyvirt.jit.layout import HANDLER_FIELD, PAGE_SIZE, RECORD_SCALE, Access, Slot, StopReason
+from anyvirt.jit.records import ends_straight_line, operand_slots, sunk_operands
+from anyvirt.typed import load8, load16, load64, store64, u8, u16, u64
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyvirt.isa.description import Exclusion, InstructionSet, Operand, Pattern
+    from anyvirt.jit.frontend import FunctionCompiler, Module
+    from anyvirt.jit.ir import Value
+    from anyvirt.jit.target import Argument
+
+LONGEST_RUN = 64
+"""Most instructions that are decoded ahead."""
+ILLEGAL = "illegal"
+"""Name of the handler for what no pattern matches, one for each length."""
+
+HandlerName = "Callable[[Callable[..., None], int], str]"
+
+
+class DecoderGenerator:
+    """Builds `@decode.LENGTH(i64 word, ptr record) -> i64`, whose result says whether the run ends there."""
+
+    def __init__(
+        self, isa: InstructionSet, module: Module, handler_name: Callable[[Callable[..., None], int], str]
+    ) -> None:
+        self._isa = isa
+        self._module = module
+        self._handler_name = handler_name
+        self._lines: list[str] = []
+        self._count = 0
+
+    def define(self, length: int) -> str:
+        """The decoder for instructions of `length` bytes; returns its LLVM name."""
+        self._lines = []
+        self._node([pattern for pattern in self._isa.patterns if pattern.length == length], 0, "entry")
+        self._lines.append("illegal:")
+        self._finish(f"{ILLEGAL}.{length}", ends=True)
+        name = f"@decode.{length}"
+        text = "\n".join(self._lines)
+        self._module.define(f"define internal i64 {name}(i64 %word, ptr %record) nounwind {{\n{text}\n}}\n")
+        return name
+
+    def _fresh(self, hint: str) -> str:
+        self._count += 1
+        return f"{hint}.{self._count}"
+
+    def _emit(self, instruction: str) -> str:
+        name = f"%{self._fresh('t')}"
+        self._lines.append(f"  {name} = {instruction}")
+        return name
+
+    def _node(self, patterns: list[Pattern], known: int, label: str) -> None:
+        """Decide between patterns, of which the `known` bits have been compared."""
+        self._lines.append(f"{label}:")
+        if not patterns:
+            self._lines.append("  br label %illegal")
+            return
+        common = ~known
+        for pattern in patterns:
+            common &= pattern.mask
+        if common and len(patterns) > 1:
+            self._switch(patterns, known, common)
+        else:
+            self._compare(patterns, known)
+
+    def _switch(self, patterns: list[Pattern], known: int, common: int) -> None:
+        groups: dict[int, list[Pattern]] = {}
+        for pattern in patterns:
+            groups.setdefault(pattern.match & common, []).append(pattern)
+        labels = {bits: self._fresh("group") for bits in groups}
+        selected = self._emit(f"and i64 %word, {common}")
+        cases = " ".join(f"i64 {bits}, label %{label}" for bits, label in labels.items())
+        self._lines.append(f"  switch i64 {selected}, label %illegal [{cases}]")
+        for bits, label in labels.items():
+            self._node(groups[bits], known | common, label)
+
+    def _compare(self, patterns: list[Pattern], known: int) -> None:
+        pattern = max(patterns, key=lambda candidate: candidate.mask.bit_count())
+        found, other = self._fresh("found"), self._fresh("other")
+        conditions = [
+            self._emit(f"icmp eq i64 {self._emit(f'and i64 %word, {pattern.mask}')}, {pattern.match}")
+        ]
+        conditions += [self._allowed(rule) for rule in pattern.exclusions]
+        condition = conditions[0]
+        for further in conditions[1:]:
+            condition = self._emit(f"and i1 {condition}, {further}")
+        self._lines.append(f"  br i1 {condition}, label %{found}, label %{other}")
+        self._lines.append(f"{found}:")
+        self._write_record(pattern)
+        self._node([candidate for candidate in patterns if candidate is not pattern], known, other)
+
+    def _allowed(self, rule: Exclusion) -> str:
+        value = self._extract(rule.operand)
+        allowed = "true"
+        for excluded in rule.values:
+            allowed = self._emit(f"and i1 {allowed}, {self._emit(f'icmp ne i64 {value}, {excluded}')}")
+        return allowed
+
+    def _extract(self, operand: Operand) -> str:
+        if operand.fixed is not None:
+            return str(operand.fixed)
+        value = "0"
+        for part in operand.parts:
+            bits = self._emit(f"lshr i64 %word, {part.source}")
+            bits = self._emit(f"and i64 {bits}, {(1 << part.width) - 1}")
+            value = self._emit(f"or i64 {value}, {self._emit(f'shl i64 {bits}, {part.target}')}")
+        if operand.field.signed:
+            distance = 64 - operand.width
+            value = self._emit(f"ashr i64 {self._emit(f'shl i64 {value}, {distance}')}, {distance}")
+        return self._emit(f"add i64 {value}, {operand.field.bias}") if operand.field.bias else value
+
+    def _write_record(self, pattern: Pattern) -> None:
+        slots = operand_slots(self._module, pattern.semantics)
+        sunk = sunk_operands(self._isa, pattern.semantics)
+        for name, slot in slots.items():
+            operand = pattern.by_name[name]
+            if operand.fixed is None and slot.llvm == "i8" and operand.width > 8:
+                raise DescriptionError(
+                    f"{pattern.assembly!r}: {name} has {operand.width} bits, but its type 8"
+                )
+            value = self._extract(operand)
+            if name in sunk:
+                value = self._to_sink(operand, value)
+            field = self._emit(f"getelementptr i8, ptr %record, i64 {slot.offset}")
+            self._lines.append(
+                f"  store {slot.llvm} {self._emit(f'trunc i64 {value} to {slot.llvm}')}, ptr {field}"
+            )
+        self._finish(
+            self._handler_name(pattern.semantics, pattern.length), ends=ends_straight_line(pattern.semantics)
+        )
+
+    def _to_sink(self, operand: Operand, value: str) -> str:
+        file = self._isa.register_files[operand.field.registers or ""]
+        zero = self._emit(f"icmp eq i64 {value}, {file.zero}")
+        return self._emit(f"select i1 {zero}, i64 {file.count}, i64 {value}")
+
+    def _finish(self, handler: str, *, ends: bool) -> None:
+        """The handler comes last and in order: another thread may be waiting for exactly it."""
+        pointer = self._emit(f"getelementptr i8, ptr %record, i64 {HANDLER_FIELD}")
+        self._lines.append(f"  store atomic ptr @{handler}, ptr {pointer} release, align 8")
+        self._lines.append(f"  ret i64 {int(ends)}")
+
+
+def instruction_length(parcel: u16) -> u8:
+    """What the instruction set says; bound when the decoder is compiled."""
+    raise NotImplementedError(parcel)
+
+
+def decode_instruction(word: u64, length: u64, record: u64) -> u64:
+    """Write one record; not 0 if decoding on would be in vain. Bound when the decoder is compiled."""
+    raise NotImplementedError(word, length, record)
+
+
+def decode_run(state: u64, record: u64) -> u64:
+    """Decode from a record on until control leaves, the page ends, or it is known; 0 if there is nothing."""
+    memory = load64(state + Slot.MEMORY)
+    executable = load64(state + Slot.EXECUTABLE)
+    pc = (record - load64(state + Slot.RECORDS)) // RECORD_SCALE
+    store64(state + Slot.FAULT_RECORD, record)
+    if load8(executable + pc // PAGE_SIZE) == 0:
+        return refuse(state, pc)
+    store64(state + Slot.FETCHING, u64(1))
+    place = record
+    left = u64(LONGEST_RUN)
+    while True:
+        word = u64(load16(memory + pc))
+        length = u64(instruction_length(u16(word)))
+        if length == 4:
+            if pc % PAGE_SIZE == PAGE_SIZE - 2:
+                if place != record:
+                    break
+                beyond = pc + 2
+                if beyond >= load64(state + Slot.MEMORY_SIZE):
+                    return refuse(state, beyond)
+                if load8(executable + beyond // PAGE_SIZE) == 0:
+                    return refuse(state, beyond)
+            word |= u64(load16(memory + pc + 2)) << 16
+        if decode_instruction(word, length, place) != 0:
+            break
+        pc += length
+        place += length * RECORD_SCALE
+        left -= 1
+        if left == 0 or pc % PAGE_SIZE < length or load64(place + HANDLER_FIELD) != 0:
+            break
+    store64(state + Slot.FETCHING, u64(0))
+    return u64(1)
+
+
+def refuse(state: u64, address: u64) -> u64:
+    """Note that code cannot be fetched from an address."""
+    store64(state + Slot.FETCHING, u64(0))
+    store64(state + Slot.FAULT_ADDRESS, address)
+    store64(state + Slot.FAULT_ACCESS, u64(Access.EXECUTE))
+    return u64(0)
+
+
+def add_decoder(
+    module: Module, isa: InstructionSet, handler_name: Callable[[Callable[..., None], int], str]
+) -> None:
+    """Compile the decoder and `@undecoded`, the code that runs where a record is still empty."""
+    generator = DecoderGenerator(isa, module, handler_name)
+    names = {length: generator.define(length) for length in sorted({p.length for p in isa.patterns})}
+    length_function = module.add(isa.length)
+
+    def emit_length(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
+        (parcel,) = compiler.typed_arguments(arguments, [u16])
+        return compiler.body.value(f"call i8 {length_function}({parcel.operand})", u8)
+
+    def emit_decode(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
+        word, length, record = compiler.typed_arguments(arguments, [u64, u64, u64])
+        body = compiler.body
+        pointer = body.emit(f"inttoptr i64 {record.text} to ptr")
+        done, results = body.fresh("decoded"), []
+        cases = {size: body.fresh("decode") for size in names}
+        default = next(iter(cases.values()))
+        choices = " ".join(f"i64 {size}, label %{label}" for size, label in cases.items())
+        body.close(f"switch i64 {length.text}, label %{default} [{choices}]")
+        for size, label in cases.items():
+            body.open(label)
+            results.append((body.emit(f"call i64 {names[size]}(i64 {word.text}, ptr {pointer})"), label))
+            body.branch(done)
+        body.open(done)
+        return body.value(f"phi i64 {', '.join(f'[{text}, %{label}]' for text, label in results)}", u64)
+
+    module.target.intrinsics[instruction_length] = emit_length
+    module.target.intrinsics[decode_instruction] = emit_decode
+    run = module.add(decode_run, attributes="noinline nounwind")
+    module.define(_UNDECODED.format(convention=CONVENTION, parameters=PARAMETERS, run=run))
+
+
+_UNDECODED = f"""
+define dso_local {{convention}} void @undecoded({{parameters}}) nounwind {{{{
+entry:
+  %s = ptrtoint ptr %state to i64
+  %r = ptrtoint ptr %record to i64
+  %there = call i64 {{run}}(i64 %s, i64 %r)
+  %ok = icmp ne i64 %there, 0
+  br i1 %ok, label %go, label %stop
+go:
+  %handler = load ptr, ptr %record
+  musttail call {{convention}} void %handler(ptr %state, ptr %record, ptr %memory, i64 %count, ptr %records)
+  ret void
+stop:
+  %reason = getelementptr i8, ptr %state, i64 {int(Slot.REASON)}
+  store i64 {int(StopReason.ACCESS_FAULT)}, ptr %reason
+  %leave = getelementptr i8, ptr %state, i64 {int(Slot.LEAVE)}
+  %exit = load ptr, ptr %leave
+  musttail call {{convention}} void %exit(ptr %state, ptr %record, ptr %memory, i64 %count, ptr %records)
+  ret void
+}}}}
+"""

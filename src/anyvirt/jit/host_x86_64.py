@@ -1,0 +1,376 @@
+"""What is peculiar to an x86-64 Linux host: entering and leaving compiled code, signals, MXCSR.
+
+The rest of the compiler knows none of it. The functions in typed Python are compiled into one blob of their
+own and run as signal handlers of the host; they touch only state blocks, the blob's data and the saved
+registers (struct ucontext of arch/x86/include/uapi/asm/ucontext.h and sigcontext.h).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from anyvirt.jit.frontend import Module
+from anyvirt.jit.layout import (
+    BRANCH_REACH,
+    NO_CODE,
+    RECORD_SCALE,
+    STATE_SIZE,
+    Access,
+    Slot,
+    StopReason,
+)
+from anyvirt.jit.target import Target
+from anyvirt.typed import load64, range, store64, u64
+
+if TYPE_CHECKING:
+    from anyvirt.jit.frontend import FunctionCompiler
+    from anyvirt.jit.ir import Value
+    from anyvirt.jit.target import Argument
+
+MXCSR_DEFAULT = 0x1F80
+"""All exceptions masked, none accrued, round to nearest."""
+ROUNDING_CONTROL = (0, 3, 1, 2, 0, 0, 0, 0)
+"""MXCSR bits 14:13 for each RISC-V rounding mode; those the hardware lacks get to nearest."""
+NOT_STARTED = -512
+"""Result of `system_call` when a signal came before the call began (ERESTARTSYS, which the kernel keeps)."""
+
+CODE_RANGES = 64
+RING_ENTRIES = 128
+SIGNAL_INFO_WORDS = 16
+"""A siginfo_t has 128 bytes."""
+_STACK_REACH = 1 << 16
+_GUARD = BRANCH_REACH * RECORD_SCALE
+
+
+class Saved(IntEnum):
+    """Offsets of registers in the third argument of a signal handler."""
+
+    R12 = 72
+    R13 = 80
+    R15 = 96
+    RSP = 160
+    RIP = 168
+    ERR = 192
+
+
+class Data(IntEnum):
+    """Offsets in the blob's data."""
+
+    STATES = 0x00
+    """Address of the first state block."""
+    STATES_END = 0x08
+    """End of those ever used."""
+    PREVIOUS_SEGV = 0x10
+    """The handler that was there before, or 0."""
+    PREVIOUS_BUS = 0x18
+    RESTART_BEGIN = 0x20
+    """Where `system_call` can still be stopped from beginning its call."""
+    RESTART_END = 0x28
+    RESTART_TARGET = 0x30
+    RING_HEAD = 0x38
+    """Signals recorded so far."""
+    RING_LOST = 0x40
+    ZEROS = 0x48
+    """Four words: the default action for a signal."""
+    RANGES = 0x80
+    """Pairs of addresses: where compiled code is."""
+    RING = 0x80 + 16 * CODE_RANGES
+    """Entries: sequence number (0: free), signal number, siginfo_t."""
+    SIZE = 0x80 + 16 * CODE_RANGES + RING_ENTRIES * 8 * (2 + SIGNAL_INFO_WORDS)
+
+
+RING_ENTRY = 8 * (2 + SIGNAL_INFO_WORDS)
+_SIGBUS = 7
+_SIGACTION, _KILL, _GETPID = 13, 62, 39
+_PAGE_FAULT_WRITE = 2
+
+
+def data() -> u64:
+    """Address of the blob's data. Given its meaning by the target below, as the three that follow."""
+    raise NotImplementedError
+
+
+def atomic_add(address: u64, value: u64) -> u64:
+    """Add to memory atomically; the old content."""
+    raise NotImplementedError(address, value)
+
+
+def call(function: u64, a: u64, b: u64, c: u64) -> None:
+    """Call a C function by address."""
+    raise NotImplementedError(function, a, b, c)
+
+
+def kernel(number: u64, a: u64, b: u64, c: u64, d: u64) -> u64:
+    """A system call of the host."""
+    raise NotImplementedError(number, a, b, c, d)
+
+
+def find_state(stack: u64) -> u64:
+    """The state block of the guest that runs on this stack; 0 if none does."""
+    state = load64(data() + Data.STATES)
+    end = load64(data() + Data.STATES_END)
+    while state < end:
+        top = load64(state + Slot.STACK)
+        if top != 0 and top - stack < _STACK_REACH:
+            return state
+        state += STATE_SIZE
+    return u64(0)
+
+
+def is_compiled(address: u64) -> bool:
+    """Whether an instruction of the host is compiled guest code."""
+    for index in range(u64(CODE_RANGES)):
+        entry = data() + Data.RANGES + index * 16
+        if address - load64(entry) < load64(entry + 8) - load64(entry):
+            return True
+    return False
+
+
+def on_fault(signal: u64, info: u64, context: u64) -> None:
+    """SIGSEGV and SIGBUS: the guest's become a stop, an empty record becomes a call of the decoder."""
+    instruction = load64(context + Saved.RIP)
+    state = find_state(load64(context + Saved.RSP))
+    if state != 0 and instruction == 0:
+        store64(context + Saved.RIP, load64(state + Slot.UNDECODED))
+    elif state == 0 or not is_compiled(instruction) or not stop_guest(signal, info, context, state):
+        pass_on(signal, info, context)
+
+
+def stop_guest(signal: u64, info: u64, context: u64, state: u64) -> bool:
+    """Make a fault of compiled code the end of its run; false if the address is none of the guest's."""
+    address = load64(info + 16)
+    guest = address - load64(state + Slot.MEMORY)
+    records = load64(state + Slot.RECORDS)
+    record = load64(state + Slot.FAULT_RECORD)
+    count = load64(state + Slot.FAULT_COUNT)
+    size = load64(state + Slot.MEMORY_SIZE)
+    if load64(state + Slot.FETCHING) != 0:
+        store64(state + Slot.FETCHING, u64(0))
+        access = u64(Access.EXECUTE)
+    elif guest < size + _STACK_REACH:
+        access = (load64(context + Saved.ERR) // _PAGE_FAULT_WRITE) & 1
+        count += 1
+    elif address - (records - _GUARD) < size * RECORD_SCALE + 2 * _GUARD:
+        access = u64(NO_CODE)
+        guest = u64((address - records) // RECORD_SCALE)
+        if address < records:
+            guest = -((records - address) // RECORD_SCALE)
+    else:
+        return False
+    store64(state + Slot.REASON, u64(StopReason.ACCESS_FAULT))
+    store64(state + Slot.FAULT_ADDRESS, guest)
+    store64(state + Slot.FAULT_ACCESS, access)
+    store64(state + Slot.BUS_ERROR, u64(signal == _SIGBUS))
+    store64(context + Saved.R12, state)
+    store64(context + Saved.R13, record)
+    store64(context + Saved.R15, count)
+    store64(context + Saved.RIP, load64(state + Slot.LEAVE))
+    return True
+
+
+def pass_on(signal: u64, info: u64, context: u64) -> None:
+    """Not ours: what was installed before gets it, or the process dies as it would have."""
+    previous = (
+        load64(data() + Data.PREVIOUS_BUS) if signal == _SIGBUS else load64(data() + Data.PREVIOUS_SEGV)
+    )
+    if previous > 1:
+        call(previous, signal, info, context)
+    else:
+        kernel(u64(_SIGACTION), signal, data() + Data.ZEROS, u64(0), u64(8))
+        kernel(u64(_KILL), kernel(u64(_GETPID), u64(0), u64(0), u64(0), u64(0)), signal, u64(0), u64(0))
+
+
+def on_signal(signal: u64, info: u64, context: u64) -> None:
+    """Any other signal: note it, and let every guest stop soon."""
+    sequence = atomic_add(data() + Data.RING_HEAD, u64(1)) + 1
+    entry = data() + Data.RING + sequence % RING_ENTRIES * RING_ENTRY
+    if load64(entry) == 0:
+        store64(entry + 8, signal)
+        for word in range(u64(SIGNAL_INFO_WORDS)):
+            store64(entry + 16 + word * 8, load64(info + word * 8))
+        store64(entry, sequence)
+    else:
+        atomic_add(data() + Data.RING_LOST, u64(1))
+    state = load64(data() + Data.STATES)
+    while state < load64(data() + Data.STATES_END):
+        store64(state + Slot.PENDING, u64(1))
+        state += STATE_SIZE
+    begin = load64(data() + Data.RESTART_BEGIN)
+    if load64(context + Saved.RIP) - begin <= load64(data() + Data.RESTART_END) - begin:
+        store64(context + Saved.RIP, load64(data() + Data.RESTART_TARGET))
+
+
+class HostTarget(Target):
+    """Typed Python that runs in this process, outside of any guest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.intrinsics |= {data: _data, atomic_add: _atomic_add, call: _call, kernel: _kernel}
+
+
+def _data(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
+    compiler.typed_arguments(arguments, [])
+    return compiler.body.value("ptrtoint ptr @data to i64", u64)
+
+
+def _atomic_add(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
+    address, value = compiler.typed_arguments(arguments, [u64, u64])
+    pointer = compiler.body.emit(f"inttoptr i64 {address.text} to ptr")
+    return compiler.body.value(f"atomicrmw add ptr {pointer}, i64 {value.text} seq_cst, align 8", u64)
+
+
+def _call(compiler: FunctionCompiler, arguments: list[Argument]) -> None:
+    function, *values = compiler.typed_arguments(arguments, [u64] * 4)
+    pointer = compiler.body.emit(f"inttoptr i64 {function.text} to ptr")
+    compiler.body.effect(f"call void {pointer}({', '.join(value.operand for value in values)})")
+
+
+def _kernel(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
+    values = compiler.typed_arguments(arguments, [u64] * 5)
+    constraints = "={ax},{ax},{di},{si},{dx},{r10},~{rcx},~{r11},~{memory}"
+    operands = ", ".join(value.operand for value in values)
+    return compiler.body.value(f'call i64 asm sideeffect "syscall", "{constraints}"({operands})', u64)
+
+
+def host_module() -> str:
+    """LLVM IR of the blob that is there once in a process."""
+    module = Module(HostTarget())
+    module.define(f"@data = internal global [{Data.SIZE // 8} x i64] zeroinitializer, align 4096\n")
+    for function in (on_fault, on_signal):
+        module.add(function, name=function.__name__, linkage="dso_local ", attributes="nounwind")
+    for name, lines in (("enter", _ENTER), ("leave", _LEAVE), ("system_call", _SYSTEM_CALL)):
+        module.define(_naked(name, lines))
+    return module.text()
+
+
+def _naked(name: str, lines: str) -> str:
+    """A function that is nothing but the given assembly lines."""
+    text = "\\0A".join(line.strip().replace("$", "$$") for line in lines.strip().splitlines())
+    return (
+        f"define dso_local void @{name}() naked nounwind {{\n"
+        f'  call void asm sideeffect "{text}", "~{{memory}}"()\n  unreachable\n}}\n'
+    )
+
+
+# enter(state): the host's callee-saved registers and MXCSR go to the stack, the guest's come from the state.
+_ENTER = f"""
+pushq %rbp
+pushq %rbx
+pushq %r12
+pushq %r13
+pushq %r14
+pushq %r15
+subq $8, %rsp
+stmxcsr (%rsp)
+pushq $0
+movq %rdi, %r12
+movq {Slot.RECORD:d}(%r12), %r13
+movq {Slot.MEMORY:d}(%r12), %r14
+movq {Slot.COUNT:d}(%r12), %r15
+movq {Slot.RECORDS:d}(%r12), %rdi
+ldmxcsr {Slot.FLOAT_CONTROL:d}(%r12)
+movq %rsp, {Slot.STACK:d}(%r12)
+jmpq *(%r13)
+"""
+_LEAVE = f"""
+movq {Slot.STACK:d}(%r12), %rsp
+movq $0, {Slot.STACK:d}(%r12)
+movq %r13, {Slot.RECORD:d}(%r12)
+movq %r15, {Slot.COUNT:d}(%r12)
+stmxcsr {Slot.FLOAT_CONTROL:d}(%r12)
+addq $8, %rsp
+ldmxcsr (%rsp)
+addq $8, %rsp
+popq %r15
+popq %r14
+popq %r13
+popq %r12
+popq %rbx
+popq %rbp
+retq
+"""
+# system_call(state, number, six arguments): the host's, unless the state's PENDING is set; a signal handler
+# that finds us between the check and the instruction moves us to the way out.
+_SYSTEM_CALL = f"""
+movq %rdi, %r11
+movq %rsi, %rax
+movq %rdx, %rdi
+movq %rcx, %rsi
+movq %r8, %rdx
+movq %r9, %r10
+movq 8(%rsp), %r8
+movq 16(%rsp), %r9
+.globl restart_begin
+restart_begin:
+cmpq $0, {Slot.PENDING:d}(%r11)
+jne restart_target
+.globl restart_end
+restart_end:
+syscall
+retq
+.globl restart_target
+restart_target:
+movq ${NOT_STARTED}, %rax
+retq
+"""
+
+FLOAT_ENVIRONMENT = f"""
+declare void @llvm.x86.sse.stmxcsr(ptr)
+declare void @llvm.x86.sse.ldmxcsr(ptr)
+
+define internal i8 @float.accrued(ptr %state) nounwind {{
+  %place = getelementptr i8, ptr %state, i64 {int(Slot.SCRATCH)}
+  call void @llvm.x86.sse.stmxcsr(ptr %place)
+  %control = load i32, ptr %place
+  ; IE DE ZE OE UE PE, lowest first, become NV DZ OF UF NX, highest first.
+  %invalid = and i32 %control, 1
+  %others = lshr i32 %control, 1
+  %masked = and i32 %others, 30
+  %joined = or i32 %invalid, %masked
+  %byte = trunc i32 %joined to i8
+  %turned = call i8 @llvm.bitreverse.i8(i8 %byte)
+  %hard = lshr i8 %turned, 3
+  %slot = getelementptr i8, ptr %state, i64 {int(Slot.FLOAT_FLAGS)}
+  %soft = load i8, ptr %slot
+  %all = or i8 %hard, %soft
+  ret i8 %all
+}}
+
+define internal void @float.float_flags(ptr %state, i64 %flags) nounwind {{
+  %place = getelementptr i8, ptr %state, i64 {int(Slot.SCRATCH)}
+  call void @llvm.x86.sse.stmxcsr(ptr %place)
+  %control = load i32, ptr %place
+  %cleared = and i32 %control, -64
+  store i32 %cleared, ptr %place
+  call void @llvm.x86.sse.ldmxcsr(ptr %place)
+  ret void
+}}
+
+define internal void @float.float_rounding(ptr %state, i64 %mode) nounwind {{
+  %place = getelementptr i8, ptr %state, i64 {int(Slot.SCRATCH)}
+  call void @llvm.x86.sse.stmxcsr(ptr %place)
+  %control = load i32, ptr %place
+  %cleared = and i32 %control, -24577
+  %index = and i64 %mode, 7
+  %entry = getelementptr [8 x i32], ptr @float.rounding, i64 0, i64 %index
+  %bits = load i32, ptr %entry
+  %new = or i32 %cleared, %bits
+  store i32 %new, ptr %place
+  call void @llvm.x86.sse.ldmxcsr(ptr %place)
+  ret void
+}}
+
+@float.rounding = private constant [8 x i32] [{", ".join(f"i32 {bits << 13}" for bits in ROUNDING_CONTROL)}]
+"""
+
+
+def exceptions_of(control: int) -> int:
+    """RISC-V fflags for an MXCSR: the same mapping as in compiled code."""
+    order = (32, 16, 8, 4, 1)
+    return sum(1 << position for position, bit in enumerate(order) if control & bit)
+
+
+def control_for(rounding: int) -> int:
+    """An MXCSR with the given rounding mode and no exceptions."""
+    return MXCSR_DEFAULT | ROUNDING_CONTROL[rounding & 7] << 13
