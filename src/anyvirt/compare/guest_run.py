@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _CHUNK = 1 << 16
 KEPT = 1 << 12
 """Bytes of each output that are kept."""
+_ASKING = 0.005
+"""Seconds between two questions whether a guest has ended that nothing else tells of."""
 _GRACE = 1.0
 """Most seconds spent reading after the guest's end: a process that it left behind may still write."""
 
@@ -129,33 +131,29 @@ class _Watch:
 
     def until_end(self, instance: Instance, began: float, timeout: float) -> ExitStatus:
         """Read until the guest has ended; kill it when it goes beyond a bound."""
+        if instance.end_fd is not None:
+            self._poll.register(instance.end_fd, select.POLLIN)
         try:
-            end = os.pidfd_open(instance.pid)
-        except ProcessLookupError:
-            return instance.wait(timeout)
-        self._poll.register(end, select.POLLIN)
-        try:
-            self._read_until(end, began + timeout)
-            return instance.wait(max(0.0, began + timeout - time.perf_counter()))
+            return self._read_until_end(instance, began + timeout)
         except TimeoutError:
             self._end(instance)
             raise MeasurementError(f"it had not ended after {timeout:g} s and was killed") from None
         except MeasurementError:
             self._end(instance)
             raise
-        finally:
-            self._poll.unregister(end)
-            os.close(end)
 
-    def _read_until(self, end: int, deadline: float) -> None:
-        while True:
-            remaining = deadline - time.perf_counter()
-            if remaining <= 0:
-                raise TimeoutError
-            for descriptor, _ in self._poll.poll(remaining * 1000):
-                if descriptor == end:
-                    return
+    def _read_until_end(self, instance: Instance, deadline: float) -> ExitStatus:
+        """The guest's status; TimeoutError at the deadline. Where no descriptor tells the end, ask for it."""
+        while (remaining := deadline - time.perf_counter()) > 0:
+            pause = remaining if instance.end_fd is not None else min(remaining, _ASKING)
+            for descriptor, _ in self._poll.poll(pause * 1000):
+                if descriptor == instance.end_fd:
+                    return instance.wait(max(0.0, deadline - time.perf_counter()))
                 self._read(descriptor)
+            if instance.end_fd is None:
+                with suppress(TimeoutError):
+                    return instance.wait(0)
+        raise TimeoutError
 
     def _read(self, reader: int) -> bool:
         """Read what is there; False when nothing is."""

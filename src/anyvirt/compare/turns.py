@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from anyvirt.compare.results import Cell, Measured, Unmeasured, ratios
+from anyvirt.compare.results import Cell, Measured, Unmeasured, percentile, ratios
 from anyvirt.errors import AnyvirtError
 
 if TYPE_CHECKING:
@@ -75,10 +75,18 @@ def _take(series: _Series, engine: Engine, sample: Callable[[Engine], float]) ->
 def cells(
     taken: Mapping[str, tuple[float, ...] | str],
     baseline: str | None,
+    *,
     rounds: Mapping[str, int] | None = None,
+    paired: bool = True,
 ) -> dict[str, Cell]:
-    """The cells of a row from what `take_turns` returned."""
+    """The cells of a row from what `take_turns` returned.
+
+    Ratios relate each sample to the baseline's of the same turn or, unless `paired`, to the baseline's median:
+    for what does not drift but may be smaller than the noise.
+    """
     base = taken.get(baseline or "")
+    if isinstance(base, tuple) and not paired:
+        base = (percentile(base, 50),) * max(map(len, taken.values()))
     made: dict[str, Cell] = {}
     for name, samples in taken.items():
         if isinstance(samples, str):

@@ -110,7 +110,7 @@ def read_object(data: bytes) -> ObjectFile:
     """Parse the object file `data`. Raises LinkError when it is not a well-formed one."""
     try:
         return _read(data)
-    except (struct.error, IndexError, ValueError) as error:
+    except (struct.error, IndexError, OverflowError, ValueError) as error:
         raise LinkError(f"the object file is damaged: {error}") from None
 
 

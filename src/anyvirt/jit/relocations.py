@@ -1,7 +1,8 @@
 """Relocation types as data, per ISA: how a value is computed from addresses, and how it enters the code.
 
 x86-64: System V ABI AMD64 supplement, table 4.9. RISC-V: ELF psABI, "Relocations", and the unprivileged ISA's
-instruction formats (section 2.3). The tables hold the types that LLVM emits for static, non-relaxed code.
+instruction formats (section 2.3). The tables hold the types that compilers and assemblers emit for static,
+non-relaxed code.
 """
 
 from __future__ import annotations
@@ -70,6 +71,56 @@ def _call_pair(data: bytearray, offset: int, value: int) -> None:
     _lower_immediate(data, offset + 4, value)
 
 
+def _branch(data: bytearray, offset: int, value: int) -> None:
+    """A B-format instruction's distance, in steps of 2 bytes."""
+    _check(value, -1 << 12, 1 << 12)
+    _insert(data, offset, 0xFE000F80, _scatter(value, ((12, 31), (11, 7)), ((10, 5, 25), (4, 1, 8))))
+
+
+def _jump(data: bytearray, offset: int, value: int) -> None:
+    """A J-format instruction's distance."""
+    _check(value, -1 << 20, 1 << 20)
+    _insert(data, offset, 0xFFFFF000, _scatter(value, ((20, 31), (11, 20)), ((10, 1, 21), (19, 12, 12))))
+
+
+def _compressed_branch(data: bytearray, offset: int, value: int) -> None:
+    """A CB-format instruction's distance (section 26.4)."""
+    _check(value, -1 << 8, 1 << 8)
+    field = _scatter(value, ((8, 12), (5, 2)), ((4, 3, 10), (7, 6, 5), (2, 1, 3)))
+    _insert_compressed(data, offset, 0x1C7C, field)
+
+
+def _compressed_jump(data: bytearray, offset: int, value: int) -> None:
+    """A CJ-format instruction's distance."""
+    _check(value, -1 << 11, 1 << 11)
+    single = ((11, 12), (4, 11), (10, 8), (6, 7), (7, 6), (5, 2))
+    _insert_compressed(data, offset, 0x1FFC, _scatter(value, single, ((9, 8, 9), (3, 1, 3))))
+
+
+def _add32(data: bytearray, offset: int, value: int) -> None:
+    (word,) = struct.unpack_from("<I", data, offset)
+    struct.pack_into("<I", data, offset, word + value & 0xFFFF_FFFF)
+
+
+def _subtract32(data: bytearray, offset: int, value: int) -> None:
+    _add32(data, offset, -value)
+
+
+def _scatter(value: int, bits: tuple[tuple[int, int], ...], ranges: tuple[tuple[int, int, int], ...]) -> int:
+    """The bits of a value where an instruction wants them: (from, to) and (highest, lowest, lowest to)."""
+    field = 0
+    for source, target in bits:
+        field |= (value >> source & 1) << target
+    for high, low, target in ranges:
+        field |= (value >> low & (1 << high - low + 1) - 1) << target
+    return field
+
+
+def _insert_compressed(data: bytearray, offset: int, mask: int, field: int) -> None:
+    (word,) = struct.unpack_from("<H", data, offset)
+    struct.pack_into("<H", data, offset, word & ~mask | field)
+
+
 def _insert(data: bytearray, offset: int, mask: int, field: int) -> None:
     (word,) = struct.unpack_from("<I", data, offset)
     struct.pack_into("<I", data, offset, word & ~mask | field)
@@ -91,6 +142,8 @@ _X86_64 = {
 _RISCV64 = {
     1: RelocationType("R_RISCV_32", Formula.ABSOLUTE, _word32),
     2: RelocationType("R_RISCV_64", Formula.ABSOLUTE, _word64),
+    16: RelocationType("R_RISCV_BRANCH", Formula.RELATIVE, _branch),
+    17: RelocationType("R_RISCV_JAL", Formula.RELATIVE, _jump),
     18: RelocationType("R_RISCV_CALL", Formula.RELATIVE, _call_pair),
     19: RelocationType("R_RISCV_CALL_PLT", Formula.RELATIVE, _call_pair),
     23: RelocationType("R_RISCV_PCREL_HI20", Formula.RELATIVE, _upper_immediate),
@@ -99,6 +152,10 @@ _RISCV64 = {
     26: RelocationType("R_RISCV_HI20", Formula.ABSOLUTE, _upper_immediate),
     27: RelocationType("R_RISCV_LO12_I", Formula.ABSOLUTE, _lower_immediate),
     28: RelocationType("R_RISCV_LO12_S", Formula.ABSOLUTE, _lower_immediate_of_store),
+    35: RelocationType("R_RISCV_ADD32", Formula.ABSOLUTE, _add32),
+    39: RelocationType("R_RISCV_SUB32", Formula.ABSOLUTE, _subtract32),
+    44: RelocationType("R_RISCV_RVC_BRANCH", Formula.RELATIVE, _compressed_branch),
+    45: RelocationType("R_RISCV_RVC_JUMP", Formula.RELATIVE, _compressed_jump),
 }
 
 
@@ -136,17 +193,11 @@ LINK_RULES: Mapping[Isa, LinkRules] = {
         base=0x10000,
         types=_RISCV64,
         refused={
-            16: "R_RISCV_BRANCH",
-            17: "R_RISCV_JAL",
             20: "R_RISCV_GOT_HI20",
             21: "R_RISCV_TLS_GOT_HI20",
             22: "R_RISCV_TLS_GD_HI20",
             29: "R_RISCV_TPREL_HI20",
-            35: "R_RISCV_ADD32",
-            39: "R_RISCV_SUB32",
             43: "R_RISCV_ALIGN",
-            44: "R_RISCV_RVC_BRANCH",
-            45: "R_RISCV_RVC_JUMP",
             51: "R_RISCV_RELAX",
             57: "R_RISCV_32_PCREL",
         },

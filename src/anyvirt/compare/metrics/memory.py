@@ -64,20 +64,20 @@ def measure_memory(
     return (
         Row(
             "idle-memory",
-            "idle instance, host's view",
+            "idle instance: host",
             Group.MEMORY,
             Unit.BYTES,
             f"increase of the host's memory in use ({', '.join(_IN_USE)} in /proc/meminfo) "
             f"while {_HOW_MANY} wait, divided by their number",
-            cells(taken, baseline),
+            cells(taken, baseline, paired=False),
         ),
         Row(
             "idle-pss",
-            "idle instance, its processes",
+            "idle instance: its processes",
             Group.MEMORY,
             Unit.BYTES,
             f"PSS of all their processes while {_HOW_MANY} wait, divided by their number",
-            cells(both, baseline),
+            cells(both, baseline, paired=False),
         ),
     )
 

@@ -78,7 +78,7 @@ def measure_workload(
         Group.RUN_TIME,
         Unit.SECONDS,
         f"one round: {workload.summary}",
-        cells(ordered, baseline, rounds),
+        cells(ordered, baseline, rounds=rounds),
     )
 
 

@@ -105,9 +105,7 @@ def cold_start(command: Sequence[str], timeout: float) -> float:
         os.close(writer)
         arrived = _first_byte(reader, began + timeout)
         if arrived is None:
-            process.kill()
-            said = process.stderr.read().decode(errors="replace").strip() if process.stderr else ""
-            raise MeasurementError(said.splitlines()[-1] if said else f"nothing came within {timeout:g} s")
+            raise MeasurementError(_complaint(process, timeout))
         process.wait(timeout)
         return arrived - began
 
@@ -125,13 +123,12 @@ def warm_start(engine: Engine, guest: Guest, timeout: float) -> float:
         finally:
             os.close(writer)
         arrived = _first_byte(reader, began + timeout)
-        if arrived is None:
-            instance.kill()
-            raise MeasurementError(f"nothing came within {timeout:g} s: {instance.wait()}")
         try:
-            instance.wait(timeout)
+            status = instance.wait(max(0.0, began + timeout - time.perf_counter()))
         except TimeoutError:
-            instance.kill()
+            raise MeasurementError(f"it had not ended after {timeout:g} s and was killed") from None
+        if arrived is None:
+            raise MeasurementError(f"it ended before its first output: {status}")
         return arrived - began
 
 
@@ -143,6 +140,16 @@ def _first_byte(reader: int, deadline: float) -> float | None:
         return None
     arrived = time.perf_counter()
     return arrived if os.read(reader, 1) else None
+
+
+def _complaint(process: subprocess.Popen[bytes], timeout: float) -> str:
+    """What a process that wrote nothing has to say: the last line of its error output."""
+    try:
+        _, errors = process.communicate(timeout=1)
+    except subprocess.TimeoutExpired:
+        return f"nothing came within {timeout:g} s"
+    lines = errors.decode(errors="replace").strip().splitlines()
+    return lines[-1].removeprefix("anyvirt: ") if lines else f"it ended with {process.returncode}"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -9,7 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from anyvirt.compare.report import plots
-from anyvirt.compare.report.wording import SPREAD_NOTE, cell_text, format_ratio, format_value, headline
+from anyvirt.compare.report.wording import READING, cell_text, format_ratio, format_value, headline
 from anyvirt.compare.results import Group, Measured
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ thead th { border-bottom: 2px solid var(--ink); }
 tbody th { font-weight: 500; min-width: 9rem; }
 td { min-width: 8rem; }
 .group th { color: var(--accent); font-weight: 600; padding-top: 1.3rem; }
-.value { font-weight: 600; }
+.value { font-weight: 600; white-space: pre-wrap; }
 .detail, .reason { font-size: .85rem; display: block; }
 figure { margin: 0 0 1.6rem; }
 figcaption { font-weight: 600; margin-bottom: .4rem; }
@@ -87,7 +87,7 @@ def _table(comparison: Comparison) -> Iterator[str]:
     if not comparison.rows:
         return
     yield "<h2>Results</h2>"
-    yield f'<p class="soft">{escape(SPREAD_NOTE)}</p>'
+    yield f'<p class="soft">{escape(READING)}</p>'
     heads = "".join(f'<th scope="col">{escape(column.name)}</th>' for column in comparison.engines)
     yield f'<div class="scroll"><table><thead><tr><td></td>{heads}</tr></thead><tbody>'
     for group in Group:

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from anyvirt.compare.report.wording import SPREAD_NOTE, cell_text, headline
+from anyvirt.compare.report.wording import READING, cell_text, headline
 from anyvirt.compare.results import Comparison, Group
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def render(comparison: Comparison, console: Console) -> None:
     if comparison.rows:
         console.print(_table(comparison, reasons))
     if any(row.cells for row in comparison.rows):
-        console.print(Text(SPREAD_NOTE, style="dim"))
+        console.print(Text(READING, style="dim"))
     for number, reason in enumerate(reasons.found, 1):
         console.print(Text(f"[{number}] {reason}"))
     for note in comparison.notes:

@@ -11,9 +11,7 @@ from anyvirt.quantities import format_duration, format_size
 if TYPE_CHECKING:
     from anyvirt.compare.results import Cell, Comparison
 
-SPREAD_NOTE = (
-    "Ratios are medians over runs paired with the baseline's, and from the smallest to the largest of them."
-)
+READING = "In each cell: the median ratio to the baseline and the median itself, below them the range of the ratios."
 
 
 @dataclass(frozen=True)
@@ -33,13 +31,11 @@ def cell_text(row: Row, engine: str, baseline: str | None) -> CellText:
     if not isinstance(cell, Measured):
         return CellText(reason=cell.reason)
     value = format_value(cell.median, row.unit)
-    if row.tail:
-        value += f", p99 {format_value(percentile(cell.samples, 99), row.unit)}"
-    if cell.ratio is None or engine == baseline:
-        return CellText(value, cell.note)
-    spread = f"{format_ratio(min(cell.ratios))} to {format_ratio(max(cell.ratios))}"
-    detail = f"{value}; {cell.note}" if cell.note else value
-    return CellText(f"{format_ratio(cell.ratio)}x ({spread})", detail)
+    details = [f"p99 {format_value(percentile(cell.samples, 99), row.unit)}"] if row.tail else []
+    if cell.ratio is not None and engine != baseline:
+        value = f"{format_ratio(cell.ratio)}x  {value}"
+        details.insert(0, f"{format_ratio(min(cell.ratios))} to {format_ratio(max(cell.ratios))}")
+    return CellText(value, ", ".join([*details, *([cell.note] if cell.note else [])]))
 
 
 def format_value(value: float, unit: Unit) -> str:
