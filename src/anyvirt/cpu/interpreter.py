@@ -48,6 +48,7 @@ class Interpreter:
         self._host = host()
         self._host.catch_faults()
         code = code_space(memory, isa, counted=False)
+        self._codes = {False: code}
         self._state = self._host.take_state()
         self._slots = (ctypes.c_uint64 * _WORDS).from_address(self._state)
         notes = code.interpreter.blob.notes
@@ -100,7 +101,7 @@ class Interpreter:
             slots[_PENDING] = 0
             return Stop(StopReason.INTERRUPTED, self.pc)
         counted = max_instructions is not None
-        code = code_space(self.memory, self.isa, counted=counted)
+        code = self._codes.get(counted) or self._counting_code()
         budget = _UNCOUNTED if max_instructions is None else max_instructions
         if not 0 <= self.pc < self.memory.size or self.pc & 1:
             return Stop(StopReason.ACCESS_FAULT, self.pc, address=self.pc, access=Access.EXECUTE)
@@ -112,6 +113,10 @@ class Interpreter:
         if counted:
             self.instructions += budget - slots[_COUNT]
         return self._stop()
+
+    def _counting_code(self) -> CodeSpace:
+        self._codes[True] = code_space(self.memory, self.isa, counted=True)
+        return self._codes[True]
 
     def _prepare(self, code: CodeSpace, budget: int) -> None:
         slots = self._slots
