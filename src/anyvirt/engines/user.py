@@ -60,16 +60,18 @@ class UserEngine(Engine):
 
 
 def _address_space() -> Availability | None:
-    """Why a guest's address space cannot be reserved here; None when it can."""
-    from anyvirt.cpu.memory import FlatMemory
+    """Why a guest's address space, and that of its decoded code, cannot be reserved; None when they can."""
+    from anyvirt.cpu.memory import FlatMemory, host_munmap, reserve
+    from anyvirt.jit.layout import RECORD_SCALE
 
     try:
-        FlatMemory()
+        size = FlatMemory().size * RECORD_SCALE
+        host_munmap(reserve(size), size)
     except OSError as error:
         return Availability(
             available=False,
-            reason=f"the guest's address space of 256 GiB cannot be reserved: {error.strerror}",
-            remedy="raise the limit on virtual memory (`ulimit -v unlimited`)",
+            reason=f"the host refuses to reserve the address space of a guest: {error.strerror}",
+            remedy="raise the limit on virtual memory (`ulimit -v unlimited`) and vm.overcommit_memory",
         )
     return None
 

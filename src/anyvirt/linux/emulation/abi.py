@@ -11,7 +11,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from anyvirt.guest import Isa
-from anyvirt.linux.emulation.numbers import RISCV64 as RISCV64_NUMBERS
+from anyvirt.linux.emulation.call_numbers import RISCV64 as RISCV64_NUMBERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

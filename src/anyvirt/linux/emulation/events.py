@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from anyvirt.linux.emulation import host
 from anyvirt.linux.emulation.abi import HOST_EPOLL_EVENT
-from anyvirt.linux.emulation.numbers import HOST
 from anyvirt.linux.emulation.signal_types import MASK_SIZE
 from anyvirt.linux.emulation.signals import host_mask
 from anyvirt.linux.emulation.table import system_call
@@ -28,10 +27,10 @@ _MASK = struct.Struct("<Q")
 def _waiting(process: Process, name: str, mask: int | None, *arguments: int) -> int:
     """Make a blocking call whose last two arguments are a signal mask and its size."""
     if mask is None:
-        return host.call(HOST[name], *arguments, 0, MASK_SIZE)
+        return process.blocking_call(name, *arguments, 0, MASK_SIZE)
     buffer = ctypes.create_string_buffer(_MASK.pack(host_mask(mask)), _MASK.size)
     process.signals.wait_with(mask)
-    return host.call(HOST[name], *arguments, ctypes.addressof(buffer), MASK_SIZE)
+    return process.blocking_call(name, *arguments, ctypes.addressof(buffer), MASK_SIZE)
 
 
 def _read_mask(process: Process, address: int, size: int) -> int | None:
@@ -65,13 +64,12 @@ def pselect6(
         wanted = _read_mask(process, address, size)
     sets = (process.pointer(address, max(count, 0) // 8 + 8) for address in (readable, writable, exceptional))
     arguments = (count, *sets, process.pointer(timeout, _TIMESPEC_SIZE))
-    number = HOST["pselect6"]
     if wanted is None:
-        return host.call(number, *arguments, 0)
+        return process.blocking_call("pselect6", *arguments, 0)
     buffer = ctypes.create_string_buffer(_MASK.pack(host_mask(wanted)), _MASK.size)
     packed = ctypes.create_string_buffer(_SELECT_MASK.pack(ctypes.addressof(buffer), MASK_SIZE))
     process.signals.wait_with(wanted)
-    return host.call(number, *arguments, ctypes.addressof(packed))
+    return process.blocking_call("pselect6", *arguments, ctypes.addressof(packed))
 
 
 @system_call("epoll_ctl", "fd int fd pointer")

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 from anyvirt.linux.emulation import host, procfs
 from anyvirt.linux.emulation.abi import HOST_STAT, stat_translation
-from anyvirt.linux.emulation.numbers import HOST
+from anyvirt.linux.emulation.call_numbers import HOST
 from anyvirt.linux.emulation.table import system_call
 
 if TYPE_CHECKING:
     from anyvirt.linux.emulation.process import Process
 
-_OPENAT = HOST["openat"]
-_OPENAT2 = HOST["openat2"]
 _NEWFSTATAT = HOST["newfstatat"]
 _FSTAT = HOST["fstat"]
 _AT_SYMLINK_NOFOLLOW = 0x100
@@ -29,14 +27,14 @@ _identity = struct.Struct("<QQ")
 @system_call("openat", "fd path flags mode", restart=True)
 def openat(process: Process, directory: int, path: int, flags: int, mode: int) -> int:
     """Open a file; the guest's own view of /proc/self replaces the emulator's"""
-    fd = host.call(_OPENAT, directory, process.pointer(path), flags, mode)
+    fd = process.blocking_call("openat", directory, process.pointer(path), flags, mode)
     return fd if fd < 0 else _opened(process, fd, path, flags)
 
 
 @system_call("openat2", "fd path pointer size", restart=True)
 def openat2(process: Process, directory: int, path: int, how: int, size: int) -> int:
     """Open a file with constraints on the way to it"""
-    fd = host.call(_OPENAT2, directory, process.pointer(path), process.pointer(how, size), size)
+    fd = process.blocking_call("openat2", directory, process.pointer(path), process.pointer(how, size), size)
     if fd < 0:
         return fd
     (flags,) = struct.unpack("<Q", process.memory.read(how, 8))
@@ -111,11 +109,9 @@ def host_vectors(process: Process, address: int, count: int) -> ctypes.Array[cty
 
 
 def _vectored(name: str, signature: str, summary: str, *, restart: bool = True) -> None:
-    number = HOST[name]
-
     def handler(process: Process, fd: int, address: int, count: int, *rest: int) -> int:
         vectors = host_vectors(process, address, count)
-        return host.call(number, fd, ctypes.addressof(vectors), count, *rest)
+        return process.blocking_call(name, fd, ctypes.addressof(vectors), count, *rest)
 
     handler.__doc__ = summary
     system_call(name, signature, restart=restart)(handler)
@@ -144,4 +140,4 @@ def fcntl(process: Process, fd: int, command: int, argument: int) -> int:
     size = _FCNTL_POINTERS.get(command)
     if size is not None:
         argument = process.memory.host_address(argument, size)
-    return host.named("fcntl", fd, command, argument)
+    return process.blocking_call("fcntl", fd, command, argument)

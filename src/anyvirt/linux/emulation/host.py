@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 
-from anyvirt.linux.emulation.numbers import HOST
+from anyvirt.linux.emulation.call_numbers import HOST
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 # One prototype for each number of arguments: converting unneeded zeros costs more than the call itself.
@@ -22,7 +22,8 @@ _errno = ctypes.get_errno
 def call(number: int, *arguments: int) -> int:
     """System call `number` with up to six integer arguments; a result in -4095 … -1 is a negative errno.
 
-    The GIL is released meanwhile, and a call that a signal interrupted is not restarted.
+    The GIL is released meanwhile, and a call that a signal interrupted is not restarted. For a call that may
+    block there is `Process.blocking_call`, which no signal can slip past.
     """
     result: int = _PROTOTYPES[len(arguments)](number, *arguments)
     return -_errno() if result == -1 else result

@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.errors import AnyvirtError, ExitCode
 from anyvirt.linux.elf import ElfError
 from anyvirt.linux.emulation.abi import RISCV64
@@ -21,7 +22,6 @@ from anyvirt.linux.emulation.run import run
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from anyvirt.cpu.executor import Executor
     from anyvirt.cpu.memory import FlatMemory
     from anyvirt.linux.emulation.image import Image
     from anyvirt.linux.emulation.table import SystemCall
@@ -35,7 +35,7 @@ def main(command: list[str]) -> NoReturn:
     What keeps it from starting is one sentence on standard error and the exit status a shell would give.
     """
     try:
-        process = Process(RISCV64, _load(command), _make_cpu)
+        process = _make_process(_load(command))
     except AnyvirtError as error:
         print(f"anyvirt: {error}", file=sys.stderr)
         sys.stderr.flush()
@@ -47,11 +47,21 @@ def main(command: list[str]) -> NoReturn:
     run(process, _calls())
 
 
-def _make_cpu(memory: FlatMemory) -> Executor:
-    from anyvirt.cpu.interpreter import Interpreter
+def _make_process(image: Image) -> Process:
+    try:
+        return Process(RISCV64, image, _make_cpu)
+    except ModuleNotFoundError:
+        # The interpreter is not in the cache yet; the compiler is among the site packages, which an
+        # isolated start leaves out.
+        import site
 
-    cpu: Executor = Interpreter(memory)
-    return cpu
+        site.main()
+        site.addsitedir(site.getusersitepackages())
+        return Process(RISCV64, image, _make_cpu)
+
+
+def _make_cpu(memory: FlatMemory) -> Interpreter:
+    return Interpreter(RISCV64.isa, memory)
 
 
 def _calls() -> Mapping[int, SystemCall]:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from anyvirt.linux.emulation import host
-from anyvirt.linux.emulation.numbers import HOST
+from anyvirt.linux.emulation.call_numbers import HOST
 from anyvirt.linux.emulation.table import POINTERS, Kind, SystemCall, parse_signature
 
 if TYPE_CHECKING:
@@ -138,9 +137,6 @@ PASS_THROUGH = {
     "setsid": "",
     "wait4": "int pointer flags pointer",
     "waitid": "int int pointer flags pointer",
-    "kill": "int signal",
-    "tkill": "int signal",
-    "tgkill": "int int signal",
     "rt_sigqueueinfo": "int signal pointer",
     "rt_tgsigqueueinfo": "int int signal pointer",
     "pidfd_open": "int flags",
@@ -235,9 +231,8 @@ def _forwarding(number: int, kinds: tuple[Kind, ...]) -> Service:
     count = len(kinds)
     pointers = tuple(index for index, kind in enumerate(kinds) if kind in POINTERS)
     lengths = tuple(index for index, kind in enumerate(kinds) if kind is Kind.BUFFER)
-    call = host.call
     if not pointers:
-        return lambda process, arguments: call(number, *arguments[:count])
+        return lambda process, arguments: process.cpu.system_call(number, *arguments[:count])
 
     def forward(process: Process, arguments: MutableSequence[int]) -> int:
         memory = process.memory
@@ -251,7 +246,7 @@ def _forwarding(number: int, kinds: tuple[Kind, ...]) -> Service:
                 return -errno.EFAULT
             if address:
                 arguments[index] = address + base
-        return call(number, *arguments[:count])
+        return process.cpu.system_call(number, *arguments[:count])
 
     return forward
 

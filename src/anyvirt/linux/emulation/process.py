@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from anyvirt.linux.emulation.call_numbers import HOST
 from anyvirt.linux.emulation.identity import MemoryLimits
 from anyvirt.linux.emulation.signals import SignalState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from anyvirt.cpu.executor import Executor
+    from anyvirt.cpu.interpreter import Interpreter
     from anyvirt.cpu.memory import FlatMemory
     from anyvirt.linux.emulation.abi import Abi
     from anyvirt.linux.emulation.image import Image
@@ -20,12 +21,12 @@ class Process:
     """One guest process: its address space, its virtual CPU, its signals, and what execve(2) replaces."""
 
     memory: FlatMemory
-    cpu: Executor
+    cpu: Interpreter
     image: Image
     heap_end: int
     """The program break (brk(2))."""
 
-    def __init__(self, abi: Abi, image: Image, make_cpu: Callable[[FlatMemory], Executor]) -> None:
+    def __init__(self, abi: Abi, image: Image, make_cpu: Callable[[FlatMemory], Interpreter]) -> None:
         """Start `image`; `make_cpu` makes a virtual CPU for an address space."""
         self.abi = abi
         self.signals = SignalState()
@@ -57,6 +58,13 @@ class Process:
     def pointer(self, address: int, length: int = 0) -> int:
         """A guest pointer as the host's; NULL stays NULL. Raises GuestFault for one that leads outside."""
         return self.memory.host_address(address, length) if address else 0
+
+    def blocking_call(self, name: str, *arguments: int) -> int:
+        """A system call of the host that ends when a signal arrives, even one that came just before it.
+
+        The result is as `host.call`'s, or NOT_STARTED: then the guest's call has to be made again.
+        """
+        return self.cpu.system_call(HOST[name], *arguments)
 
     def release(self) -> None:
         """Let a parent that waits in vfork(2) go on."""

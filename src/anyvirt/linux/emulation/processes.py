@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from anyvirt.linux.elf import ElfError
 from anyvirt.linux.emulation import host, procfs
+from anyvirt.linux.emulation.call_numbers import HOST
 from anyvirt.linux.emulation.identity import RLIMIT_STACK
 from anyvirt.linux.emulation.image import load_image
-from anyvirt.linux.emulation.numbers import HOST
 from anyvirt.linux.emulation.programs import Executable, find_executable, has_isa
 from anyvirt.linux.emulation.table import RegistersReplaced, system_call
 
@@ -200,8 +200,8 @@ def execute(process: Process, program: Executable, environment: tuple[bytes, ...
     finally:
         os.close(program.fd)
     process.signals.reset_for_exec()
-    _close_on_exec()
     process.release()
+    _close_on_exec()
     process.adopt(image)
     set_command_name(program.path if program.name.startswith(b"/proc/self/fd/") else program.name)
     raise RegistersReplaced
@@ -290,4 +290,6 @@ def futex(
     if operation & _FUTEX_COMMAND in _FUTEX_WITH_TIMEOUT:
         timeout = process.pointer(timeout, 16)
     pointer = process.memory.host_address(word, 4)
-    return host.call(HOST["futex"], pointer, operation, value, timeout, process.pointer(second, 4), third)
+    return process.blocking_call(
+        "futex", pointer, operation, value, timeout, process.pointer(second, 4), third
+    )

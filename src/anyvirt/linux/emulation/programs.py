@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from anyvirt.linux.elf import ElfError
 from anyvirt.linux.emulation import host
+from anyvirt.linux.emulation.call_numbers import HOST
 from anyvirt.linux.emulation.image import read_elf
-from anyvirt.linux.emulation.numbers import HOST
 from anyvirt.linux.emulation.procfs import device
 
 _LINE = 256

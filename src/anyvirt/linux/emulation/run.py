@@ -6,9 +6,9 @@ import errno
 import signal as names
 from typing import TYPE_CHECKING, NoReturn
 
-from anyvirt.cpu import signals as native
 from anyvirt.cpu.executor import StopReason
 from anyvirt.cpu.memory import GuestFault
+from anyvirt.jit.host_x86_64 import NOT_STARTED
 from anyvirt.linux.emulation.signal_types import make_info
 from anyvirt.linux.emulation.table import RegistersReplaced
 
@@ -47,7 +47,7 @@ def _run_image(process: Process, calls: Mapping[int, SystemCall]) -> NoReturn:
         if stop.reason is not system_call:
             _interrupt(process, stop)
             continue
-        if native.waiting():
+        if signals.waiting:
             # As if it had arrived just before the call, which is made after the handler.
             signals.deliver(process)
             if cpu.pc != stop.pc:
@@ -64,6 +64,10 @@ def _run_image(process: Process, calls: Mapping[int, SystemCall]) -> NoReturn:
             result = -errno.EFAULT
         except OSError as error:
             result = -(error.errno or errno.EIO)
+        if result == NOT_STARTED:
+            signals.abandon_wait()
+            signals.deliver(process)
+            continue
         if result == -errno.EINTR:
             signals.collect()
             if call.restart and signals.restarts():
@@ -71,7 +75,7 @@ def _run_image(process: Process, calls: Mapping[int, SystemCall]) -> NoReturn:
                 continue
         registers[result_register] = result & _WORD
         cpu.pc = stop.next_pc
-        if native.waiting() or signals.queue:
+        if signals.queue or signals.waiting:
             signals.deliver(process)
 
 

@@ -19,9 +19,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu import signals as native
+from anyvirt.cpu.host import host as native_host
 from anyvirt.cpu.memory import GuestFault
+from anyvirt.jit.host_x86_64 import Data
 from anyvirt.linux.emulation import frames, host
-from anyvirt.linux.emulation.numbers import HOST
+from anyvirt.linux.emulation.call_numbers import HOST
 from anyvirt.linux.emulation.signal_types import (
     INFO_SIZE,
     MASK_SIZE,
@@ -76,12 +78,21 @@ class SignalState:
         self.alternate = AlternateStack()
         self.queue: list[Pending] = []
         self._temporary: int | None = None
+        self._noted = native_host().word(Data.RING_HEAD)
+        self._collected = self._noted.value
 
     # Arrival --------------------------------------------------------------------------------------------
 
+    @property
+    def waiting(self) -> bool:
+        """Whether signals have arrived since they were last collected."""
+        return self._noted.value != self._collected
+
     def collect(self) -> None:
         """Take over what the host's handlers noted down."""
-        self.queue.extend(Pending(number, info) for number, info in native.drain())
+        if self.waiting:
+            self._collected = self._noted.value
+            self.queue.extend(Pending(signal.number, signal.information) for signal in native.drain())
 
     def wait_with(self, mask: int) -> None:
         """Until the present system call and the handlers it lets in are over, `mask` is the mask."""
@@ -103,6 +114,10 @@ class SignalState:
     @staticmethod
     def _lets_restart(action: Action) -> bool:
         return not action.handled or bool(action.flags & ActionFlags.RESTART)
+
+    def abandon_wait(self) -> None:
+        """The system call that waits with a mask of its own was not begun, and will be made again."""
+        self._temporary = None
 
     # Delivery -------------------------------------------------------------------------------------------
 
@@ -170,7 +185,11 @@ class SignalState:
             return
         flags = action.flags & (ActionFlags.NOCLDSTOP | ActionFlags.NOCLDWAIT)
         if action.handled:
-            native.install(number, flags)
+            native.install(number)
+            if flags:
+                native_action = native_host().action(number)
+                native_action.flags |= flags
+                native_host().replace_action(number, native_action)
         else:
             set_host_action(number, action.handler, flags)
         if action.handler == SIG_IGN:
@@ -186,6 +205,7 @@ class SignalState:
     def forget_arrived(self) -> None:
         """fork(2): the child begins without waiting signals."""
         native.drain()
+        self._collected = self._noted.value
         self.queue.clear()
 
     @contextmanager
@@ -298,6 +318,36 @@ def rt_sigprocmask(process: Process, how: int, new: int, old: int, size: int) ->
     return 0
 
 
+_SI_USER, _SI_TKILL = 0, -6
+
+
+def _send(process: Process, call: str, number: int, code: int, *targets: int) -> int:
+    """Send a signal; one for ourselves that has no host handler goes straight to the queue."""
+    if number in _FAULTS and targets[-1] == os.getpid():
+        info = struct.pack("<iii4xiI", number, 0, code, os.getpid(), os.getuid()).ljust(INFO_SIZE, b"\0")
+        process.signals.queue.append(Pending(number, info))
+        return 0
+    return host.named(call, *targets, number)
+
+
+@system_call("kill", "int signal")
+def kill(process: Process, pid: int, number: int) -> int:
+    """Send a signal to processes"""
+    return _send(process, "kill", number, _SI_USER, pid)
+
+
+@system_call("tkill", "int signal")
+def tkill(process: Process, thread: int, number: int) -> int:
+    """Send a signal to a thread"""
+    return _send(process, "tkill", number, _SI_TKILL, thread)
+
+
+@system_call("tgkill", "int int signal")
+def tgkill(process: Process, group: int, thread: int, number: int) -> int:
+    """Send a signal to a thread of a process"""
+    return _send(process, "tgkill", number, _SI_TKILL, group, thread)
+
+
 @system_call("rt_sigpending", "pointer size")
 def rt_sigpending(process: Process, buffer: int, size: int) -> int:
     """The set of signals that wait to be unblocked"""
@@ -319,7 +369,7 @@ def rt_sigsuspend(process: Process, mask: int, size: int) -> int:
     wanted = _read_mask(process, mask)
     process.signals.wait_with(wanted)
     content = ctypes.c_uint64(host_mask(wanted))
-    return host.named("rt_sigsuspend", ctypes.addressof(content), MASK_SIZE)
+    return process.blocking_call("rt_sigsuspend", ctypes.addressof(content), MASK_SIZE)
 
 
 @system_call("rt_sigtimedwait", "pointer pointer pointer size")
@@ -335,7 +385,7 @@ def rt_sigtimedwait(process: Process, mask: int, info: int, timeout: int, size: 
                 process.memory.write(info, pending.info)
             return pending.number
     content = ctypes.c_uint64(wanted & ~_FAULT_BITS)
-    return host.named(
+    return process.blocking_call(
         "rt_sigtimedwait",
         ctypes.addressof(content),
         process.pointer(info, INFO_SIZE),

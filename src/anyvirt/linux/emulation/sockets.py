@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from anyvirt.linux.emulation import host
 from anyvirt.linux.emulation.files import host_vectors
-from anyvirt.linux.emulation.numbers import HOST
 from anyvirt.linux.emulation.table import system_call
 
 if TYPE_CHECKING:
@@ -67,14 +66,15 @@ class _Message:
 @system_call("sendmsg", "fd pointer flags", restart=True)
 def sendmsg(process: Process, fd: int, address: int, flags: int) -> int:
     """Send a message, possibly with file descriptors"""
-    return host.call(HOST["sendmsg"], fd, _Message(process, address).address, flags)
+    message = _Message(process, address)
+    return process.blocking_call("sendmsg", fd, message.address, flags)
 
 
 @system_call("recvmsg", "fd pointer flags", restart=True)
 def recvmsg(process: Process, fd: int, address: int, flags: int) -> int:
     """Receive a message, possibly with file descriptors"""
     message = _Message(process, address)
-    result = host.call(HOST["recvmsg"], fd, message.address, flags)
+    result = process.blocking_call("recvmsg", fd, message.address, flags)
     if result >= 0:
         message.give_back()
     return result

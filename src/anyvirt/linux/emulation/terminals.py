@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from anyvirt.linux.emulation import host
-from anyvirt.linux.emulation.numbers import HOST
+from anyvirt.linux.emulation.call_numbers import HOST
 from anyvirt.linux.emulation.table import system_call
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def ioctl(process: Process, fd: int, request: int, argument: int) -> int:
         return -errno.EBADF if _is_closed(fd) else -errno.ENOTTY
     if size != _NUMBER and argument:
         argument = process.memory.host_address(argument, size)
-    return host.call(_IOCTL, fd, request, argument)
+    return process.blocking_call("ioctl", fd, request, argument)
 
 
 def _is_closed(fd: int) -> bool:
