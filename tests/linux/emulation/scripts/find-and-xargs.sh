@@ -1,0 +1,7 @@
+for i in $(seq 1 30)
+do mkdir -p t/$((i % 5))
+echo $i > t/$((i % 5))/$i.txt
+done
+find t -name '*2*' | sort | xargs cat
+find t -type f -print0 | xargs -0 -n 7 echo | wc -l
+find t -size -1 -o -newer t/0/5.txt | wc -l
