@@ -138,7 +138,7 @@ class Engine(ABC):
         if missing is not None:
             raise self.unsupported(missing, f"it cannot honour {_OPTIONS[missing]}")
         if guest.command:
-            self._check_program(guest)
+            self.check_program(guest)
 
     def missing(self, guest: Guest) -> Iterator[tuple[Capability, str]]:
         """The capabilities that `guest` needs and this engine lacks, each with the option that needs it."""
@@ -153,7 +153,8 @@ class Engine(ABC):
         able = tuple(name for name in engine_names() if capability in get(name).capabilities)
         return UnsupportedError(self.name, capability, reason, alternatives=able)
 
-    def _check_program(self, guest: Guest) -> None:
+    def check_program(self, guest: Guest) -> None:
+        """Raise the error that tells why `guest.command` cannot be executed by this engine, if it cannot."""
         from anyvirt.linux.program import find_program
 
         program = find_program(guest)

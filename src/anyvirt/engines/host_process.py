@@ -10,6 +10,7 @@ import subprocess
 import termios
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from anyvirt.errors import CommandNotFoundError, GuestStartError, NotExecutableError, UsageError
@@ -18,6 +19,7 @@ from anyvirt.instance import ExitStatus, Instance, Process, State, Streams, Term
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from anyvirt.engines.engine import Engine
     from anyvirt.guest import Guest
 
 
@@ -118,7 +120,7 @@ class HostProcessInstance(Instance):
 
     def __init__(
         self,
-        engine: str,
+        engine: Engine,
         guest: Guest,
         *,
         prefix: Sequence[str],
@@ -127,7 +129,8 @@ class HostProcessInstance(Instance):
         terminal: TerminalSize | None,
     ) -> None:
         """Start `guest` with the words of `prefix` before each of its commands."""
-        self.engine = engine
+        self.engine = engine.name
+        self._engine = engine
         self.guest = guest
         self._prefix = tuple(prefix)
         self._env = dict(env)
@@ -178,10 +181,17 @@ class HostProcessInstance(Instance):
         terminal: TerminalSize | None = None,
     ) -> HostProcess:
         """See Instance.exec."""
-        process = HostProcess(
-            (*self._prefix, *command),
-            env={**self._env, **(env or {})},
+        guest = replace(
+            self.guest,
+            command=command,
+            env={**self.guest.env, **(env or {})},
             workdir=workdir or self.guest.workdir,
+        )
+        self._engine.check_program(guest)
+        process = HostProcess(
+            (*self._prefix, *guest.command),
+            env={**self._env, **guest.env},
+            workdir=guest.workdir,
             streams=streams or Streams(),
             terminal=terminal,
         )

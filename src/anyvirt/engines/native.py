@@ -40,4 +40,4 @@ class NativeEngine(Engine):
     def create(self, guest: Guest, streams: Streams, terminal: TerminalSize | None) -> Instance:
         """See Engine.create."""
         env = {**os.environ, **guest.env}
-        return HostProcessInstance(self.name, guest, prefix=(), env=env, streams=streams, terminal=terminal)
+        return HostProcessInstance(self, guest, prefix=(), env=env, streams=streams, terminal=terminal)

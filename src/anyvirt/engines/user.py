@@ -54,9 +54,7 @@ class UserEngine(Engine):
         """See Engine.create."""
         prefix = (sys.executable, "-I", "-S", os.fspath(_EMULATOR))
         env = {**os.environ, **guest.env}
-        return HostProcessInstance(
-            self.name, guest, prefix=prefix, env=env, streams=streams, terminal=terminal
-        )
+        return HostProcessInstance(self, guest, prefix=prefix, env=env, streams=streams, terminal=terminal)
 
 
 def _address_space() -> Availability | None:
