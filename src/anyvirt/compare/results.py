@@ -24,7 +24,7 @@ class Group(StrEnum):
     """The sections of a comparison, in their order."""
 
     START = "start"
-    RUN_TIME = "run time"
+    RUN_TIME = "run time of one round"
     EXIT_PATHS = "cost of leaving the guest"
     MEMORY = "memory"
     COMMAND = "command"

@@ -81,8 +81,8 @@ def cells(
 ) -> dict[str, Cell]:
     """The cells of a row from what `take_turns` returned.
 
-    Ratios relate each sample to the baseline's of the same turn or, unless `paired`, to the baseline's median:
-    for what does not drift but may be smaller than the noise.
+    Ratios relate each sample to the baseline's of the same turn or, unless `paired`, to the baseline's
+    median: for what does not drift but may be smaller than the noise.
     """
     base = taken.get(baseline or "")
     if isinstance(base, tuple) and not paired:

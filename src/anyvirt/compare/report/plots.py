@@ -63,7 +63,8 @@ def _draw(comparison: Comparison) -> Iterator[tuple[str, str]]:
 
 
 def _measured(row: Row) -> bool:
-    return any(isinstance(cell, Measured) for cell in row.cells.values())
+    """Whether there is anything to show on a logarithmic scale."""
+    return any(isinstance(cell, Measured) and max(cell.samples) > 0 for cell in row.cells.values())
 
 
 def _related(row: Row) -> bool:
@@ -72,7 +73,11 @@ def _related(row: Row) -> bool:
 
 def _ratios(comparison: Comparison, rows: Sequence[Row]) -> str:
     """Bars from 1 to the median ratio on a logarithmic scale, with the range of all ratios."""
-    columns = [column for column in comparison.engines if column.name != comparison.baseline]
+    columns = [
+        column
+        for column in comparison.engines
+        if any(isinstance(cell := row.cells[column.name], Measured) and cell.ratios for row in rows)
+    ]
     figure, axes = _figure(0.9 + len(rows) * (0.22 + 0.2 * len(columns)))
     height = 0.8 / max(len(columns), 1)
     for index, column in enumerate(columns):
@@ -127,7 +132,7 @@ def _samples(comparison: Comparison, rows: Sequence[Row]) -> str:
         (row, column, cell)
         for row in rows
         for column in comparison.engines
-        if isinstance(cell := row.cells[column.name], Measured)
+        if isinstance(cell := row.cells[column.name], Measured) and max(cell.samples) > 0
     ]
     figure, axes = _figure(0.9 + 0.36 * len(lines))
     for position, (row, column, cell) in enumerate(lines):

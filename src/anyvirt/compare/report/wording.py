@@ -11,7 +11,7 @@ from anyvirt.quantities import format_duration, format_size
 if TYPE_CHECKING:
     from anyvirt.compare.results import Cell, Comparison
 
-READING = "In each cell: the median ratio to the baseline and the median itself, below them the range of the ratios."
+READING = "In each cell: the median ratio to the baseline and the median; below them the range of the ratios."
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,6 @@ def format_ratio(ratio: float) -> str:
 
 def headline(comparison: Comparison) -> str:
     """What was compared, in one line."""
-    subject = " ".join(comparison.command) if comparison.command else "the built-in workloads"
+    subject = " ".join(comparison.command) if comparison.command else "The built-in workloads"
     base = f", relative to {comparison.baseline}" if comparison.baseline else ""
     return f"{subject} on {len(comparison.engines)} engines{base}"

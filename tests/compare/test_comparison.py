@@ -1,0 +1,140 @@
+"""The whole comparison: what is measured where, what is told of the rest, and what users get wrong."""
+
+import json
+import sys
+
+import pytest
+
+import anyvirt
+from anyvirt.compare import comparison
+from anyvirt.compare.comparison import Step, compare
+from anyvirt.compare.report.data import to_data
+from anyvirt.compare.results import Measured, Reported, Unmeasured
+from anyvirt.compare.turns import Budget
+from anyvirt.compare.workloads import WORKLOADS
+from anyvirt.errors import CommandNotFoundError, NotExecutableError, UsageError
+
+from .conftest import FakeEngine
+
+NATIVE = FakeEngine("native")
+BROKEN = FakeEngine("broken", prefix=("sh", "-c", "echo boom >&2; exit 3"))
+ABSENT = FakeEngine("absent", reason="the host has none")
+REFUSING = FakeEngine("refusing", refusal="it takes no such program")
+
+
+@pytest.fixture
+def two_workloads(monkeypatch):
+    """A small comparison: two workloads, few idle instances."""
+    monkeypatch.setattr(comparison, "WORKLOADS", [WORKLOADS[0], WORKLOADS[5]])
+    monkeypatch.setattr(comparison, "MEMORY_BUDGET", Budget(most=1))
+
+
+def test_the_workloads(fake_engines, two_workloads):
+    fake_engines(NATIVE, FakeEngine("other"), BROKEN, ABSENT, REFUSING)
+    steps = []
+    found = compare(repeat=1, timeout=20, progress=steps.append)
+    assert found.baseline == "native"
+    assert found.measured
+    assert [row.name for row in found.rows] == [
+        "cold-start", "warm-start", "integer", "system-calls", "system-call", "idle-memory", "idle-pss",
+    ]  # fmt: skip
+    for row in found.rows:
+        assert list(row.cells) == ["native", "other", "broken", "absent", "refusing"]
+        assert isinstance(row.cells["native"], Measured)
+        assert row.cells["absent"] == Unmeasured("the host has none; buy another host")
+        assert "none of the ISAs" in row.cells["refusing"].reason
+        assert isinstance(row.cells["broken"], Unmeasured)
+    assert "boom" in found.row("integer").cells["broken"].reason
+    assert len(found.row("integer").cells["other"].ratios) == 1
+    assert any("absent does not work here" in note for note in found.notes)
+    assert found.duration > 0
+    assert json.dumps(to_data(found))
+    assert all(isinstance(step, Step) and 0 <= step.done <= 1 for step in steps)
+    assert [step.done for step in steps] == sorted(step.done for step in steps)
+    assert {"integer on native", "building the workloads"} <= {step.label for step in steps}
+
+
+def test_a_command(fake_engines):
+    fake_engines(NATIVE, FakeEngine("other"), REFUSING)
+    found = compare(["sh", "-c", "echo hello"], repeat=2)
+    assert found.command == ("sh", "-c", "echo hello")
+    assert found.row("exit-status").cells["other"] == Reported("0")
+    assert found.row("wall-time").cells["refusing"] == Unmeasured("it takes no such program")
+    assert len(found.row("wall-time").cells["other"].ratios) == 2
+    assert "hello" not in str(found).replace("echo hello", "")
+
+
+def test_without_native_the_first_engine_is_the_baseline(fake_engines):
+    fake_engines(FakeEngine("native", refusal="wrong CPU"), FakeEngine("second"), FakeEngine("third"))
+    found = compare(["true"], repeat=1)
+    assert found.baseline == "second"
+    assert found.row("wall-time").cells["third"].ratio is not None
+    assert found.row("wall-time").cells["native"] == Unmeasured("wrong CPU")
+    assert any("Ratios relate to second" in note for note in found.notes)
+    assert "Ratios relate to second" in str(found)
+
+
+def test_no_engine_can(fake_engines):
+    fake_engines(ABSENT, REFUSING)
+    found = compare(["true"], repeat=1)
+    assert found.baseline is None
+    assert not found.measured
+    assert found.notes[0] == "No engine could be measured."
+    assert found.row("wall-time").cells["absent"].reason.startswith("the host has none")
+    assert "No engine could be measured." in str(found)
+
+
+def test_no_engine_can_run_the_workloads(fake_engines):
+    fake_engines(ABSENT)
+    found = compare(repeat=1)
+    assert not found.measured
+    assert "the host has none" in str(found)
+
+
+def test_engines_are_named_once(fake_engines):
+    fake_engines(NATIVE, FakeEngine("other"))
+    found = compare(["true"], engines=["other", "native", "other"], repeat=1)
+    assert [column.name for column in found.engines] == ["other", "native"]
+    assert found.baseline == "native"
+
+
+def test_the_working_directory_is_the_callers(fake_engines, tmp_path, monkeypatch):
+    fake_engines(NATIVE)
+    script = tmp_path / "here.sh"
+    script.write_text("#!/bin/sh\n[ -e here.sh ]\n")
+    script.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    assert compare(["./here.sh"], repeat=1).row("exit-status").cells["native"].text == "0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"repeat": 0}, UsageError, "0 repetitions measure nothing"),
+        ({"timeout": 0.0}, UsageError, "a timeout of 0 s leaves no time"),
+        ({"timeout": -3.0}, UsageError, "a timeout of -3 s leaves no time"),
+        ({"timeout": float("nan")}, UsageError, "a timeout of nan s"),
+        ({"command": []}, UsageError, "no command to measure"),
+        ({"command": "ls -l"}, UsageError, "not one string"),
+        ({"engines": ["nonsense"]}, UsageError, "there is no engine 'nonsense'"),
+        ({"command": ["/no/such/command"]}, CommandNotFoundError, "no such file"),
+        ({"command": ["/etc"]}, NotExecutableError, "it is a directory"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, error, message):
+    with pytest.raises(error, match=message):
+        compare(**arguments)
+
+
+def test_a_corrupt_program_is_one_sentence(tmp_path):
+    path = tmp_path / "program"
+    with open(sys.executable, "rb") as file:
+        path.write_bytes(file.read(60))
+    path.chmod(0o755)
+    with pytest.raises(NotExecutableError, match="truncated ELF"):
+        compare([str(path)])
+
+
+def test_the_public_function():
+    found = anyvirt.compare(["true"], engines=["native"], repeat=1)
+    assert isinstance(found.row("wall-time").cells["native"], Measured)
