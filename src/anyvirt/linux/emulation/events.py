@@ -125,3 +125,17 @@ def signalfd4(process: Process, fd: int, mask: int, size: int, flags: int) -> in
         return -errno.EINVAL
     buffer = ctypes.create_string_buffer(_MASK.pack(wanted), _MASK.size)
     return host.named("signalfd4", fd, ctypes.addressof(buffer), MASK_SIZE, flags)
+
+
+_SIGEVENT_SIZE = 64
+_SIGEV_THREAD = 2
+
+
+@system_call("mq_notify", "fd pointer")
+def mq_notify(process: Process, queue: int, event: int) -> int:
+    """Ask for a signal when a message arrives; for a thread's start the kernel would follow a pointer"""
+    if event:
+        (how,) = struct.unpack_from("<i", process.memory.read(event, _SIGEVENT_SIZE), 12)
+        if how == _SIGEV_THREAD:
+            return -errno.EINVAL
+    return host.named("mq_notify", queue, process.pointer(event, _SIGEVENT_SIZE))

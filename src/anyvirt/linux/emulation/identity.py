@@ -94,6 +94,19 @@ def setrlimit(process: Process, number: int, new: int) -> int:
     return prlimit64(process, 0, number, new, 0) if new else -errno.EFAULT
 
 
+_PERSONALITY_QUERY = 0xFFFF_FFFF
+_PERSONALITIES = 0x0040000 | 0x0020000
+"""ADDR_NO_RANDOMIZE and UNAME26; the others would change how the emulator's own memory is mapped."""
+
+
+@system_call("personality", "flags")
+def personality(process: Process, persona: int) -> int:
+    """Set the execution domain; only flags that leave the emulator's memory alone"""
+    if persona != _PERSONALITY_QUERY and persona & ~_PERSONALITIES:
+        return -errno.EINVAL
+    return host.named("personality", persona)
+
+
 # prctl(2) options (include/uapi/linux/prctl.h): those with a number, and those with a pointer to `int`.
 _PRCTL_NUMBERS = frozenset(
     (1, 3, 4, 7, 8, 13, 14, 23, 24, 27, 28, 29, 30, 36, 38, 39, 41, 42, 47, 0x59616D61)

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from anyvirt.cpu.interpreter import Interpreter
-from anyvirt.errors import AnyvirtError, ExitCode
+from anyvirt.errors import AnyvirtError, EngineUnavailableError, ExitCode
 from anyvirt.linux.elf import ElfError
 from anyvirt.linux.emulation.abi import RISCV64
 from anyvirt.linux.emulation.identity import INFINITY
@@ -57,7 +57,12 @@ def _make_process(image: Image) -> Process:
 
         site.main()
         site.addsitedir(site.getusersitepackages())
+    try:
         return Process(RISCV64, image, _make_cpu)
+    except ModuleNotFoundError as error:
+        raise EngineUnavailableError(
+            f"the interpreter cannot be compiled, for {error.name} is not installed: pip install {error.name}"
+        ) from None
 
 
 def _make_cpu(memory: FlatMemory) -> Interpreter:

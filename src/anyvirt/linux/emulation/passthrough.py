@@ -60,7 +60,6 @@ PASS_THROUGH = {
     "unlinkat": "fd path flags",
     "symlinkat": "path fd path",
     "linkat": "fd path fd path flags",
-    "renameat": "fd path fd path",
     "renameat2": "fd path fd path flags",
     "truncate": "path size",
     "faccessat": "fd path mode",
@@ -147,7 +146,6 @@ PASS_THROUGH = {
     "setpriority": "int int int",
     "ioprio_get": "int int",
     "ioprio_set": "int int int",
-    "personality": "flags",
     "unshare": "flags",
     "setns": "fd flags",
     "sched_yield": "",
@@ -213,7 +211,6 @@ PASS_THROUGH = {
     "mq_unlink": "path",
     "mq_timedsend": "fd buffer size int pointer",
     "mq_timedreceive": "fd buffer size pointer pointer",
-    "mq_notify": "fd pointer",
     "mq_getsetattr": "fd pointer pointer",
 }
 

@@ -47,11 +47,6 @@ def _run_image(process: Process, calls: Mapping[int, SystemCall]) -> NoReturn:
         if stop.reason is not system_call:
             _interrupt(process, stop)
             continue
-        if signals.waiting:
-            # As if it had arrived just before the call, which is made after the handler.
-            signals.deliver(process)
-            if cpu.pc != stop.pc:
-                continue
         try:
             call = calls[registers[number_register]]
         except KeyError:
@@ -75,7 +70,8 @@ def _run_image(process: Process, calls: Mapping[int, SystemCall]) -> NoReturn:
                 continue
         registers[result_register] = result & _WORD
         cpu.pc = stop.next_pc
-        if signals.queue or signals.waiting:
+        if signals.queue:
+            # What arrives from now on interrupts the CPU; what is here already may just have been unblocked.
             signals.deliver(process)
 
 

@@ -26,8 +26,14 @@ _SO_ATTACH_REUSEPORT_CBPF = 51
 _TCP_ZEROCOPY_RECEIVE = 35
 _XT_SO_SET_REPLACE = 64
 _IP_LEVELS = (0, 41)
+_SOL_PACKET = 263
+_PACKET_FANOUT_DATA = 22
 _FILTER_PROGRAM = struct.Struct("<H6xQ")
 _FILTER_INSTRUCTION_SIZE = 8
+_WITH_POINTERS = frozenset(
+    ((_SOL_PACKET, _PACKET_FANOUT_DATA), *((level, _XT_SO_SET_REPLACE) for level in _IP_LEVELS))
+)
+"""Options whose structures lead the kernel to addresses that are not translated."""
 
 
 class _Message:
@@ -127,7 +133,7 @@ def setsockopt(process: Process, fd: int, level: int, option: int, value: int, l
     """Set a socket's option; packet filters are translated, other options with pointers refused"""
     if length < 0:
         return -errno.EINVAL
-    if level == _SOL_XDP or (level in _IP_LEVELS and option == _XT_SO_SET_REPLACE):
+    if level == _SOL_XDP or (level, option) in _WITH_POINTERS:
         return -errno.ENOPROTOOPT
     if level == _SOL_SOCKET and option in (_SO_ATTACH_FILTER, _SO_ATTACH_REUSEPORT_CBPF):
         return _attach_filter(process, fd, option, value, length)
