@@ -35,6 +35,13 @@ class Stop:
     """The page is mapped but has no store behind it (a file that was cut off): SIGBUS, not SIGSEGV."""
 
     @property
+    def is_fetch_failure(self) -> bool:
+        """Whether there is no instruction at `pc` that could have been executed."""
+        if self.reason == StopReason.ACCESS_FAULT:
+            return self.access == Access.EXECUTE
+        return self.reason == StopReason.ILLEGAL_INSTRUCTION
+
+    @property
     def next_pc(self) -> int:
         """Address of the instruction after the one at `pc`."""
         return self.pc + self.length

@@ -112,7 +112,11 @@ class Interpreter:
             self._host.enter(self._state)
         if counted:
             self.instructions += budget - slots[_COUNT]
-        return self._stop()
+        stop = self._stop()
+        # What cannot be fetched or decoded is noticed before the budget is looked at.
+        if counted and not slots[_COUNT] and stop.is_fetch_failure:
+            return Stop(StopReason.BUDGET, self.pc)
+        return stop
 
     def _counting_code(self) -> CodeSpace:
         self._codes[True] = code_space(self.memory, self.isa, counted=True)

@@ -155,7 +155,7 @@ class Pattern:
     @property
     def mnemonic(self) -> str:
         """The first word of the assembly form."""
-        return self.assembly.split()[0]
+        return self.assembly.split()[0].partition("{")[0]
 
     def matches(self, word: int) -> bool:
         """Whether an encoded instruction is of this form."""

@@ -172,7 +172,7 @@ def decode_run(state: u64, record: u64) -> u64:
     store64(state + Slot.FAULT_RECORD, record)
     if load8(executable + pc // PAGE_SIZE) == 0:
         return refuse(state, pc)
-    store64(state + Slot.FETCHING, u64(1))
+    store64(state + Slot.INTENT, u64(1 + Access.EXECUTE))
     place = record
     left = u64(LONGEST_RUN)
     while True:
@@ -195,13 +195,13 @@ def decode_run(state: u64, record: u64) -> u64:
         left -= 1
         if left == 0 or pc % PAGE_SIZE < length or load64(place + HANDLER_FIELD) != 0:
             break
-    store64(state + Slot.FETCHING, u64(0))
+    store64(state + Slot.INTENT, u64(0))
     return u64(1)
 
 
 def refuse(state: u64, address: u64) -> u64:
     """Note that code cannot be fetched from an address."""
-    store64(state + Slot.FETCHING, u64(0))
+    store64(state + Slot.INTENT, u64(0))
     store64(state + Slot.FAULT_ADDRESS, address)
     store64(state + Slot.FAULT_ACCESS, u64(Access.EXECUTE))
     return u64(0)

@@ -145,12 +145,12 @@ def stop_guest(signal: u64, info: u64, context: u64, state: u64) -> bool:
     record = load64(state + Slot.FAULT_RECORD)
     count = load64(state + Slot.FAULT_COUNT)
     size = load64(state + Slot.MEMORY_SIZE)
-    if load64(state + Slot.FETCHING) != 0:
-        store64(state + Slot.FETCHING, u64(0))
-        access = u64(Access.EXECUTE)
-    elif guest < size + _STACK_REACH:
-        access = (load64(context + Saved.ERR) // _PAGE_FAULT_WRITE) & 1
-        count += 1
+    intent = load64(state + Slot.INTENT)
+    store64(state + Slot.INTENT, u64(0))
+    if guest < size + _STACK_REACH:
+        access = (load64(context + Saved.ERR) // _PAGE_FAULT_WRITE) & 1 if intent == 0 else intent - 1
+        if access != Access.EXECUTE:
+            count += 1
     elif address - (records - _GUARD) < size * RECORD_SCALE + 2 * _GUARD:
         access = u64(NO_CODE)
         guest = u64((address - records) // RECORD_SCALE)

@@ -7,6 +7,7 @@ its instruction on the state block, and tail-calls the handler of the next recor
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -237,9 +238,10 @@ class InterpreterTarget(Target):
         if emitter is None:
             raise TypedPythonError(f"a processor cannot {name}")
         try:
-            return emitter(self, _handler(compiler), *arguments)
+            inspect.signature(emitter).bind(self, compiler, *arguments)
         except TypeError:
-            raise TypedPythonError(f"{name} does not take these {len(arguments)} argument(s)") from None
+            raise TypedPythonError(f"{name} does not take {len(arguments)} argument(s)") from None
+        return emitter(self, _handler(compiler), *arguments)
 
     def jump(self, handler: HandlerCompiler, target: Argument) -> None:
         """Continue at an address, which may be anything."""
@@ -342,11 +344,18 @@ class InterpreterTarget(Target):
         width = _width(value)
         pointer = self.guest_pointer(handler, address, Access.WRITE)
         name = _EXCHANGES.get(operation, operation)
+        self._intend_to_write(handler)
         old = handler.body.value(
             f"atomicrmw volatile {name} ptr {pointer}, {value.operand} seq_cst, align {width // 8}",
             value.type,
         )
+        handler.store_slot(Slot.INTENT, 0)
         return handler.cast(old, u64)
+
+    def _intend_to_write(self, handler: HandlerCompiler) -> None:
+        """Some atomic operations become a loop that begins with a load; a fault is a store's all the same."""
+        slot = handler.slot(Slot.INTENT)
+        handler.body.effect(f"store volatile i64 {1 + Access.WRITE}, ptr {slot}")
 
     def compare_exchange(
         self, handler: HandlerCompiler, address: Argument, expected: Argument, value: Argument

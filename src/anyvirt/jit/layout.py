@@ -91,8 +91,8 @@ class Slot(IntEnum):
     """Host address of one byte a guest page: 1 where code may be executed."""
     UNDECODED = 0x78
     """Code that decodes what RECORD points to."""
-    FETCHING = 0x80
-    """Not 0 while the decoder reads guest code."""
+    INTENT = 0x80
+    """What the access under way is for, plus 1, where the host's word for it would mislead; otherwise 0."""
     FLOAT_FLAGS = 0x88
     """Accrued exceptions besides those in the host's own register."""
     FLOAT_ROUNDING = 0x90

@@ -14,7 +14,7 @@ from anyvirt.isa.riscv64.hart import NO_RESERVATION, Hart, rv
 from anyvirt.typed import s32, u32, u64
 
 
-@rv.instruction("00010 - - 00000 rs1 010 rd 0101111", "lr.w {rd}, ({rs1})")
+@rv.instruction("00010 aqrl 00000 rs1 010 rd 0101111", "lr.w{aqrl} {rd}, ({rs1})")
 def lr_w(cpu: Hart, rd: Register, rs1: Register) -> None:
     address = cpu.x[rs1]
     cpu.require_aligned(address, 4)
@@ -24,7 +24,7 @@ def lr_w(cpu: Hart, rd: Register, rs1: Register) -> None:
     cpu.x[rd] = u64(s32(value))
 
 
-@rv.instruction("00010 - - 00000 rs1 011 rd 0101111", "lr.d {rd}, ({rs1})")
+@rv.instruction("00010 aqrl 00000 rs1 011 rd 0101111", "lr.d{aqrl} {rd}, ({rs1})")
 def lr_d(cpu: Hart, rd: Register, rs1: Register) -> None:
     address = cpu.x[rs1]
     cpu.require_aligned(address, 8)
@@ -34,7 +34,7 @@ def lr_d(cpu: Hart, rd: Register, rs1: Register) -> None:
     cpu.x[rd] = value
 
 
-@rv.instruction("00011 - - rs2 rs1 010 rd 0101111", "sc.w {rd}, {rs2}, ({rs1})")
+@rv.instruction("00011 aqrl rs2 rs1 010 rd 0101111", "sc.w{aqrl} {rd}, {rs2}, ({rs1})")
 def sc_w(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
     address = cpu.x[rs1]
     cpu.require_aligned(address, 4)
@@ -45,7 +45,7 @@ def sc_w(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
     cpu.x[rd] = u64(not stored)
 
 
-@rv.instruction("00011 - - rs2 rs1 011 rd 0101111", "sc.d {rd}, {rs2}, ({rs1})")
+@rv.instruction("00011 aqrl rs2 rs1 011 rd 0101111", "sc.d{aqrl} {rd}, {rs2}, ({rs1})")
 def sc_d(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
     address = cpu.x[rs1]
     cpu.require_aligned(address, 8)
@@ -59,13 +59,17 @@ def sc_d(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
 def _describe(code: str, operation: str) -> None:
     """Both widths of one atomic memory operation."""
 
-    @rv.instruction(f"{code} - - rs2 rs1 010 rd 0101111", f"amo{operation}.w {{rd}}, {{rs2}}, ({{rs1}})")
+    @rv.instruction(
+        f"{code} aqrl rs2 rs1 010 rd 0101111", f"amo{operation}.w{{aqrl}} {{rd}}, {{rs2}}, ({{rs1}})"
+    )
     def amo_w(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
         address = cpu.x[rs1]
         cpu.require_aligned(address, 4)
         cpu.x[rd] = u64(s32(cpu.exchange(operation, address, u32(cpu.x[rs2]))))
 
-    @rv.instruction(f"{code} - - rs2 rs1 011 rd 0101111", f"amo{operation}.d {{rd}}, {{rs2}}, ({{rs1}})")
+    @rv.instruction(
+        f"{code} aqrl rs2 rs1 011 rd 0101111", f"amo{operation}.d{{aqrl}} {{rd}}, {{rs2}}, ({{rs1}})"
+    )
     def amo_d(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
         address = cpu.x[rs1]
         cpu.require_aligned(address, 8)

@@ -213,8 +213,11 @@ def _describe_one_integer(
         mode = rounding(cpu, rm)
         cpu.x[rd] = cpu.float_to_integer(width, integer, read(cpu, width, rs1), mode)
 
+    exact = width == 64 and integer.endswith("32")
+    shown = "" if exact else "{rm}"
+
     @rv.instruction(
-        f"11010{code} {selector} rs1 rm fd 1010011", f"fcvt.{letter}.{suffix} {{rd}}, {{rs1}}{{rm}}"
+        f"11010{code} {selector} rs1 rm fd 1010011", f"fcvt.{letter}.{suffix} {{rd}}, {{rs1}}{shown}"
     )
     def fcvt_from_integer(cpu: Hart, rd: Register, rs1: Register, rm: Small) -> None:
         mode = rounding(cpu, rm)
@@ -241,7 +244,7 @@ def fcvt_s_d(cpu: Hart, rd: Register, rs1: Register, rm: Small) -> None:
     write(cpu, 32, rd, cpu.float_convert(64, 32, cpu.f[rs1], mode))
 
 
-@rv.instruction("0100001 00000 fs1 rm fd 1010011", "fcvt.d.s {rd}, {rs1}{rm}")
+@rv.instruction("0100001 00000 fs1 rm fd 1010011", "fcvt.d.s {rd}, {rs1}")
 def fcvt_d_s(cpu: Hart, rd: Register, rs1: Register, rm: Small) -> None:
     mode = rounding(cpu, rm)
     cpu.f[rd] = cpu.float_convert(32, 64, read(cpu, 32, rs1), mode)

@@ -81,6 +81,11 @@ def _show_accesses(value: int) -> str:
     return "".join(letter for bit, letter in ((8, "i"), (4, "o"), (2, "r"), (1, "w")) if value & bit) or "0"
 
 
+def _show_ordering(bits: int) -> str:
+    """A suffix of the mnemonic."""
+    return ("", ".rl", ".aq", ".aqrl")[bits]
+
+
 def _show_upper(value: int) -> str:
     return f"{value >> 12 & 0xFFFFF:#x}"
 
@@ -102,5 +107,6 @@ rv.number_field("shamtw", 5, operand="shamt")
 rv.number_field("zimm", 5)
 rv.number_field("csr", 12, show=_show_control_register)
 rv.number_field("rm", 3, excluded=(5, 6), show=_show_rounding)
+rv.number_field("aqrl", 2, show=_show_ordering)
 rv.number_field("pred", 4, show=_show_accesses)
 rv.number_field("succ", 4, show=_show_accesses)

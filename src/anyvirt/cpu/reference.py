@@ -1,0 +1,327 @@
+"""The reference executor: an instruction set's functions run by CPython as they stand.
+
+Slow, single-threaded, steppable in a debugger, and what every compiled tier is compared with.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
+
+from anyvirt.cpu.executor import Access, Stop, StopReason
+from anyvirt.cpu.memory import GuestFault, Protection
+from anyvirt.isa import ieee754
+from anyvirt.jit.ahead import instruction_set
+from anyvirt.typed import FixedInteger, s32, s64, u8, u16, u32, u64
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, MutableSequence
+
+    from anyvirt.cpu.memory import FlatMemory
+    from anyvirt.isa.description import Pattern
+
+
+class _Stopped(Exception):
+    """Carries the stop out of the semantics of an instruction."""
+
+    def __init__(self, stop: Stop) -> None:
+        super().__init__(stop)
+        self.stop = stop
+
+
+class _TypedRegisters:
+    """A register file as semantics see it."""
+
+    def __init__(self, values: list[int], zero: int | None) -> None:
+        self._values = values
+        self._zero = zero
+
+    def __getitem__(self, number: u8) -> u64:
+        return u64(self._values[number])
+
+    def __setitem__(self, number: u8, value: u64) -> None:
+        if not isinstance(value, u64):
+            raise TypeError(f"a register holds u64, not {type(value).__name__}")
+        if int(number) != self._zero:
+            self._values[number] = int(value)
+
+
+class ReferenceExecutor:
+    """One virtual CPU run by CPython."""
+
+    def __init__(self, isa: str, memory: FlatMemory) -> None:
+        """A CPU at reset (all registers 0) in `memory`."""
+        self.isa = isa
+        self.memory = memory
+        self.pc = 0
+        self.instructions = 0
+        """Instructions executed."""
+        self._description = instruction_set(isa)
+        files = self._description.register_files
+        self._files = {name: [0] * file.count for name, file in files.items()}
+        self.x: MutableSequence[int] = self._files["x"]
+        self.f: MutableSequence[int] = self._files["f"]
+        self._pending = False
+        self._processor = _Processor(memory)
+        for name, values in self._files.items():
+            setattr(self._processor, name, _TypedRegisters(values, files[name].zero))
+        for scalar in self._description.scalars.values():
+            setattr(self._processor, scalar.name, u64(scalar.initial))
+
+    def state(self, name: str) -> int:
+        """A piece of state that the instruction set declares."""
+        return int(getattr(self._processor, name))
+
+    def set_state(self, name: str, value: int) -> None:
+        """Set a piece of state that the instruction set declares."""
+        setattr(self._processor, name, u64(value))
+
+    @property
+    def fcsr(self) -> int:
+        """Floating-point control and status: flags in bits 4:0, rounding mode in bits 7:5."""
+        return int(self._processor.float_rounding) << 5 | int(self._processor.float_flags)
+
+    @fcsr.setter
+    def fcsr(self, value: int) -> None:
+        self._processor.float_flags = u8(value & 0x1F)
+        self._processor.float_rounding = u8(value >> 5 & 7)
+
+    def run(self, max_instructions: int | None = None) -> Stop:
+        """Run from `pc` until something stops the CPU; with a budget, at most that many instructions."""
+        executed = 0
+        while not self._pending:
+            if executed == max_instructions:
+                return Stop(StopReason.BUDGET, self.pc)
+            try:
+                self._step()
+            except _Stopped as stopped:
+                self.instructions += stopped.stop.reason == StopReason.SYSTEM_CALL
+                return stopped.stop
+            self.instructions += 1
+            executed += 1
+        self._pending = False
+        return Stop(StopReason.INTERRUPTED, self.pc)
+
+    def interrupt(self) -> None:
+        """Make a running `run` return INTERRUPTED soon; if none is running, the next one does at once."""
+        self._pending = True
+
+    def invalidate(self, start: int, length: int) -> None:
+        """Nothing is kept of code, so there is nothing to forget."""
+
+    def _step(self) -> None:
+        word, length = self._fetch()
+        processor = self._processor
+        processor.begin(self.pc, length, self.instructions)
+        pattern = self._description.find(word, length)
+        if pattern is None:
+            processor.illegal()
+        pattern.semantics(processor, **_typed_operands(pattern, word))
+        self.pc = processor.target
+
+    def _fetch(self) -> tuple[int, int]:
+        """The instruction at `pc` and its length in bytes."""
+        parcel = self._description.parcel
+        word = self._fetch_parcel(self.pc)
+        length = int(self._description.length(u16(word)))
+        for position in range(parcel, length, parcel):
+            word |= self._fetch_parcel(self.pc + position) << 8 * position
+        return word, length
+
+    def _fetch_parcel(self, address: int) -> int:
+        mapping = self.memory.mapping_at(address) if address % 2 == 0 else None
+        if mapping is None or not mapping.protection & Protection.EXECUTE:
+            stop = Stop(StopReason.ACCESS_FAULT, self.pc, address=address, access=Access.EXECUTE)
+            raise _Stopped(stop)
+        return int.from_bytes(self.memory.read(address, self._description.parcel), "little")
+
+
+@cache
+def _operand_types(semantics: Callable[..., None]) -> dict[str, type[FixedInteger]]:
+    hints = get_type_hints(semantics)
+    return {
+        name: hint
+        for name, hint in hints.items()
+        if isinstance(hint, type) and issubclass(hint, FixedInteger)
+    }
+
+
+def _typed_operands(pattern: Pattern, word: int) -> dict[str, FixedInteger]:
+    values = pattern.decode(word)
+    return {name: kind(values[name]) for name, kind in _operand_types(pattern.semantics).items()}
+
+
+class _Processor:
+    """`anyvirt.isa.processor.Processor` in Python."""
+
+    def __init__(self, memory: FlatMemory) -> None:
+        self._memory = memory
+        self.pc = u64(0)
+        self.next_pc = u64(0)
+        self.target = 0
+        """Where execution goes on."""
+        self.float_flags = u8(0)
+        self.float_rounding = u8(0)
+        self._length = 0
+        self._instructions = 0
+
+    def begin(self, pc: int, length: int, instructions: int) -> None:
+        """Get ready for the instruction at `pc`."""
+        self.pc, self.next_pc = u64(pc), u64(pc + length)
+        self.target = int(self.next_pc)
+        self._length = length
+        self._instructions = instructions
+
+    # Control --------------------------------------------------------------------------------------------
+
+    def jump(self, target: u64) -> None:
+        self.target = int(target)
+
+    def branch(self, offset: u64) -> None:
+        self.target = int(self.pc + offset)
+
+    def system_call(self) -> NoReturn:
+        raise _Stopped(Stop(StopReason.SYSTEM_CALL, int(self.pc), length=self._length))
+
+    def breakpoint(self) -> NoReturn:
+        raise _Stopped(Stop(StopReason.BREAKPOINT, int(self.pc), length=self._length))
+
+    def illegal(self) -> NoReturn:
+        raise _Stopped(Stop(StopReason.ILLEGAL_INSTRUCTION, int(self.pc)))
+
+    def fence(self) -> None:
+        return
+
+    def synchronize_code(self) -> None:
+        return
+
+    def cycle_counter(self) -> u64:
+        return u64(self._instructions)
+
+    def time_counter(self) -> u64:
+        return u64(time.monotonic_ns() // 100)
+
+    # Memory ---------------------------------------------------------------------------------------------
+
+    def _fault(self, reason: StopReason, address: int, access: Access) -> NoReturn:
+        raise _Stopped(Stop(reason, int(self.pc), address=address, access=access)) from None
+
+    def _read(self, address: u64, size: int) -> int:
+        try:
+            return int.from_bytes(self._memory.read(int(address), size), "little")
+        except GuestFault as fault:
+            self._fault(StopReason.ACCESS_FAULT, fault.address, Access.READ)
+
+    def _write(self, address: u64, value: int, size: int, access: Access = Access.WRITE) -> None:
+        try:
+            self._memory.write(int(address), (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
+        except GuestFault as fault:
+            self._fault(StopReason.ACCESS_FAULT, fault.address, access)
+
+    def load8(self, address: u64) -> u8:
+        return u8(self._read(address, 1))
+
+    def load16(self, address: u64) -> u16:
+        return u16(self._read(address, 2))
+
+    def load32(self, address: u64) -> u32:
+        return u32(self._read(address, 4))
+
+    def load64(self, address: u64) -> u64:
+        return u64(self._read(address, 8))
+
+    def store8(self, address: u64, value: FixedInteger) -> None:
+        self._write(address, int(value), 1)
+
+    def store16(self, address: u64, value: FixedInteger) -> None:
+        self._write(address, int(value), 2)
+
+    def store32(self, address: u64, value: FixedInteger) -> None:
+        self._write(address, int(value), 4)
+
+    def store64(self, address: u64, value: FixedInteger) -> None:
+        self._write(address, int(value), 8)
+
+    def require_aligned(self, address: u64, size: int) -> None:
+        if int(address) % size:
+            self._fault(StopReason.MISALIGNED, int(address), Access.WRITE)
+
+    def _read_for_write(self, address: u64, size: int) -> int:
+        """An atomic operation needs write permission from the start."""
+        mapping = self._memory.mapping_at(int(address))
+        if mapping is None or not mapping.protection & Protection.WRITE:
+            self._fault(StopReason.ACCESS_FAULT, int(address), Access.WRITE)
+        return self._read(address, size)
+
+    def exchange(self, operation: str, address: u64, value: u32 | u64) -> u64:
+        kind = type(value)
+        old = kind(self._read_for_write(address, kind.BITS // 8))
+        self._write(address, int(_combine(operation, old, value)), kind.BITS // 8)
+        return u64(old)
+
+    def compare_exchange(self, address: u64, expected: u32 | u64, value: u32 | u64) -> bool:
+        size = type(value).BITS // 8
+        if self._read_for_write(address, size) != int(expected):
+            return False
+        self._write(address, int(value), size)
+        return True
+
+    # Floating point -------------------------------------------------------------------------------------
+
+    def raise_float_flags(self, flags: u8) -> None:
+        self.float_flags = self.float_flags | flags
+
+    def _noting(self, outcome: tuple[u64, u8]) -> u64:
+        self.raise_float_flags(outcome[1])
+        return outcome[0]
+
+    def float_add(self, width: int, a: u64, b: u64, rounding: u8) -> u64:
+        return self._noting(ieee754.add(u8(width), a, b, rounding))
+
+    def float_subtract(self, width: int, a: u64, b: u64, rounding: u8) -> u64:
+        return self._noting(ieee754.subtract(u8(width), a, b, rounding))
+
+    def float_multiply(self, width: int, a: u64, b: u64, rounding: u8) -> u64:
+        return self._noting(ieee754.multiply(u8(width), a, b, rounding))
+
+    def float_divide(self, width: int, a: u64, b: u64, rounding: u8) -> u64:
+        return self._noting(ieee754.divide(u8(width), a, b, rounding))
+
+    def float_sqrt(self, width: int, a: u64, rounding: u8) -> u64:
+        return self._noting(ieee754.sqrt(u8(width), a, rounding))
+
+    def float_fma(self, width: int, a: u64, b: u64, c: u64, rounding: u8) -> u64:
+        return self._noting(ieee754.fma(u8(width), a, b, c, rounding))
+
+    def float_compare(self, comparison: str, width: int, a: u64, b: u64) -> bool:
+        less, equal = comparison.startswith("<"), comparison.endswith("=")
+        outcome = ieee754.compare(u8(width), a, b, less, equal, comparison == "==")
+        return int(self._noting(outcome)) != 0
+
+    def float_convert(self, width: int, target: int, a: u64, rounding: u8) -> u64:
+        return self._noting(ieee754.convert(u8(width), u8(target), a, rounding))
+
+    def float_to_integer(self, width: int, target: str, a: u64, rounding: u8) -> u64:
+        signed, bits = target.startswith("s"), u8(int(target[1:]))
+        return self._noting(ieee754.to_integer(u8(width), bits, signed, a, rounding))
+
+    def float_from_integer(self, width: int, source: str, a: u64, rounding: u8) -> u64:
+        signed, bits = source.startswith("s"), u8(int(source[1:]))
+        return self._noting(ieee754.from_integer(u8(width), bits, signed, a, rounding))
+
+
+def _combine(operation: str, old: Any, value: Any) -> FixedInteger:  # noqa: ANN401 - both u32 or both u64
+    signed = s32 if value.BITS == 32 else s64
+    outcomes: dict[str, Callable[[], FixedInteger]] = {
+        "swap": lambda: value,
+        "add": lambda: old + value,
+        "and": lambda: old & value,
+        "or": lambda: old | value,
+        "xor": lambda: old ^ value,
+        "min": lambda: min(signed(old), signed(value)),
+        "max": lambda: max(signed(old), signed(value)),
+        "minu": lambda: min(old, value),
+        "maxu": lambda: max(old, value),
+    }
+    return outcomes[operation]()
