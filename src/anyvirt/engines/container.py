@@ -73,7 +73,7 @@ class ContainerEngine(Engine):
     def start(self, guest: Guest, streams: Streams, terminal: TerminalSize | None = None) -> Instance:
         """See Engine.start. Starting is itself the test of what the host offers; nothing is probed before."""
         if guest.command:
-            self._check_program(guest)
+            self.check_program(guest)
         try:
             return self.create(guest, streams, terminal)
         except GuestStartError:
@@ -88,9 +88,13 @@ class ContainerEngine(Engine):
 class ContainerProcess(Process):
     """A program in a container, through its channel to the keeper."""
 
-    def __init__(self, channel: Channel, name: str) -> None:
-        """Wait until the program that was asked for on `channel` runs. Raises what kept it from starting."""
+    def __init__(self, channel: Channel, name: str, directory: str) -> None:
+        """Wait until the program that was asked for on `channel` runs. Raises what kept it from starting.
+
+        `directory` is that of the container, to clean up after a keeper that was killed.
+        """
         self._channel = channel
+        self._directory = directory
         self._lock = threading.Lock()
         self._status: ExitStatus | None = None
         self._usage = Usage()
@@ -99,7 +103,7 @@ class ContainerProcess(Process):
         received = channel.receive()
         if received is None:
             channel.close()
-            self._lost()
+            _clean_up_after_keeper(directory)
             raise GuestStartError(
                 f"{name} cannot be started: the process that keeps the container was killed"
             )
@@ -110,6 +114,7 @@ class ContainerProcess(Process):
         self._pid, self._group, self._namespace, self.identities = facts
         self._pidfd = fds[0]
         self.terminal = fds[1] if len(fds) > 1 else None
+        self.end_fd = channel.fileno()
 
     @property
     def pid(self) -> int:
@@ -123,11 +128,13 @@ class ContainerProcess(Process):
 
     def wait(self, timeout: float | None = None) -> ExitStatus:
         """See Process.wait."""
-        with self._lock:
-            if self._status is None:
-                self._await_end(timeout)
-            assert self._status is not None
-            return self._status
+        if self._status is None:
+            self._await_end(timeout)
+            with self._lock:
+                if self._status is None:
+                    self._take_end()
+        assert self._status is not None
+        return self._status
 
     def signal(self, number: int) -> None:
         """See Process.signal."""
@@ -148,6 +155,7 @@ class ContainerProcess(Process):
             self._channel.shut()
             self.wait()
         self._channel.close()
+        self.end_fd = None
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
@@ -162,17 +170,17 @@ class ContainerProcess(Process):
         poll.register(self._channel.fileno(), select.POLLIN)
         if not poll.poll(None if timeout is None else max(0.0, timeout) * 1000):
             raise TimeoutError(f"the guest still runs after {timeout:g} seconds")
+
+    def _take_end(self) -> None:
+        """Read the keeper's last message; the kernel kills the process of a keeper that was killed."""
         received = self._channel.receive()
         if received is None:
-            self._lost()
+            _clean_up_after_keeper(self._directory)
             self._status = ExitStatus(signal=signals.SIGKILL)
             return
         _, status, user, system, peak, self.out_of_memory_kills = received[0]
         self._usage = Usage(user, system, peak)
         self._status = ExitStatus.from_wait(os.waitstatus_to_exitcode(status))
-
-    def _lost(self) -> None:
-        """The keeper was killed, and the kernel kills the process for it."""
 
 
 class ContainerInstance(ContainerProcess, Instance):
@@ -190,7 +198,8 @@ class ContainerInstance(ContainerProcess, Instance):
         self._others: list[ContainerProcess] = []
         program = _program(guest, guest.command, guest.env, guest.workdir, terminal)
         channel = request_start(self._specification, program, _fds(streams, program))
-        super().__init__(channel, guest.command[0] if guest.command else "the container")
+        name = guest.command[0] if guest.command else "the container"
+        super().__init__(channel, name, self._specification.directory)
 
     @property
     def identifier(self) -> str:
@@ -235,7 +244,8 @@ class ContainerInstance(ContainerProcess, Instance):
             terminal,
         )
         fds = _fds(streams or Streams(), program)
-        process = ContainerProcess(request_join(self.identifier, program, fds), command[0])
+        channel = request_join(self.identifier, program, fds)
+        process = ContainerProcess(channel, command[0], self._directory)
         self._others.append(process)
         return process
 
@@ -261,10 +271,12 @@ class ContainerInstance(ContainerProcess, Instance):
         for process in self._others:
             process.close()
 
-    def _lost(self) -> None:
-        from anyvirt.linux.container.records import remove_abandoned
 
-        remove_abandoned(self._specification.directory)
+def _clean_up_after_keeper(directory: str) -> None:
+    """Remove what a container held whose keeper was killed, once the kernel has killed its processes."""
+    from anyvirt.linux.container.records import remove_abandoned
+
+    remove_abandoned(directory)
 
 
 @cache

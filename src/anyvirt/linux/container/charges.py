@@ -217,7 +217,12 @@ class ContainerCharge(Charge):
         """What the new process is to find; all file descriptors made for it are added to `opened`."""
         stages.enter(Stage.SOURCES)
         specification, privileged = self._specification, self.identities.privileged
-        plan = plan_layers(specification.rootfs, read_mount_points(), privileged=privileged)
+        plan = plan_layers(
+            specification.rootfs,
+            read_mount_points(),
+            privileged=privileged,
+            owned=(self._program.workdir, dict(self._program.environment).get("HOME", "/")),
+        )
         trees: list[int | None] = []
         shared: list[int] = []
         if privileged:

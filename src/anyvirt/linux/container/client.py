@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 import array
+import atexit
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ class _Introductions:
         self.owner = os.getpid()
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         self._socket = ours
+        atexit.register(self._socket.close)
         try:
             self.keeper = _fork_keeper(theirs) if _is_single_threaded() else _start_keeper(theirs)
         finally:
@@ -46,6 +48,7 @@ class _Introductions:
 
     def close(self) -> None:
         """Let the keeper end, and reap it if it has been killed."""
+        atexit.unregister(self._socket.close)
         self._socket.close()
         if self.owner == os.getpid():
             try:

@@ -67,8 +67,13 @@ def parse_mount_points(mountinfo: str) -> tuple[MountPoint, ...]:
     return tuple(points)
 
 
-def plan_layers(root: str, points: tuple[MountPoint, ...], *, privileged: bool) -> list[Layer]:
-    """The layers that show the host directory `root`, in the order in which they are to be attached."""
+def plan_layers(
+    root: str, points: tuple[MountPoint, ...], *, privileged: bool, owned: tuple[str, ...] = ()
+) -> list[Layer]:
+    """The layers that show the host directory `root`, in the order in which they are to be attached.
+
+    An unprivileged caller's directories named in `owned` become writable wherever in the host's root they are.
+    """
     root = root.rstrip("/")
     inside = [
         point
@@ -80,7 +85,30 @@ def plan_layers(root: str, points: tuple[MountPoint, ...], *, privileged: bool) 
             Layer(LayerKind.OVERLAY, root or "/", "/"),
             *(_submount(root, p) for p in inside if p.filesystem not in _PSEUDO_FILESYSTEMS),
         ]
-    return list(_split(root, "", {point.path for point in inside}))
+    layers = _split(root, "", {point.path for point in inside})
+    targets = {layer.target for layer in layers}
+    own = dict.fromkeys(_first_owned(path) for path in owned) if not root else {}
+    return layers + [Layer(LayerKind.OVERLAY, path, path) for path in own if path and path not in targets]
+
+
+def _first_owned(path: str) -> str | None:
+    """The first directory on the way to `path` that belongs to the caller.
+
+    An overlay copies the directories above a changed file, which fails for those of other users: the
+    container does not know their owners. So the caller's own get a layer that begins with them.
+    """
+    place = ""
+    for part in os.path.normpath(path).split("/")[1:]:
+        place += f"/{part}"
+        try:
+            status = os.lstat(place)
+        except OSError:
+            return None
+        if not stat.S_ISDIR(status.st_mode) or _is_own("", place):
+            return None
+        if status.st_uid == os.geteuid():
+            return place
+    return None
 
 
 def _is_own(root: str, path: str) -> bool:
