@@ -598,6 +598,8 @@ def test_terminals():
             seen += os.read(instance.terminal, 1000)
         term = os.environ.get("TERM") or "xterm"
         assert seen.decode().split("\r\n")[:3] == ["/dev/pts/0", "33 101", term]
+        # A shell that is interrupted between two commands still runs the second one.
+        time.sleep(0.3)
         os.write(instance.terminal, b"\x03")
         assert instance.wait(5).signal == signal.SIGINT
 

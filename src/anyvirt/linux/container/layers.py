@@ -72,7 +72,7 @@ def plan_layers(
 ) -> list[Layer]:
     """The layers that show the host directory `root`, in the order in which they are to be attached.
 
-    An unprivileged caller's directories named in `owned` become writable wherever in the host's root they are.
+    An unprivileged caller's directories named in `owned` become writable wherever in the root they are.
     """
     root = root.rstrip("/")
     inside = [
