@@ -58,8 +58,21 @@ class Usage:
 
     user_seconds: float = 0.0
     system_seconds: float = 0.0
-    peak_memory: int = 0
-    """Largest resident set of any one process, in bytes."""
+    peak_memory: int | None = None
+    """Largest resident set of any one process, in bytes; None where it was no larger than that of the process
+    which started the guest, because the kernel counts that one too (getrusage(2), a child before its exec)."""
+
+    @classmethod
+    def accounted(cls, user: float, system: float, peak: int, *, starter_peak: int) -> Usage:
+        """From the kernel's figures: seconds, and bytes of the guest's and of the starting process's peak."""
+        return cls(user, system, peak if peak > starter_peak else None)
+
+
+def own_peak_memory() -> int:
+    """The largest resident set that this process has had, in bytes (getrusage(2))."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from anyvirt.errors import CommandNotFoundError, GuestStartError, NotExecutableError, UsageError
-from anyvirt.instance import ExitStatus, Instance, Process, State, Streams, TerminalSize, Usage
+from anyvirt.instance import (
+    ExitStatus,
+    Instance,
+    Process,
+    State,
+    Streams,
+    TerminalSize,
+    Usage,
+    own_peak_memory,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,6 +53,7 @@ class HostProcess(Process):
             streams = Streams(line, line, line)
         self._status: ExitStatus | None = None
         self._usage = Usage()
+        self._starter_peak = own_peak_memory()
         try:
             self._popen = subprocess.Popen(
                 command,
@@ -82,7 +92,9 @@ class HostProcess(Process):
             _, status, rusage = os.wait4(self._popen.pid, 0)
             self._popen.returncode = os.waitstatus_to_exitcode(status)
             self._status = ExitStatus.from_wait(self._popen.returncode)
-            self._usage = Usage(rusage.ru_utime, rusage.ru_stime, rusage.ru_maxrss * 1024)
+            self._usage = Usage.accounted(
+                rusage.ru_utime, rusage.ru_stime, rusage.ru_maxrss * 1024, starter_peak=self._starter_peak
+            )
         return self._status
 
     def signal(self, number: int) -> None:

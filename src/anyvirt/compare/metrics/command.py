@@ -25,7 +25,9 @@ class _Quantity:
     title: str
     unit: Unit
     description: str
-    of: Callable[[GuestRun], float]
+    of: Callable[[GuestRun], float | None]
+    unknown: str = ""
+    """Why a run may have no figure."""
 
 
 _QUANTITIES = (
@@ -55,7 +57,8 @@ _QUANTITIES = (
         "peak memory",
         Unit.BYTES,
         "the largest resident set of any one process",
-        lambda run: float(run.usage.peak_memory),
+        lambda run: run.usage.peak_memory,
+        unknown="it needed less than the process that started it, which the kernel counts too",
     ),
 )
 
@@ -87,7 +90,7 @@ def measure_command(
     rows = []
     for quantity in _QUANTITIES:
         values = {
-            name: found if isinstance(found, str) else tuple(quantity.of(run) for run in runs[name])
+            name: found if isinstance(found, str) else _figures(quantity, runs[name])
             for name, found in taken.items()
         }
         made = cells(values, baseline)
@@ -101,6 +104,13 @@ def measure_command(
     }
     description = "how the command ended, and whether its output was that of the baseline"
     return (*rows, Row("exit-status", "exit status", Group.COMMAND, Unit.SECONDS, description, ends))
+
+
+def _figures(quantity: _Quantity, runs: Sequence[GuestRun]) -> tuple[float, ...] | str:
+    """The figure of each run, or the reason why there is none."""
+    figures = [quantity.of(run) for run in runs]
+    known = tuple(figure for figure in figures if figure is not None)
+    return known if len(known) == len(figures) else quantity.unknown
 
 
 def _end(runs: Sequence[GuestRun], reference: Sequence[GuestRun] | None) -> Cell:
