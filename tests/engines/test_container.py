@@ -374,6 +374,21 @@ def test_a_rootfs_without_the_command(rootfs):
         run("nonesuch", rootfs=rootfs, mounts=USR)
 
 
+def test_the_guests_files_are_never_taken_for_pythons_modules(rootfs):
+    """Whatever the set-up might import once it is in the guest's root would run with its privileges."""
+    for directory in {*map(os.path.dirname, (os.__file__, json.__file__)), *sys.path}:
+        place = rootfs / str(directory).lstrip("/")
+        if place.is_relative_to(rootfs / "usr") or not str(directory).startswith("/"):
+            continue
+        place.mkdir(parents=True, exist_ok=True)
+        for name in ("resource", "select", "encodings", "traceback", "linecache", "anything"):
+            (place / f"{name}.py").write_text("open('/imported', 'w').close()")
+    for _ in range(3):
+        output = shell("ls /; echo $?", rootfs=rootfs, mounts=USR)
+        assert "imported" not in output
+        assert output.endswith("0\n")
+
+
 # Sharing.
 
 

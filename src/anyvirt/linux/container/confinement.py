@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 
+# os.wait4 imports this module when it is first called, which in a container is too late.
+import resource  # noqa: F401
+import sys
+
 from anyvirt.linux import capabilities, kernel, seccomp
 
 
@@ -21,6 +25,17 @@ def prepare() -> None:
     machine = os.uname().machine
     if seccomp.supports(machine):
         seccomp.container_filter(machine)
+
+
+def stop_importing() -> None:
+    """Make every further import fail.
+
+    A process that has changed its root would find the guest's files where Python's modules are, and run them
+    with its own privileges.
+    """
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sys.path.clear()
 
 
 def confine() -> None:

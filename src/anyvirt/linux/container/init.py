@@ -11,6 +11,7 @@ import _socket
 import array
 import fcntl
 import os
+import select
 import signal as signals
 import stat
 import struct
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from anyvirt.linux import kernel
 from anyvirt.linux.container import layers, special_files, stages
-from anyvirt.linux.container.confinement import confine, hide_from_guest
+from anyvirt.linux.container.confinement import confine, hide_from_guest, stop_importing
 from anyvirt.linux.container.programs import enter_workdir, start_program
 from anyvirt.linux.container.stages import Fault, Stage, StartError
 from anyvirt.linux.container.terminals import open_terminal
@@ -72,6 +73,7 @@ def run(birth: Birth) -> NoReturn:
         stages.enter(Stage.INIT)
         signals.pthread_sigmask(signals.SIG_BLOCK, ALL_SIGNALS)
         close_others(birth.fds)
+        stop_importing()
         reports = _socket.socket(fileno=birth.reports)
         try:
             _become_root(birth, reports)
@@ -127,8 +129,6 @@ def _become_root(birth: Birth, reports: _socket.socket) -> None:
 
 def _exit_if_orphan(reports: _socket.socket) -> None:
     """A keeper that died before its death's signal was asked for will send none."""
-    import select
-
     poll = select.poll()
     poll.register(reports.fileno(), 0)
     if poll.poll(0):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from anyvirt.linux import kernel
 from anyvirt.linux.container import stages
-from anyvirt.linux.container.confinement import confine, hide_from_guest
+from anyvirt.linux.container.confinement import confine, hide_from_guest, stop_importing
 from anyvirt.linux.container.init import ALL_SIGNALS, close_others
 from anyvirt.linux.container.programs import enter_workdir, processes_exhausted, start_program
 from anyvirt.linux.container.stages import Fault, Stage, StartError
@@ -80,6 +80,7 @@ def run(visit: Visit) -> NoReturn:
     try:
         signals.pthread_sigmask(signals.SIG_BLOCK, ALL_SIGNALS)
         close_others(visit.fds)
+        stop_importing()
         try:
             _enter(visit)
             _start(visit, reports)
