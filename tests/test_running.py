@@ -18,7 +18,12 @@ def test_output_status_and_usage_come_back():
     assert (completed.stdout, completed.stderr, completed.returncode) == (b"out\n", b"err\n", 3)
     assert completed.engine == "native"
     assert 0 < completed.seconds < 30
-    assert completed.usage.peak_memory > 0
+
+
+def test_peak_memory_is_the_guest_s_or_unknown_but_never_its_starter_s():
+    assert shell("true").usage.peak_memory is None
+    large = anyvirt.run(["python3", "-c", "x = bytearray(b'x') * 300_000_000"], on="native")
+    assert 300_000_000 < large.usage.peak_memory < 600_000_000
 
 
 def test_input_larger_than_any_pipe_is_carried_while_output_is_read():

@@ -60,7 +60,7 @@ def test_usage_is_what_the_kernel_accounted(start):
     process.wait()
     usage = process.usage()
     assert usage.user_seconds > 0.01
-    assert usage.peak_memory > 50_000_000
+    assert usage.peak_memory is None or usage.peak_memory > 50_000_000
 
 
 def test_killing_takes_the_process_s_children_along(start):
