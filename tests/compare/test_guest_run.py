@@ -36,7 +36,7 @@ def test_output_status_and_usage():
     result = run("echo out; echo err >&2; exit 3")
     assert (result.stdout, result.stderr, result.status.code) == (b"out\n", b"err\n", 3)
     assert result.stdout_size == 4
-    assert result.usage.peak_memory > 1 << 16
+    assert 0 <= result.usage.user_seconds < 10
     assert result.complaint() == "exit status 3: err"
 
 

@@ -36,6 +36,10 @@ COMPILERS = {
         ["qemu-riscv64-static"],
     ),
 }
+BINUTILS = {
+    Isa.X86_64: ["readelf", "objdump"],
+    Isa.RISCV64: ["readelf", "riscv64-linux-gnu-objdump"],
+}
 START = {
     Isa.X86_64: 'asm(".globl _start\\n_start: and $-16,%rsp; call run; mov %eax,%edi;'
     ' mov $231,%eax; syscall");',
@@ -84,7 +88,7 @@ ANSWER = 3 + 14 + 15 + 9 + 2 + 6 + 5 + 3 + 3
 def built(request, tmp_path):
     """A linked program of two C sources for each way of compiling them, and how to run it."""
     isa, compiler, runner = COMPILERS[request.param]
-    for tool in (compiler[0], *runner):
+    for tool in (compiler[0], *runner, *BINUTILS[isa]):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
     objects = []
@@ -142,7 +146,7 @@ def test_uninitialized_data_takes_no_room_in_the_file(built):
 
 def test_objdump_shows_the_functions(built):
     path, _ = built
-    dump = "riscv64-linux-gnu-objdump" if parse_elf(path.read_bytes()).isa is Isa.RISCV64 else "objdump"
+    dump = BINUTILS[parse_elf(path.read_bytes()).isa][1]
     shown = subprocess.run([dump, "-d", path], capture_output=True, text=True, check=True).stdout
     for function in ("_start", "run", "pick", "scale"):
         assert f"<{function}>:" in shown

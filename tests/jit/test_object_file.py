@@ -1,6 +1,7 @@
 """Object files: what LLVM and gcc write is read; what is damaged is refused."""
 
 import contextlib
+import shutil
 import subprocess
 
 import pytest
@@ -20,6 +21,9 @@ int bump(int by) { table[3] = by; return other(counter += by); }
 
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
+    for tool in ("gcc", "nm", "readelf"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
     directory = tmp_path_factory.mktemp("objects")
     (directory / "a.c").write_text(SOURCE)
     command = ["gcc", "-c", "-O1", "-fno-pic", "-o", directory / "a.o", directory / "a.c"]

@@ -43,6 +43,8 @@ def test_system_call_numbers_are_those_of_the_kernel_headers(isa):
     names = PROGRAM_ISAS[isa].system_calls
     source = "#include <sys/syscall.h>\n" + "".join(f"{name} SYS_{name}\n" for name in names)
     command = [COMPILERS[isa], "-E", "-P", "-x", "c", "-"]
-    shown = subprocess.run(command, input=source, capture_output=True, text=True, check=True, timeout=60)
+    shown = subprocess.run(command, input=source, capture_output=True, text=True, timeout=60, check=False)
+    if shown.returncode != 0:
+        pytest.skip(f"the headers of the C library for {isa} are not installed")
     theirs = dict(line.split() for line in shown.stdout.splitlines() if line.strip())
     assert {name: str(number) for name, number in names.items()} == theirs

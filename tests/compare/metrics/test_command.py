@@ -1,11 +1,14 @@
 """A user's command on several engines."""
 
+import sys
+
 import pytest
 
 from anyvirt.compare.metrics.command import measure_command
 from anyvirt.compare.results import Measured, Reported, Unmeasured
 from anyvirt.compare.turns import Budget
 from anyvirt.guest import Guest
+from anyvirt.instance import own_peak_memory
 
 from ..conftest import FakeEngine
 
@@ -29,9 +32,20 @@ def test_all_quantities():
     assert len(wall.samples) == 2
     assert 0.1 < wall.median < 5
     assert 0 < user.median < wall.median
-    assert rows["peak-memory"].cells["native"].median > 1 << 18
     assert rows["exit-status"].cells["native"] == Reported("0")
     assert rows["wall-time"].cells["other"].ratio == pytest.approx(1, abs=0.8)
+
+
+def test_peak_memory_where_it_is_known():
+    size = 3 * own_peak_memory()
+    script = f"exec {sys.executable} -c 'x = bytes([1]) * {size}'"
+    peak = measure(script, FakeEngine("native"))["peak-memory"].cells["native"]
+    assert size < peak.median < 1.5 * size + (50 << 20)
+
+
+def test_peak_memory_that_the_kernel_hides_is_not_reported():
+    peak = measure("exit 0", FakeEngine("native"))["peak-memory"].cells["native"]
+    assert "less than the process that started it" in peak.reason
 
 
 def test_exit_statuses_are_reported_not_refused():

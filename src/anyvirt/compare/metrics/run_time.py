@@ -29,14 +29,14 @@ _GROWTH = 16
 """Most by which the number of rounds grows from one trial to the next."""
 
 
-_BUDGET = Budget(most=5)
+_BUDGET = Budget(most=6)
 
 
 @dataclass(frozen=True)
 class RunTimePlan:
     """How long and how often workloads run. Times are in seconds."""
 
-    target: float = 0.05
+    target: float = 0.08
     """What a run should take on the fastest engine."""
     longest: float = 0.5
     """What a run may take: a slower engine gets fewer rounds than the fastest."""
