@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import platform
 import signal
 import sys
 from functools import cache
@@ -15,6 +14,7 @@ from anyvirt.cpu.memory import host_mmap, host_protect, reserve
 from anyvirt.errors import UnsupportedError
 from anyvirt.jit.blob import Blob, data_offset
 from anyvirt.jit.cache import load_or_compile
+from anyvirt.jit.host_layout import CODE_RANGES, Data
 from anyvirt.jit.layout import STATE_SIZE, Slot
 
 if TYPE_CHECKING:
@@ -64,10 +64,6 @@ class Host:
     """The one instance per process: `host()`."""
 
     def __init__(self) -> None:
-        from anyvirt.jit.host_x86_64 import CODE_RANGES, Data
-
-        self._offsets = Data
-        self._code_ranges = CODE_RANGES
         self._blob = MappedBlob(load_or_compile("host", _compile_host))
         self._ranges = 0
         self._free: list[int] = []
@@ -98,10 +94,10 @@ class Host:
 
     def add_code(self, blob: MappedBlob) -> None:
         """Let the fault handlers know that faults in this blob are a guest's."""
-        if self._ranges == self._code_ranges:
+        if self._ranges == CODE_RANGES:
             raise RuntimeError("too many blobs of compiled code in one process")
         start, end = blob.code_range
-        offset = self._offsets.RANGES + 16 * self._ranges
+        offset = Data.RANGES + 16 * self._ranges
         self.set(offset, start)
         self.set(offset + 8, end)
         self._ranges += 1
@@ -114,7 +110,7 @@ class Host:
             address = self._free.pop()
             ctypes.memset(address, 0, STATE_SIZE)
             return address
-        end = self.word(self._offsets.STATES_END)
+        end = self.word(Data.STATES_END)
         if end.value == self._states + STATES * STATE_SIZE:
             raise UnsupportedError(
                 "user", f"more than {STATES} CPUs in a process", "each needs a state block"
@@ -129,16 +125,16 @@ class Host:
 
     def _after_fork(self) -> None:
         """Only the forking thread lives on: no guest runs, and signals noted before were the parent's."""
-        for address in range(self._states, self.word(self._offsets.STATES_END).value, STATE_SIZE):
+        for address in range(self._states, self.word(Data.STATES_END).value, STATE_SIZE):
             ctypes.c_uint64.from_address(address + Slot.STACK).value = 0
-        size = self._offsets.SIZE - self._offsets.RING
-        ctypes.memset(self._blob["data"] + self._offsets.RING, 0, size)
+        size = Data.SIZE - Data.RING
+        ctypes.memset(self._blob["data"] + Data.RING, 0, size)
 
     # Signals --------------------------------------------------------------------------------------------
 
     def catch_faults(self) -> None:
         """Be the first to see SIGSEGV and SIGBUS; what is not a guest's goes to who was there before."""
-        previous = {signal.SIGSEGV: self._offsets.PREVIOUS_SEGV, signal.SIGBUS: self._offsets.PREVIOUS_BUS}
+        previous = {signal.SIGSEGV: Data.PREVIOUS_SEGV, signal.SIGBUS: Data.PREVIOUS_BUS}
         for number, offset in previous.items():
             action = self.action(number)
             if action.handler != self._blob["on_fault"]:
@@ -182,8 +178,8 @@ def _compile_host() -> Blob:
 @cache
 def host() -> Host:
     """The host of this process. Raises UnsupportedError where compiled code cannot run."""
-    if sys.platform != "linux" or platform.machine() != "x86_64":
+    if sys.platform != "linux" or os.uname().machine != "x86_64":
         raise UnsupportedError(
-            "user", "compiled tiers on this host", f"they need Linux on x86-64, not {platform.machine()}"
+            "user", "compiled tiers on this host", f"they need Linux on x86-64, not {os.uname().machine}"
         )
     return Host()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.executor import Access, Stop, StopReason
 from anyvirt.cpu.host import host
-from anyvirt.jit.host_x86_64 import control_for, exceptions_of
+from anyvirt.jit.host_layout import control_for, exceptions_of
 from anyvirt.jit.layout import NO_CODE, RECORD_SCALE, SYNCHRONIZE, Slot
 
 if TYPE_CHECKING:

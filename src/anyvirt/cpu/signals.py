@@ -11,7 +11,7 @@ import ctypes
 from dataclasses import dataclass
 
 from anyvirt.cpu.host import SignalAction, host
-from anyvirt.jit.host_x86_64 import RING_ENTRIES, RING_ENTRY, Data
+from anyvirt.jit.host_layout import RING_ENTRIES, RING_ENTRY, Data
 
 _previous: dict[int, SignalAction] = {}
 

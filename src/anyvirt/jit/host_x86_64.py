@@ -11,6 +11,15 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from anyvirt.jit.frontend import Module
+from anyvirt.jit.host_layout import (
+    CODE_RANGES,
+    NOT_STARTED,
+    RING_ENTRIES,
+    RING_ENTRY,
+    ROUNDING_CONTROL,
+    SIGNAL_INFO_WORDS,
+    Data,
+)
 from anyvirt.jit.layout import (
     BRANCH_REACH,
     NO_CODE,
@@ -28,17 +37,6 @@ if TYPE_CHECKING:
     from anyvirt.jit.ir import Value
     from anyvirt.jit.target import Argument
 
-MXCSR_DEFAULT = 0x1F80
-"""All exceptions masked, none accrued, round to nearest."""
-ROUNDING_CONTROL = (0, 3, 1, 2, 0, 0, 0, 0)
-"""MXCSR bits 14:13 for each RISC-V rounding mode; those the hardware lacks get to nearest."""
-NOT_STARTED = -512
-"""Result of `system_call` when a signal came before the call began (ERESTARTSYS, which the kernel keeps)."""
-
-CODE_RANGES = 64
-RING_ENTRIES = 128
-SIGNAL_INFO_WORDS = 16
-"""A siginfo_t has 128 bytes."""
 _STACK_REACH = 1 << 16
 _GUARD = BRANCH_REACH * RECORD_SCALE
 
@@ -54,33 +52,6 @@ class Saved(IntEnum):
     ERR = 192
 
 
-class Data(IntEnum):
-    """Offsets in the blob's data."""
-
-    STATES = 0x00
-    """Address of the first state block."""
-    STATES_END = 0x08
-    """End of those ever used."""
-    PREVIOUS_SEGV = 0x10
-    """The handler that was there before, or 0."""
-    PREVIOUS_BUS = 0x18
-    RESTART_BEGIN = 0x20
-    """Where `system_call` can still be stopped from beginning its call."""
-    RESTART_END = 0x28
-    RESTART_TARGET = 0x30
-    RING_HEAD = 0x38
-    """Signals recorded so far."""
-    RING_LOST = 0x40
-    ZEROS = 0x48
-    """Four words: the default action for a signal."""
-    RANGES = 0x80
-    """Pairs of addresses: where compiled code is."""
-    RING = 0x80 + 16 * CODE_RANGES
-    """Entries: sequence number (0: free), signal number, siginfo_t."""
-    SIZE = 0x80 + 16 * CODE_RANGES + RING_ENTRIES * 8 * (2 + SIGNAL_INFO_WORDS)
-
-
-RING_ENTRY = 8 * (2 + SIGNAL_INFO_WORDS)
 _SIGBUS = 7
 _SIGACTION, _KILL, _GETPID = 13, 62, 39
 _PAGE_FAULT_WRITE = 2
@@ -363,14 +334,3 @@ define internal void @float.float_rounding(ptr %state, i64 %mode) nounwind {{
 
 @float.rounding = private constant [8 x i32] [{", ".join(f"i32 {bits << 13}" for bits in ROUNDING_CONTROL)}]
 """
-
-
-def exceptions_of(control: int) -> int:
-    """RISC-V fflags for an MXCSR: the same mapping as in compiled code."""
-    order = (32, 16, 8, 4, 1)
-    return sum(1 << position for position, bit in enumerate(order) if control & bit)
-
-
-def control_for(rounding: int) -> int:
-    """An MXCSR with the given rounding mode and no exceptions."""
-    return MXCSR_DEFAULT | ROUNDING_CONTROL[rounding & 7] << 13
