@@ -45,7 +45,7 @@ class UserEngine(Engine):
     def refusal(self, program: Program) -> str | None:
         """Only static RISC-V 64 programs run."""
         if program.isa is not Isa.RISCV64:
-            return f"it is a {program.isa} program and this engine runs {Isa.RISCV64}"
+            return f"it is a program for {program.isa}, and this engine runs those for {Isa.RISCV64}"
         if program.dynamic:
             return "it is dynamically linked and this engine runs static programs only: link it with -static"
         return None
