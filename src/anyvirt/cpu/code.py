@@ -42,10 +42,11 @@ _spaces: weakref.WeakKeyDictionary[FlatMemory, dict[tuple[str, bool], CodeSpace]
 class CodeSpace:
     """The records of a guest address space for one interpreter."""
 
+    _reserved = 0
+
     def __init__(self, memory: FlatMemory, interpreter: MappedBlob) -> None:
         self.interpreter = interpreter
         self._size = memory.size * RECORD_SCALE
-        self._reserved = 0
         try:
             self._reserved = reserve(self._size + 2 * _GUARD)
             self.records = self._reserved + _GUARD

@@ -37,6 +37,8 @@ class Interpreter:
     then on a start takes milliseconds and does not import LLVM.
     """
 
+    _state = 0
+
     def __init__(self, isa: str, memory: FlatMemory) -> None:
         """A CPU at reset (all registers 0) in `memory`. Raises UnsupportedError."""
         self.isa = isa
@@ -44,7 +46,6 @@ class Interpreter:
         self.pc = 0
         self.instructions = 0
         """Instructions executed in runs with a budget."""
-        self._state = 0
         self._host = host()
         self._host.catch_faults()
         code = code_space(memory, isa, counted=False)

@@ -162,6 +162,11 @@ class FlatMemory:
     the guest could not access raise `GuestFault`.
     """
 
+    base = 0
+    """Host address of guest address 0."""
+    executable_pages = 0
+    """Host address of one byte for each guest page: 1 where code may be executed."""
+
     def __init__(self, size: int = 1 << 38) -> None:
         """Reserve `size` bytes (a multiple of the page size; 2^38 is an Sv39 user half)."""
         if size <= 0 or size % PAGE_SIZE:
@@ -169,8 +174,6 @@ class FlatMemory:
                 f"the size of a guest address space must be a multiple of {PAGE_SIZE}, not {size}"
             )
         self.size = size
-        self.base = 0
-        self.executable_pages = 0
         self.base = reserve(size + GUARD_SIZE)
         self.executable_pages = reserve(size // PAGE_SIZE, mmap.PROT_READ | mmap.PROT_WRITE)
         self.on_code_change: list[Callable[[int, int], None]] = []
