@@ -18,7 +18,7 @@ INTERESTING = [
     (1 << 64) - 1, (1 << 64) - 2, 0xFFFFFFFF80000000,
 ]  # fmt: skip
 ADDRESSES = [
-    DATA, DATA + 8, DATA + 0x7FC, DATA + 0x800, DATA + PAGE, DATA + 2 * PAGE - 4, READ_ONLY + 16, 0, CODE,
+    DATA, DATA + 8, DATA + 0x7FC, DATA + 0x800, DATA + PAGE, DATA + 2 * PAGE - 4, READ_ONLY + 16, 0,
     (1 << 38) - 4, 1 << 38, (1 << 64) - 8,
 ]  # fmt: skip
 DOUBLES = [
