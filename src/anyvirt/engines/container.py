@@ -21,7 +21,7 @@ from anyvirt.errors import (
     UnsupportedError,
     UsageError,
 )
-from anyvirt.instance import ExitStatus, Instance, Process, State, Streams, Usage
+from anyvirt.instance import ExitStatus, Instance, Process, State, Streams, Usage, own_peak_memory
 from anyvirt.linux.program import DEFAULT_PATH, host_isas
 from anyvirt.paths import instances_directory
 
@@ -179,7 +179,7 @@ class ContainerProcess(Process):
             self._status = ExitStatus(signal=signals.SIGKILL)
             return
         _, status, user, system, peak, self.out_of_memory_kills = received[0]
-        self._usage = Usage(user, system, peak)
+        self._usage = Usage.accounted(user, system, peak, starter_peak=own_peak_memory())
         self._status = ExitStatus.from_wait(os.waitstatus_to_exitcode(status))
 
 

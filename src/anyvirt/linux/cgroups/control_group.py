@@ -101,13 +101,14 @@ class ControlGroup(ABC):
     def remove(self) -> None:
         """Remove the directories, after killing what may still run inside. A missing one is fine."""
         for directory in reversed(self.directories):
-            deadline = time.monotonic() + _REMOVAL_PATIENCE
+            deadline, pause = time.monotonic() + _REMOVAL_PATIENCE, 0.0001
             while not _remove_directory(directory):
                 # The last process is gone from the group only some time after its death.
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{directory} still holds processes after {_REMOVAL_PATIENCE:g} s")
                 self.kill()
-                time.sleep(0.002)
+                time.sleep(pause)
+                pause = min(2 * pause, 0.01)
 
 
 def write_value(directory: str, name: str, value: str) -> None:

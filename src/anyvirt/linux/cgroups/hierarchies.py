@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -38,9 +39,9 @@ class Hierarchies(NamedTuple):
 def find_hierarchies(process_directory: str = "/proc/self") -> Hierarchies:
     """The hierarchies that this process sees, from its `cgroup` and `mountinfo` files (proc(5))."""
     with open(f"{process_directory}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-        own_groups = _parse_own_groups(file.read())
+        own_groups = file.read()
     with open(f"{process_directory}/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        return _match(file.read(), own_groups)
+        return parse_hierarchies(file.read(), own_groups)
 
 
 def read_words(path: str) -> tuple[str, ...]:
@@ -62,7 +63,10 @@ def _parse_own_groups(text: str) -> dict[str, str]:
     return groups
 
 
-def _match(mountinfo: str, own_groups: dict[str, str]) -> Hierarchies:
+@lru_cache(maxsize=1)
+def parse_hierarchies(mountinfo: str, cgroup: str) -> Hierarchies:
+    """The hierarchies that the texts of a process's `mountinfo` and `cgroup` files describe."""
+    own_groups = _parse_own_groups(cgroup)
     legacy: dict[str, Hierarchy] = {}
     unified = None
     for line in mountinfo.splitlines():

@@ -39,8 +39,8 @@ class Version2Group(ControlGroup):
     def plan(cls, hierarchies: Hierarchies, name: str, controllers: frozenset[str]) -> Self:
         """See plan_control_group.
 
-        The group goes below this process's own. Where controllers are needed and this process is not alone
-        to decide there, root uses a group at the top of the hierarchy instead.
+        The group goes below this process's own. Where controllers are needed root's goes to the top of the
+        hierarchy, since only there may a group with processes of its own limit its children.
         """
         unified = hierarchies.unified
         if unified is None:
@@ -49,12 +49,8 @@ class Version2Group(ControlGroup):
             return cls(())
         if not controllers:
             return cls((f"{unified.own}/{name}",) if os.access(unified.own, os.W_OK) else ())
-        parent = unified.own
-        if os.geteuid() == 0:
-            parent = f"{unified.mount_point}/anyvirt"
-            _enable(unified.mount_point, controllers)
-            os.makedirs(parent, exist_ok=True)
-        elif not os.access(parent, os.W_OK):
+        parent = unified.mount_point if os.geteuid() == 0 else unified.own
+        if not os.access(parent, os.W_OK):
             raise ControllerError(f"{parent} is not writable by user {os.geteuid()}; {_DELEGATION}")
         _enable(parent, controllers)
         return cls((f"{parent}/{name}",))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import stat
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 from anyvirt.linux import kernel
@@ -58,6 +59,7 @@ def read_mount_points() -> tuple[MountPoint, ...]:
         return parse_mount_points(file.read())
 
 
+@lru_cache(maxsize=1)
 def parse_mount_points(mountinfo: str) -> tuple[MountPoint, ...]:
     """The mount points in the text of a mountinfo file."""
     points = []
