@@ -85,8 +85,12 @@ class _Gate:
     """What a parent in vfork(2) waits at: a pipe whose writing end its child closes, or loses by dying."""
 
     def __init__(self) -> None:
-        ends = os.pipe()
-        self._reading, self._writing = map(_out_of_the_way, ends)
+        reading, writing = os.pipe()
+        try:
+            self._reading, self._writing = _out_of_the_way(reading), _out_of_the_way(writing)
+        finally:
+            os.close(reading)
+            os.close(writing)
 
     def enter(self) -> None:
         """In the child: keep the writing end alone."""
@@ -105,14 +109,12 @@ class _Gate:
 
 
 def _out_of_the_way(fd: int) -> int:
-    """Move a descriptor of the emulator to where no guest looks for one."""
+    """Another descriptor of the same, where no guest looks for one. Raises OSError."""
     import fcntl
 
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = max(min(limit, 1 << 20) - _RESERVED_DESCRIPTORS, 3)
-    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
-    os.close(fd)
-    return moved
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest)
 
 
 @system_call("clone", "size size size size size")
