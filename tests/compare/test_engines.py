@@ -29,11 +29,11 @@ def bench(engine):
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
 def test_workloads_are_correct(engine, bench, workload):
-    run = run_guest(engine, bench.guest(engine, workload, "2"), timeout=60)
+    run = run_guest(engine, bench.guest(engine, workload, "2"), timeout=60, hold=True)
     assert run.stdout.decode() == f"{workload.name} 2 rounds correct\n"
     assert run.stderr == b""
     assert run.status.code == 0
-    assert 0 < run.first_output <= run.last_output <= run.ended
+    assert 0 < run.released < run.last_output <= run.ended
 
 
 def test_starts_end_with_the_first_instruction(engine, bench):

@@ -41,15 +41,15 @@ def test_output_status_and_usage():
 
 
 def test_times_are_those_of_the_outputs():
-    result = run("sleep 0.1; echo first; sleep 0.3; echo last; sleep 0.2")
-    assert 0.1 <= result.first_output < 0.3
-    assert result.last_output - result.first_output == pytest.approx(0.3, abs=0.1)
+    result = run("sleep 0.1; echo first; sleep 0.3; echo last; sleep 0.2", hold=True)
+    assert 0.1 <= result.released < 0.3
+    assert result.last_output - result.released == pytest.approx(0.3, abs=0.1)
     assert result.ended - result.last_output == pytest.approx(0.2, abs=0.1)
 
 
 def test_silence_has_no_times():
     result = run("exit 0")
-    assert (result.first_output, result.last_output) == (None, None)
+    assert (result.released, result.last_output) == (None, None)
     assert result.complaint() == "exit status 0"
 
 
@@ -59,6 +59,22 @@ def test_a_death_by_signal_is_told():
 
 def test_input_is_empty():
     assert run("cat; echo end").stdout == b"end\n"
+
+
+def test_a_held_guest_goes_on_when_it_has_written():
+    result = run("echo ready; read line; echo went on $?", hold=True)
+    assert result.stdout == b"ready\nwent on 0\n"
+    assert 0 < result.released < result.last_output
+
+
+def test_a_held_guest_that_does_not_wait():
+    assert run("echo gone; exec <&-; sleep 0.1", hold=True).status.code == 0
+    assert run("exit 0", hold=True).released is None
+
+
+def test_a_held_guest_that_never_writes_is_killed():
+    with pytest.raises(MeasurementError, match="it had not ended after"):
+        run("read line", timeout=0.3, hold=True)
 
 
 def test_a_guest_that_hangs_is_killed():

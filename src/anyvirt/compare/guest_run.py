@@ -39,9 +39,10 @@ class MeasurementError(AnyvirtError):
 class GuestRun:
     """A finished run. Times are seconds since the request to start."""
 
-    first_output: float | None
-    """When the first byte on standard output arrived."""
+    released: float | None
+    """When the guest, after its first output, was told to go on; None where that was not asked for."""
     last_output: float | None
+    """When the last bytes on standard output arrived."""
     ended: float
     """When the end was known."""
     status: ExitStatus
@@ -57,24 +58,25 @@ class GuestRun:
         return f"{self.status}: {lines[-1].strip()[:200]}" if lines else str(self.status)
 
 
-def run_guest(engine: Engine, guest: Guest, *, timeout: float, output_limit: int = 1 << 26) -> GuestRun:
-    """Run `guest` to its end with no input.
+def run_guest(
+    engine: Engine, guest: Guest, *, timeout: float, output_limit: int = 1 << 26, hold: bool = False
+) -> GuestRun:
+    """Run `guest` to its end with no input or, with `hold`, one byte as soon as it has written something.
 
+    A guest that waits for that byte does not run ahead while `engine.start` has not yet returned.
     Raises MeasurementError when it runs longer than `timeout` seconds or writes more than `output_limit`
     bytes to one of its outputs: it is killed then. What `engine.start` raises passes through.
     """
     with ExitStack() as stack:
-        stdin = os.open(os.devnull, os.O_RDONLY)
-        stack.callback(os.close, stdin)
-        watch = _Watch(stack, output_limit)
+        watch = _Watch(stack, output_limit, hold=hold)
         began = time.perf_counter()
-        instance = stack.enter_context(engine.start(guest, Streams(stdin, *watch.guest_ends)))
+        instance = stack.enter_context(engine.start(guest, watch.guest_ends))
         watch.close_guest_ends()
         status = watch.until_end(instance, began, timeout)
         ended = time.perf_counter()
         watch.drain()
         return GuestRun(
-            first_output=watch.stdout.first - began if watch.stdout.first is not None else None,
+            released=watch.released - began if watch.released is not None else None,
             last_output=watch.stdout.last - began if watch.stdout.last is not None else None,
             ended=ended - began,
             status=status,
@@ -92,42 +94,50 @@ class _Output:
         self.name = name
         self.kept = bytearray()
         self.size = 0
-        self.first: float | None = None
         self.last: float | None = None
 
     def add(self, data: bytes) -> None:
         """Take note of data that arrived just now."""
         self.last = time.perf_counter()
-        if self.first is None:
-            self.first = self.last
         self.kept += data[: KEPT - len(self.kept)]
         self.size += len(data)
 
 
 class _Watch:
-    """The pipes of a guest's outputs, and the waiting for its end."""
+    """The pipes of a guest, and the waiting for its end."""
 
-    def __init__(self, stack: ExitStack, limit: int) -> None:
+    def __init__(self, stack: ExitStack, limit: int, *, hold: bool) -> None:
+        self.released: float | None = None
         self.stdout, self.stderr = _Output("standard output"), _Output("standard error")
         self._limit = limit
         self._poll = select.poll()
         self._readers: dict[int, _Output] = {}
-        self._writers: list[int] = []
+        self._guest_fds: list[int] = []
+        self._release: int | None = None
         stack.callback(self._close)
-        self.guest_ends = tuple(self._pipe(output) for output in (self.stdout, self.stderr))
+        stdin = self._input(hold=hold)
+        self.guest_ends = Streams(stdin, self._pipe(self.stdout), self._pipe(self.stderr))
+
+    def _input(self, *, hold: bool) -> int:
+        if hold:
+            reader, self._release = os.pipe()
+        else:
+            reader = os.open(os.devnull, os.O_RDONLY)
+        self._guest_fds.append(reader)
+        return reader
 
     def _pipe(self, output: _Output) -> int:
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         self._readers[reader] = output
-        self._writers.append(writer)
+        self._guest_fds.append(writer)
         self._poll.register(reader, select.POLLIN)
         return writer
 
     def close_guest_ends(self) -> None:
         """Once the guest holds its ends: without this the pipes would never end."""
-        while self._writers:
-            os.close(self._writers.pop())
+        while self._guest_fds:
+            os.close(self._guest_fds.pop())
 
     def until_end(self, instance: Instance, began: float, timeout: float) -> ExitStatus:
         """Read until the guest has ended; kill it when it goes beyond a bound."""
@@ -168,11 +178,20 @@ class _Watch:
             os.close(reader)
             return False
         output.add(data)
+        if output is self.stdout and self._release is not None:
+            self._let_go(self._release)
         if output.size > self._limit:
             raise MeasurementError(
                 f"it wrote more than {format_size(self._limit)} to its {output.name} and was killed"
             )
         return True
+
+    def _let_go(self, release: int) -> None:
+        self._release = None
+        self.released = time.perf_counter()
+        with suppress(BrokenPipeError):
+            os.write(release, b"\n")
+        os.close(release)
 
     def drain(self) -> None:
         """Read what the guest wrote last. A process that it left behind may hold the pipes open for ever."""
@@ -188,5 +207,7 @@ class _Watch:
 
     def _close(self) -> None:
         self.close_guest_ends()
+        if self._release is not None:
+            os.close(self._release)
         for reader in self._readers:
             os.close(reader)

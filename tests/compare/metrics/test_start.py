@@ -42,6 +42,8 @@ def test_a_cold_start_that_hangs_is_killed():
     began = time.monotonic()
     with pytest.raises(MeasurementError, match=r"nothing came within 0\.2 s"):
         cold_start(["sh", "-c", "sleep 30; echo x"], 0.2)
+    with pytest.raises(MeasurementError, match=r"it had not ended after 0\.2 s"):
+        cold_start(["sh", "-c", "echo x; sleep 30"], 0.2)
     assert time.monotonic() - began < 5
 
 

@@ -1,8 +1,7 @@
-"""Run time of the workloads: from the arrival of a run's first output to that of its last.
+"""Run time of the workloads: from the moment when the host lets a started workload go to its last output.
 
-The workload writes as its first and as its last act, so the engine's start-up is not in it, and nothing is
-subtracted. The number of rounds is chosen for each engine, so that a slow one finishes too; samples are per
-round.
+The engine's start-up is not in it, and nothing is subtracted. The number of rounds is chosen for each engine,
+so that a slow one finishes too; samples are per round.
 """
 
 from __future__ import annotations
@@ -130,13 +129,13 @@ class _Runner:
         self._timeout = timeout
 
     def seconds(self, engine: Engine, rounds: int) -> float:
-        """From the first output to the last. Raises MeasurementError when the workload does not end well."""
+        """From the release to the last output. Raises MeasurementError for a bad end."""
         guest = self._bench.guest(engine, self._workload, str(rounds))
-        run = run_guest(engine, guest, timeout=self._timeout, output_limit=_OUTPUT_LIMIT)
+        run = run_guest(engine, guest, timeout=self._timeout, output_limit=_OUTPUT_LIMIT, hold=True)
         expected = f"{self._workload.name} {rounds} rounds correct\n".encode()
-        if run.status.code != 0 or run.first_output is None or run.last_output is None:
+        if run.status.code != 0 or run.released is None or run.last_output is None:
             said = run.stdout.decode(errors="replace").removeprefix(f"{self._workload.name} ").strip()
             raise MeasurementError(f"{said}: {run.complaint()}" if said else run.complaint())
         if run.stdout != expected:
             raise MeasurementError(f"its output is not {expected!r} but {run.stdout[:100]!r}")
-        return run.last_output - run.first_output
+        return run.last_output - run.released

@@ -12,6 +12,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -106,30 +107,53 @@ def cold_start(command: Sequence[str], timeout: float) -> float:
         arrived = _first_byte(reader, began + timeout)
         if arrived is None:
             raise MeasurementError(_complaint(process, timeout))
-        process.wait(timeout)
+        try:
+            process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise MeasurementError(f"it had not ended after {timeout:g} s and was killed") from None
         return arrived - began
 
 
 def warm_start(engine: Engine, guest: Guest, timeout: float) -> float:
-    """Seconds from calling `engine.start` to the guest's first byte. Raises MeasurementError."""
+    """Seconds from calling `engine.start` to the guest's first byte. Raises MeasurementError.
+
+    The byte may arrive before `engine.start` returns, so a thread waits for it.
+    """
     with ExitStack() as stack:
         reader, writer = os.pipe()
         stack.callback(os.close, reader)
         null = os.open(os.devnull, os.O_RDWR)
         stack.callback(os.close, null)
+        arrival = _Arrival(reader, timeout)
         try:
             began = time.perf_counter()
             instance = stack.enter_context(engine.start(guest, Streams(null, writer, null)))
         finally:
             os.close(writer)
-        arrived = _first_byte(reader, began + timeout)
+            stack.callback(arrival.join)
         try:
             status = instance.wait(max(0.0, began + timeout - time.perf_counter()))
         except TimeoutError:
             raise MeasurementError(f"it had not ended after {timeout:g} s and was killed") from None
-        if arrived is None:
+        arrival.join()
+        if arrival.time is None:
             raise MeasurementError(f"it ended before its first output: {status}")
-        return arrived - began
+        return arrival.time - began
+
+
+class _Arrival(threading.Thread):
+    """Waits for the first byte on a pipe and notes the time."""
+
+    def __init__(self, reader: int, timeout: float) -> None:
+        super().__init__(daemon=True)
+        self.time: float | None = None
+        self._reader = reader
+        self._deadline = time.perf_counter() + timeout
+        self.start()
+
+    def run(self) -> None:
+        """See Thread.run."""
+        self.time = _first_byte(self._reader, self._deadline)
 
 
 def _first_byte(reader: int, deadline: float) -> float | None:

@@ -3,11 +3,10 @@
 The byte's arrival tells the host when the guest began to run; the waiting makes an idle guest.
 """
 
-from anyvirt.compare.workloads.runtime import STANDARD_OUTPUT, allocate
+from anyvirt.compare.workloads.runtime import STANDARD_INPUT, STANDARD_OUTPUT, allocate
 from anyvirt.jit.system import system_call, text
 from anyvirt.typed import u64
 
-STANDARD_INPUT = 0
 MARK = b"!"
 
 

@@ -1,12 +1,13 @@
-"""What all workloads share: their arguments, their memory, and the one line by which the host times them.
+"""What all workloads share: their arguments, their memory, and how the host takes their time from outside.
 
-A workload writes its name as its first act and the rest of the line as its last. The host notes when each
-arrives, so the time of a run is taken from outside and does not contain the engine's start-up.
+A workload writes its name as its first act and then waits for a byte, or the end, of its standard input. Then
+its time begins; it ends when the rest of the line arrives that the name began, its last act.
 """
 
 from anyvirt.jit.system import system_call, text
 from anyvirt.typed import load8, load64, range, s64, store8, u8, u64
 
+STANDARD_INPUT = 0
 STANDARD_OUTPUT = 1
 _READ_WRITE = 3  # PROT_READ | PROT_WRITE
 _PRIVATE_ANONYMOUS = 0x22  # MAP_PRIVATE | MAP_ANONYMOUS
@@ -16,9 +17,11 @@ _USAGE = 2
 
 
 def begin(name: u64, count: u64, arguments: u64) -> u64:
-    """Write the workload's name (a text that ends with a space) and return the number of rounds to run."""
+    """Write the workload's name (a text that ends with a space), wait, return the number of rounds to run."""
     system_call("write", STANDARD_OUTPUT, name, length(name))
-    return number_argument(count, arguments, u64(1))
+    rounds = number_argument(count, arguments, u64(1))
+    system_call("read", STANDARD_INPUT, allocate(u64(4096)), 1)
+    return rounds
 
 
 def finish(wrong: u64, rounds: u64) -> u64:
