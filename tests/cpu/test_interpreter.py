@@ -437,3 +437,16 @@ def test_a_warm_start_imports_no_compiler():
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     result = subprocess.run(command, check=True, capture_output=True, timeout=60)
     assert result.stdout.split() == []
+
+
+def test_a_fence_of_one_executor_does_not_disturb_another(memory):
+    memory.write(CODE, words(ADDI_A0, 0xFFF58593, 0xFE059CE3, EBREAK))
+    memory.write(CODE + PAGE, words(FENCE_I, 0xFFDFF06F))  # fence.i; j -4
+    worker, fencer = Interpreter("riscv64", memory), Interpreter("riscv64", memory)
+    worker.pc, worker.x[11], fencer.pc = CODE, 20_000_000, CODE + PAGE
+    thread = threading.Thread(target=fencer.run)
+    thread.start()
+    assert worker.run().reason == StopReason.BREAKPOINT
+    fencer.interrupt()
+    thread.join()
+    assert (worker.x[10], worker.x[0]) == (20_000_000, 0)

@@ -1,12 +1,12 @@
 """Decoded guest code: the records of one address space, and when they have to be forgotten.
 
 Records are zero until their instruction is reached: jumping to one faults at host address 0, and the fault
-handler calls the decoder. So forgetting is zeroing, and threads that are running meanwhile decode anew.
+handler calls the decoder. So forgetting is zeroing handlers, and threads that run meanwhile decode anew.
+The store of records is given back when the address space goes.
 """
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import weakref
 from typing import TYPE_CHECKING
@@ -16,10 +16,8 @@ from anyvirt.cpu.memory import (
     PAGE_SIZE,
     FlatMemory,
     Protection,
-    host_discard,
     host_munmap,
     host_protect,
-    page_ceiling,
     reserve,
 )
 from anyvirt.errors import UnsupportedError
@@ -43,14 +41,19 @@ class CodeSpace:
     """The records of a guest address space for one interpreter."""
 
     _reserved = 0
+    decoded_pages = 0
+    """Host address of one byte a guest page: 1 where there may be records."""
 
     def __init__(self, memory: FlatMemory, interpreter: MappedBlob) -> None:
         self.interpreter = interpreter
+        self._forget = host().forget
         self._size = memory.size * RECORD_SCALE
         try:
             self._reserved = reserve(self._size + 2 * _GUARD)
             self.records = self._reserved + _GUARD
             host_protect(self.records, self._size, mmap.PROT_READ | mmap.PROT_WRITE)
+            self._pages = memory.size // PAGE_SIZE
+            self.decoded_pages = reserve(self._pages, mmap.PROT_READ | mmap.PROT_WRITE)
         except OSError as error:
             raise UnsupportedError(
                 "user",
@@ -63,21 +66,16 @@ class CodeSpace:
     def __del__(self) -> None:
         if self._reserved:
             host_munmap(self._reserved, self._size + 2 * _GUARD)
+        if self.decoded_pages:
+            host_munmap(self.decoded_pages, self._pages)
 
     def forget(self, start: int, length: int) -> None:
-        """Zero the records of [start, start + length) and of instructions that reach into it."""
-        first = self.records + max(start - _LONGEST_BEFORE, 0) * RECORD_SCALE
-        end = self.records + (start + length) * RECORD_SCALE
-        low, high = page_ceiling(first), end // PAGE_SIZE * PAGE_SIZE
-        if low >= high:
-            ctypes.memset(first, 0, end - first)
-            return
-        ctypes.memset(first, 0, low - first)
-        host_discard(low, high - low)
-        ctypes.memset(high, 0, end - high)
+        """Forget the instructions of [start, start + length) and those that reach into it."""
+        first = max(start - _LONGEST_BEFORE, 0) & ~1
+        self._forget(self.records, self.decoded_pages, first, start + length + 1 & ~1)
 
     def forget_all(self, memory: FlatMemory) -> None:
-        """Zero the records of everything that may be executed now."""
+        """Forget everything that may be executed now."""
         for mapping in memory.mappings:
             if mapping.protection & Protection.EXECUTE:
                 self.forget(mapping.start, mapping.end - mapping.start)

@@ -131,6 +131,7 @@ class Interpreter:
         slots[_COUNT] = slots[_FAULT_COUNT] = budget
         slots[_RETIRED] = self.instructions + budget
         slots[_BUS_ERROR] = 0
+        self._set(Slot.DECODED, code.decoded_pages)
         self._set(Slot.UNDECODED, code.interpreter["undecoded"])
 
     def _stop(self) -> Stop:

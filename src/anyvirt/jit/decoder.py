@@ -12,7 +12,7 @@ from anyvirt.isa.description import DescriptionError
 from anyvirt.jit.interpreter import CONVENTION, PARAMETERS
 from anyvirt.jit.layout import HANDLER_FIELD, PAGE_SIZE, RECORD_SCALE, Access, Slot, StopReason
 from anyvirt.jit.records import ends_straight_line, operand_slots, sunk_operands
-from anyvirt.typed import load8, load16, load64, store64, u8, u16, u64
+from anyvirt.typed import load8, load16, load64, store8, store64, u8, u16, u64
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,6 +173,8 @@ def decode_run(state: u64, record: u64) -> u64:
     if load8(executable + pc // PAGE_SIZE) == 0:
         return refuse(state, pc)
     store64(state + Slot.INTENT, u64(1 + Access.EXECUTE))
+    decoded = load64(state + Slot.DECODED) + pc // PAGE_SIZE
+    store8(decoded, u8(1))
     place = record
     left = u64(LONGEST_RUN)
     while True:
@@ -196,6 +198,8 @@ def decode_run(state: u64, record: u64) -> u64:
         if left == 0 or pc % PAGE_SIZE < length or load64(place + HANDLER_FIELD) != 0:
             break
     store64(state + Slot.INTENT, u64(0))
+    # Once more, in case another thread forgot the page meanwhile.
+    store8(decoded, u8(1))
     return u64(1)
 
 

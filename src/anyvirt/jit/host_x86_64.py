@@ -22,15 +22,18 @@ from anyvirt.jit.host_layout import (
 )
 from anyvirt.jit.layout import (
     BRANCH_REACH,
+    HANDLER_FIELD,
     NO_CODE,
+    PAGE_SIZE,
     RECORD_SCALE,
+    RECORD_SIZE,
     STATE_SIZE,
     Access,
     Slot,
     StopReason,
 )
 from anyvirt.jit.target import Target
-from anyvirt.typed import load64, range, store64, u64
+from anyvirt.typed import load8, load64, range, store8, store64, u8, u64
 
 if TYPE_CHECKING:
     from anyvirt.jit.frontend import FunctionCompiler
@@ -172,6 +175,24 @@ def on_signal(signal: u64, info: u64, context: u64) -> None:
         store64(context + Saved.RIP, load64(data() + Data.RESTART_TARGET))
 
 
+def forget(records: u64, decoded: u64, start: u64, end: u64) -> None:
+    """Empty the handlers of all records of [start, end), both even, that may have been written.
+
+    Operands stay: another thread may be in the middle of an instruction that has not changed.
+    """
+    place = start
+    while place < end:
+        stop = min((place // PAGE_SIZE + 1) * PAGE_SIZE, end)
+        flag = decoded + place // PAGE_SIZE
+        if load8(flag) != 0:
+            if stop - place == PAGE_SIZE:
+                store8(flag, u8(0))
+            while place < stop:
+                store64(records + place * RECORD_SCALE + HANDLER_FIELD, u64(0))
+                place += RECORD_SIZE // RECORD_SCALE
+        place = stop
+
+
 class HostTarget(Target):
     """Typed Python that runs in this process, outside of any guest."""
 
@@ -208,7 +229,7 @@ def host_module() -> str:
     """LLVM IR of the blob that is there once in a process."""
     module = Module(HostTarget())
     module.define(f"@data = internal global [{Data.SIZE // 8} x i64] zeroinitializer, align 4096\n")
-    for function in (on_fault, on_signal):
+    for function in (on_fault, on_signal, forget):
         module.add(function, name=function.__name__, linkage="dso_local ", attributes="nounwind")
     for name, lines in (("enter", _ENTER), ("leave", _LEAVE), ("system_call", _SYSTEM_CALL)):
         module.define(_naked(name, lines))

@@ -102,6 +102,8 @@ class Slot(IntEnum):
     """Instructions executed, plus COUNT, in counting runs."""
     SCRATCH = 0xA8
     """Two words of work space."""
+    DECODED = 0xB8
+    """Host address of one byte a guest page: 1 where there may be records."""
     END = 0x100
 
 
