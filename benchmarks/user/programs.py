@@ -2,9 +2,9 @@
 
     python benchmarks/user/programs.py [--repeats N]
 
-Each figure is the median of the repeats; the contenders take turns. The spread is (slowest - fastest) / median
-of the user engine's samples. Below 1.0x the user engine is the faster one. Needs riscv64-linux-gnu-gcc,
-qemu-riscv64-static, and Debian's archive for busybox-static (riscv64).
+Each figure is the median of the repeats; the contenders take turns. The spread is
+(slowest - fastest) / median for the user engine. Below 1.0x the user engine is the faster one.
+Needs riscv64-linux-gnu-gcc, qemu-riscv64-static and Debian's archive for busybox-static (riscv64).
 """
 
 import argparse

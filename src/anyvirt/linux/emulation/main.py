@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from anyvirt.cpu.interpreter import Interpreter
+from anyvirt.cpu.memory import FlatMemory
 from anyvirt.errors import AnyvirtError, EngineUnavailableError, ExitCode
 from anyvirt.linux.elf import ElfError
 from anyvirt.linux.emulation.abi import RISCV64
@@ -22,7 +24,6 @@ from anyvirt.linux.emulation.run import run
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from anyvirt.cpu.memory import FlatMemory
     from anyvirt.linux.emulation.image import Image
     from anyvirt.linux.emulation.table import SystemCall
 
@@ -48,21 +49,43 @@ def main(command: list[str]) -> NoReturn:
 
 
 def _make_process(image: Image) -> Process:
-    try:
-        return Process(RISCV64, image, _make_cpu)
-    except ModuleNotFoundError:
-        # The interpreter is not in the cache yet; the compiler is among the site packages, which an
-        # isolated start leaves out.
-        import site
+    """The process of `image`. The first on a machine compiles the interpreter, which needs the compiler.
 
-        site.main()
-        site.addsitedir(site.getusersitepackages())
-    try:
-        return Process(RISCV64, image, _make_cpu)
-    except ModuleNotFoundError as error:
-        raise EngineUnavailableError(
-            f"the interpreter cannot be compiled, for {error.name} is not installed: pip install {error.name}"
-        ) from None
+    That is among the site packages, which an isolated start leaves out; and it is large, so it is imported
+    by a process of its own unless the cache turns out to be unwritable.
+    """
+    for prepare in (None, _compile_apart, _add_site_packages):
+        if prepare is not None:
+            prepare()
+        try:
+            return Process(RISCV64, image, _make_cpu)
+        except ModuleNotFoundError:
+            continue
+        except OSError as error:
+            raise EngineUnavailableError(
+                f"the interpreter's code cannot be loaded or kept: {error.strerror}: {error.filename}"
+            ) from error
+    raise EngineUnavailableError(
+        "the interpreter cannot be compiled, for llvmlite is not installed: pip install llvmlite"
+    )
+
+
+def _compile_apart() -> None:
+    """Have a child compile the interpreter into the cache."""
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(ModuleNotFoundError):
+            _add_site_packages()
+            _make_cpu(FlatMemory())
+        os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def _add_site_packages() -> None:
+    import site
+
+    site.main()
+    site.addsitedir(site.getusersitepackages())
 
 
 def _make_cpu(memory: FlatMemory) -> Interpreter:

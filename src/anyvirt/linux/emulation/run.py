@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from anyvirt.cpu.executor import StopReason
 from anyvirt.cpu.memory import GuestFault
-from anyvirt.jit.host_x86_64 import NOT_STARTED
+from anyvirt.jit.host_layout import NOT_STARTED
 from anyvirt.linux.emulation.signal_types import make_info
 from anyvirt.linux.emulation.table import RegistersReplaced
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from anyvirt.cpu import signals as native
 from anyvirt.cpu.host import host as native_host
 from anyvirt.cpu.memory import GuestFault
-from anyvirt.jit.host_x86_64 import Data
+from anyvirt.jit.host_layout import Data
 from anyvirt.linux.emulation import frames, host
 from anyvirt.linux.emulation.call_numbers import HOST
 from anyvirt.linux.emulation.signal_types import (
