@@ -1,14 +1,15 @@
 """How long a container takes: from the request to the end of `true` in it, ours and its peers, in one run.
 
-Every candidate runs the same program on the same small root filesystem, in turns, so that what else the
-machine does meanwhile falls on all of them alike. Peers that are not installed, or do not work here, are
-named. Run it with: python benchmarks/container/start.py [ROUNDS]
+Every candidate runs the same program on the same small root filesystem, in turns of varying order, so that
+what else the machine does meanwhile falls on all of them alike. Peers that are not installed, or do not work
+here, are named. Run it with: python benchmarks/container/start.py [ROUNDS]
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import statistics
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 WARM_UP = 3
+SETTLING = 0.03
 FLOOR = "posix_spawn (no isolation)"
 
 
@@ -164,8 +166,11 @@ def measure(rounds: int) -> dict[str, list[float] | str]:
             else:
                 ready[candidate] = run
                 results[candidate] = []
+        order = random.Random(1)
         for _ in range(rounds):
-            for candidate, run in ready.items():
+            for candidate, run in order.sample(sorted(ready.items()), len(ready)):
+                # What the kernel still does for the previous one (its network is taken down) falls on nobody.
+                time.sleep(SETTLING)
                 began = time.perf_counter()
                 run()
                 samples = results[candidate]

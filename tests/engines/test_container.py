@@ -492,6 +492,19 @@ def test_limits_show_in_the_control_group(needs_root):
         assert any(path.endswith(instance.identifier) for path in found.values())
 
 
+def test_programs_can_read_their_limits_and_not_change_them(needs_root):
+    script = """
+        for file in /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max; do
+            test -e $file || continue
+            cat $file
+            (echo -1 > $file) 2>/dev/null || echo refused
+        done
+        (mkdir /sys/fs/cgroup/memory/mine) 2>/dev/null || echo refused
+    """
+    limits = make_limits(memory="128M")
+    assert shell(script, limits=limits).split() == [str(128 << 20), "refused", "refused"]
+
+
 # Errors.
 
 

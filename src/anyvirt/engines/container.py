@@ -100,7 +100,12 @@ class ContainerProcess(Process):
         self._usage = Usage()
         self.out_of_memory_kills = 0
         """Processes that the kernel killed because the memory limit was reached, known after the end."""
-        received = channel.receive()
+        try:
+            received = channel.receive()
+        except BaseException:
+            # Interrupted while waiting: the keeper takes the closed connection for an end.
+            channel.close()
+            raise
         if received is None:
             channel.close()
             _clean_up_after_keeper(directory)

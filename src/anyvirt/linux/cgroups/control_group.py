@@ -62,6 +62,10 @@ class ControlGroup(ABC):
     def open_for_joining(self) -> tuple[int, ...]:
         """Open files; a process that writes `0` into each has joined what `open_for_clone` does not cover."""
 
+    @abstractmethod
+    def views(self) -> dict[str, str]:
+        """The directories in which programs look up their limits, by their places below /sys/fs/cgroup."""
+
     @property
     @abstractmethod
     def freezes(self) -> bool:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 _PERIOD_MICROSECONDS = 100_000
 _FREEZER = "freezer"
-_UNIFIED = "unified"
+_FREEZER_FILE = "freezer.state"
+_LIMIT_FILES = {MEMORY: "memory.limit_in_bytes", CPU: "cpu.cfs_quota_us", PIDS: "pids.max"}
+"""The control file by which the directory of each controller is recognized."""
 
 
 class Version1Group(ControlGroup):
@@ -65,20 +67,20 @@ class Version1Group(ControlGroup):
 
     def limit_memory(self, size: int) -> None:
         """See ControlGroup.limit_memory."""
-        directory = self._serving("memory.limit_in_bytes", MEMORY)
+        directory = self._serving(MEMORY)
         write_value(directory, "memory.limit_in_bytes", str(size))
         if os.path.exists(f"{directory}/memory.memsw.limit_in_bytes"):
             write_value(directory, "memory.memsw.limit_in_bytes", str(size))
 
     def limit_cpus(self, cpus: float) -> None:
         """See ControlGroup.limit_cpus."""
-        directory = self._serving("cpu.cfs_quota_us", CPU)
+        directory = self._serving(CPU)
         write_value(directory, "cpu.cfs_period_us", str(_PERIOD_MICROSECONDS))
         write_value(directory, "cpu.cfs_quota_us", str(round(cpus * _PERIOD_MICROSECONDS)))
 
     def limit_pids(self, count: int) -> None:
         """See ControlGroup.limit_pids."""
-        write_value(self._serving("pids.max", PIDS), "pids.max", str(count))
+        write_value(self._serving(PIDS), "pids.max", str(count))
 
     def open_for_clone(self) -> int | None:
         """See ControlGroup.open_for_clone."""
@@ -94,10 +96,15 @@ class Version1Group(ControlGroup):
             if directory != unified
         )
 
+    def views(self) -> dict[str, str]:
+        """See ControlGroup.views."""
+        found = ((name, self._find(file)) for name, file in _LIMIT_FILES.items())
+        return {name: directory for name, directory in found if directory is not None}
+
     @property
     def freezes(self) -> bool:
         """See ControlGroup.freezes."""
-        return self._find("cgroup.freeze", "freezer.state") is not None
+        return self._find("cgroup.freeze", _FREEZER_FILE) is not None
 
     def freeze(self, frozen: bool) -> None:
         """See ControlGroup.freeze."""
@@ -105,7 +112,7 @@ class Version1Group(ControlGroup):
         if unified is not None:
             freeze_unified(unified, frozen)
             return
-        directory = self._serving("freezer.state", _FREEZER)
+        directory = self._serving(_FREEZER)
         wanted = "FROZEN" if frozen else "THAWED"
         deadline = time.monotonic() + FREEZE_PATIENCE
         while True:
@@ -129,8 +136,8 @@ class Version1Group(ControlGroup):
                 return directory
         return None
 
-    def _serving(self, file: str, controller: str) -> str:
-        directory = self._find(file)
+    def _serving(self, controller: str) -> str:
+        directory = self._find(_LIMIT_FILES.get(controller, _FREEZER_FILE))
         if directory is None:
             raise ControllerError(f"this instance has no {controller} control group")
         return directory

@@ -83,6 +83,10 @@ class Version2Group(ControlGroup):
         """See ControlGroup.open_for_joining: a process is cloned into its only directory."""
         return ()
 
+    def views(self) -> dict[str, str]:
+        """See ControlGroup.views."""
+        return {"": self._directory} if self.directories else {}
+
     @property
     def freezes(self) -> bool:
         """See ControlGroup.freezes."""

@@ -244,6 +244,7 @@ class ContainerCharge(Charge):
             layer_trees=trees,
             mount_trees=shared,
             group_files=group_files,
+            group_views=self.group.views(),
         )
 
     def _open_group(self, opened: list[int]) -> int | None:

@@ -11,6 +11,7 @@ import array
 import atexit
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from anyvirt.linux.container.channel import Channel
@@ -58,6 +59,7 @@ class _Introductions:
 
 
 _introductions: _Introductions | None = None
+_lock = threading.Lock()
 
 
 def request_start(
@@ -81,7 +83,8 @@ def keeper_pid() -> int | None:
 def _request(message: tuple[Any, ...], streams: tuple[int, ...]) -> Channel:
     ours, theirs = Channel.pair()
     try:
-        _introduce(theirs)
+        with _lock:
+            _introduce(theirs)
     finally:
         theirs.close()
     ours.send(message, streams)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-# os.wait4 imports this module when it is first called, which in a container is too late.
-import resource  # noqa: F401
+# os.wait4 needs this module too, and would import it when first called, which in a container is too late.
+import resource
 import sys
 
 from anyvirt.linux import capabilities, kernel, seccomp
@@ -20,8 +20,17 @@ def hide_from_guest() -> None:
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
 
 
+_file_limits = (1024, 4096)
+
+
 def prepare() -> None:
-    """Compile the filter once, before the processes are forked that will use it."""
+    """Compile the filter once, before the processes are forked that will use it.
+
+    The keeper may also open as many files as root lets it: each container needs a few.
+    """
+    global _file_limits  # noqa: PLW0603 (a process has one limit)
+    _file_limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_file_limits[1], _file_limits[1]))
     machine = os.uname().machine
     if seccomp.supports(machine):
         seccomp.container_filter(machine)
@@ -40,6 +49,7 @@ def stop_importing() -> None:
 
 def confine() -> None:
     """Give up all privileges that a container has not; programs started later cannot regain them."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, _file_limits)
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     capabilities.restrict(capabilities.CONTAINER_MASK)
     hide_from_guest()

@@ -58,6 +58,8 @@ class Birth(NamedTuple):
     """Detached mounts of the layers and the shared host paths; empty where the container must open them."""
     group_files: tuple[int, ...]
     """Files to write `0` into, which joins the control groups."""
+    group_views: dict[str, str]
+    """See ControlGroup.views."""
 
     @property
     def fds(self) -> set[int]:
@@ -143,6 +145,7 @@ def _build_filesystem(birth: Birth) -> list[int]:
     kernel_filesystems = special_files.open_kernel_filesystems()
     stages.enter(Stage.DEVICES)
     devices = special_files.clone_devices()
+    groups = {name: kernel.clone_tree(path) for name, path in birth.group_views.items()}
     stages.enter(Stage.LAYERS)
     trees, shared = birth.layer_trees, birth.mount_trees
     if not identities.privileged:
@@ -156,6 +159,7 @@ def _build_filesystem(birth: Birth) -> list[int]:
     special_files.make_devices(devices, tty_group=identities.many)
     stages.enter(Stage.KERNEL_FILESYSTEMS)
     special_files.attach_kernel_filesystems(kernel_filesystems)
+    special_files.attach_control_groups(groups)
     if specification.rootfs == "/":
         run_directory = special_files.own_directory("/run")
         kernel.mount("tmpfs", run_directory, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")

@@ -75,6 +75,22 @@ def attach_kernel_filesystems(mounts: dict[str, int]) -> None:
         _mask(path)
 
 
+def attach_control_groups(groups: dict[str, int]) -> None:
+    """Show detached mounts of the container's control groups, by name, read-only below /sys/fs/cgroup."""
+    attributes = kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV | kernel.MOUNT_ATTR_NOEXEC
+    place = "/sys/fs/cgroup"
+    if groups and "" not in groups:
+        kernel.mount("tmpfs", place, "tmpfs", _LOCKED_DOWN, "mode=755")
+    for name, tree in groups.items():
+        if name:
+            os.mkdir(f"{place}/{name}", 0o755)
+        kernel.set_mount_attributes(tree, attributes | kernel.MOUNT_ATTR_RDONLY)
+        kernel.attach_tree(tree, f"{place}/{name}")
+        os.close(tree)
+    if groups and "" not in groups:
+        kernel.mount("", place, "", MS_REMOUNT | MS_BIND | MS_RDONLY | _LOCKED_DOWN)
+
+
 def make_devices(devices: Sequence[int], *, tty_group: bool) -> None:
     """Fill /dev with `devices` (from `clone_devices`), pseudo-terminals, shared memory and message queues."""
     kernel.mount("tmpfs", own_directory("/dev"), "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k")
