@@ -57,6 +57,14 @@ def test_a_hostile_program_gets_its_own_errors(tmp_path, emulate, compile_riscv6
     assert actual == type(actual)(0, "done\n", "")
 
 
+def test_random_system_calls_end_in_errors_or_signals_of_the_guest(tmp_path, emulate, compile_riscv64):
+    """A failure of the emulator would be a traceback on standard error and an exit status."""
+    tmp_path.chmod(0o777)
+    program = compile_riscv64(PROGRAMS / "random_calls.c")
+    actual = emulate(program, "0", "150", directory=tmp_path, timeout=110)
+    assert actual == type(actual)(0, "failed 0, all 150\n", "")
+
+
 def test_signals_are_never_lost_in_the_gap_before_a_blocking_call(tmp_path, emulate, compile_riscv64):
     """A child answers each signal by a signal; one that is slept through would hang the exchange."""
     program = compile_riscv64(
