@@ -87,40 +87,39 @@ class _Limits:
 
 
 class _Progress:
-    """Turns the metrics' steps into parts of the whole, of which each stage has the same share."""
+    """Turns the metrics' steps into parts of the whole: each stage has a share of it, each step one of that."""
 
-    def __init__(self, listener: Callable[[Step], None] | None, stages: int) -> None:
+    def __init__(self, listener: Callable[[Step], None] | None, whole: float) -> None:
         self._listener = listener
-        self._stages = stages
-        self._finished = 0
-        self._inside = 0.0
+        self._whole = whole
+        self._behind = 0.0
 
-    def stage(self, label: str, steps: int) -> Callable[[Engine | None], None]:
-        """Begin a stage that is expected to take so many steps; returns what to call at each."""
-        began = self._finished
-        self._finished += 1
-        self._inside = 0.0
+    def stage(self, label: str, share: float, steps: int) -> Callable[[Engine | None], None]:
+        """Begin a stage of at most so many steps; returns what to call at each."""
+        began = self._behind
+        self._behind += share
+        taken = 0
 
         def step(engine: Engine | None = None) -> None:
+            nonlocal taken
             on = f" on {engine.name}" if engine is not None else ""
-            self._tell(f"{label}{on}", (began + self._inside) / self._stages)
-            self._inside = min(self._inside + 1 / max(steps, 1), 1.0)
+            if self._listener is not None:
+                inside = share * min(taken / max(steps, 1), 1.0)
+                self._listener(Step(f"{label}{on}", (began + inside) / self._whole))
+            taken += 1
 
         return step
-
-    def _tell(self, label: str, done: float) -> None:
-        if self._listener is not None:
-            self._listener(Step(label, done))
 
 
 class _Measurement:
     """What measuring the workloads and measuring a command have in common."""
 
-    stages: int
+    whole: float
+    """The sum of the shares of all stages, about in seconds."""
 
     def __init__(self, limits: _Limits, progress: Callable[[Step], None] | None) -> None:
         self.limits = limits
-        self.progress = _Progress(progress, self.stages)
+        self.progress = _Progress(progress, self.whole)
 
     def run(self, engines: Sequence[Engine], command: tuple[str, ...]) -> Comparison:
         """Measure on all engines that work here; those that do not get their reason in every cell."""
@@ -146,11 +145,12 @@ class _Measurement:
 
 
 class _Workloads(_Measurement):
-    stages = 4 + 2 * len(WORKLOADS)
+    _build, _start, _run, _memory = 2.0, 14.0, 5.0, 12.0
+    whole = _build + _start + _run * len(WORKLOADS) + _memory
 
     def measure(self, engines: Sequence[Engine]) -> tuple[list[Row], str | None]:
         """Start-up, run time of each workload, system calls, memory."""
-        self.progress.stage("building the workloads", 1)(None)
+        self.progress.stage("building the workloads", self._build, 1)(None)
         with Bench(engines) as bench:
             able = [engine for engine in engines if bench.refusal(engine) is None]
             baseline = _baseline(able)
@@ -171,12 +171,12 @@ class _Workloads(_Measurement):
             baseline=baseline,
             cold_budget=cold,
             warm_budget=warm,
-            step=self.progress.stage("start-up", count * (cold.most + warm.most)),
+            step=self.progress.stage("start-up", self._start, count * (cold.most + warm.most)),
         )
         plan = RunTimePlan(timeout=timeout)
         plan = replace(plan, budget=self.limits.budget(plan.budget))
         for workload in WORKLOADS:
-            step = self.progress.stage(workload.title, count * (plan.budget.most + 1))
+            step = self.progress.stage(workload.title, self._run, count * (plan.budget.most + 1))
             row = measure_workload(bench, engines, workload, plan, baseline=baseline, step=step)
             yield row
             if workload.name == "system-calls":
@@ -188,12 +188,12 @@ class _Workloads(_Measurement):
             timeout=timeout,
             baseline=baseline,
             budget=budget,
-            step=self.progress.stage("memory of idle instances", count * budget.most),
+            step=self.progress.stage("memory of idle instances", self._memory, count * budget.most),
         )
 
 
 class _Command(_Measurement):
-    stages = 1
+    whole = 1.0
 
     def __init__(
         self, command: Sequence[str], limits: _Limits, progress: Callable[[Step], None] | None
@@ -216,7 +216,7 @@ class _Command(_Measurement):
             timeout=self.limits.timeout,
             baseline=baseline,
             budget=budget,
-            step=self.progress.stage(self._guest.command[0], len(able) * (budget.most + 1)),
+            step=self.progress.stage(self._guest.command[0], self.whole, len(able) * (budget.most + 1)),
         )
         refused = {name: Unmeasured(reason) for name, reason in reasons.items() if reason is not None}
         return [replace(row, cells={**row.cells, **refused}) for row in rows], baseline

@@ -38,7 +38,7 @@ thead th { border-bottom: 2px solid var(--ink); }
 tbody th { font-weight: 500; min-width: 9rem; }
 td { min-width: 8rem; }
 .group th { color: var(--accent); font-weight: 600; padding-top: 1.3rem; }
-.value { font-weight: 600; white-space: pre-wrap; }
+.value { font-weight: 600; white-space: pre; }
 .detail, .reason { font-size: .85rem; display: block; }
 figure { margin: 0 0 1.6rem; }
 figcaption { font-weight: 600; margin-bottom: .4rem; }

@@ -40,6 +40,8 @@ def cell_text(row: Row, engine: str, baseline: str | None) -> CellText:
 
 def format_value(value: float, unit: Unit) -> str:
     """A sample or a median with its unit."""
+    if value == 0 and unit is Unit.SECONDS:
+        return "0 s"
     return format_duration(value) if unit is Unit.SECONDS else format_size(value)
 
 
