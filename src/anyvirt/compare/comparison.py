@@ -87,7 +87,7 @@ class _Limits:
 
 
 class _Progress:
-    """Turns the metrics' steps into parts of the whole: each stage has a share of it, each step one of that."""
+    """Turns the metrics' steps into parts of the whole: each stage has a share of it, a step its part."""
 
     def __init__(self, listener: Callable[[Step], None] | None, whole: float) -> None:
         self._listener = listener

@@ -93,6 +93,20 @@ def test_an_instance_that_does_not_come_up():
         memory_of_idle(NATIVE, Guest(command=("sleep", "20")), 0.2)
 
 
+def test_processes_that_may_not_be_read_leave_one_row_without_values(monkeypatch):
+    def forbidden(process):
+        raise PermissionError
+
+    monkeypatch.setattr(memory, "_pss", forbidden)
+    assert proportional_memory(os.getpid()) is None
+    with Bench([NATIVE]) as bench:
+        host, processes = measure_memory(
+            bench, [NATIVE], timeout=20, baseline="native", step=lambda engine: None, budget=Budget(most=1)
+        )
+    assert len(host.cells["native"].samples) == 1
+    assert "may not be read" in processes.cells["native"].reason
+
+
 def test_no_instance_and_no_descriptor_stays():
     before = sorted(os.listdir("/proc/self/fd")), descendants(os.getpid())
     with Bench([NATIVE]) as bench:

@@ -51,7 +51,7 @@ def measure_memory(
     budget: Budget = BUDGET,
 ) -> tuple[Row, Row]:
     """The rows of both views, taken together in each sample."""
-    own: dict[str, list[float]] = {engine.name: [] for engine in engines}
+    own: dict[str, list[float | None]] = {engine.name: [] for engine in engines}
 
     def sample(engine: Engine) -> float:
         guest = bench.guest(engine, FIRST_INSTRUCTION)
@@ -60,7 +60,7 @@ def measure_memory(
         return used
 
     taken = take_turns(engines, sample, budget, step=step)
-    both = {name: value if isinstance(value, str) else tuple(own[name]) for name, value in taken.items()}
+    both = {name: found if isinstance(found, str) else _known(own[name]) for name, found in taken.items()}
     return (
         Row(
             "idle-memory",
@@ -82,8 +82,18 @@ def measure_memory(
     )
 
 
-def memory_of_idle(engine: Engine, guest: Guest, timeout: float) -> tuple[float, float]:
-    """Bytes of each of many idle instances: the host's memory and PSS. Raises MeasurementError."""
+def _known(samples: Sequence[float | None]) -> tuple[float, ...] | str:
+    known = tuple(sample for sample in samples if sample is not None)
+    if len(known) == len(samples):
+        return known
+    return "the memory of the engine's processes may not be read by this user"
+
+
+def memory_of_idle(engine: Engine, guest: Guest, timeout: float) -> tuple[float, float | None]:
+    """Bytes of each of many idle instances: the host's memory, and PSS if that may be read.
+
+    Raises MeasurementError.
+    """
     with ExitStack() as stack:
         null = os.open(os.devnull, os.O_RDWR)
         stack.callback(os.close, null)
@@ -105,7 +115,10 @@ def memory_of_idle(engine: Engine, guest: Guest, timeout: float) -> tuple[float,
         stack.callback(os.close, feed)
         time.sleep(_SETTLE)
         used = memory_in_use() - before
-        return used / count, (proportional_memory(os.getpid()) - proportional) / count
+        later = proportional_memory(os.getpid())
+        if proportional is None or later is None:
+            return used / count, None
+        return used / count, (later - proportional) / count
 
 
 def _await_byte(reader: int, timeout: float) -> None:
@@ -124,9 +137,15 @@ def memory_in_use() -> int:
     return sum(int(counters.get(name, 0)) for name in _IN_USE) * 1024
 
 
-def proportional_memory(root: int) -> int:
-    """Bytes of PSS, swapped ones included, of process `root` and all its descendants."""
-    return sum(_pss(process) for process in descendants(root))
+def proportional_memory(root: int) -> int | None:
+    """Bytes of PSS, swapped ones included, of process `root` and all its descendants.
+
+    None when the user may not read one of them.
+    """
+    try:
+        return sum(_pss(process) for process in descendants(root))
+    except PermissionError:
+        return None
 
 
 def descendants(root: int) -> set[int]:
@@ -151,8 +170,6 @@ def _pss(process: int) -> int:
         text = Path(f"/proc/{process}/smaps_rollup").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    except PermissionError:
-        raise MeasurementError("the memory of the engine's processes may not be read by this user") from None
     return sum(
         int(value) * 1024 for value in re.findall(r"^(?:Pss|SwapPss):\s+(\d+) kB$", text, re.MULTILINE)
     )
