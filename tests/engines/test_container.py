@@ -25,6 +25,7 @@ from anyvirt.errors import (
 )
 from anyvirt.guest import Guest, Mount, make_limits
 from anyvirt.instance import State, Streams, TerminalSize
+from anyvirt.linux import kernel
 from anyvirt.linux.capabilities import CONTAINER_MASK
 from anyvirt.running import run_guest
 
@@ -119,6 +120,47 @@ def test_root_in_the_container_is_nobody_on_the_host(needs_root):
         uids = read_status(instance.pid)["Uid"].split()
         assert all(int(uid) >= 0x80000 for uid in uids)
     assert shell("id -u; stat -c %u /etc/passwd").split() == ["0", "0"]
+
+
+@pytest.fixture
+def unmappable(needs_root, rootfs, tmp_path):
+    """A root filesystem on a kind of filesystem that cannot map file owners."""
+    for name in ("merged", "upper", "work"):
+        (tmp_path / name).mkdir()
+    options = f"lowerdir={rootfs},upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    kernel.mount("overlay", str(tmp_path / "merged"), "overlay", 0, options)
+    yield tmp_path / "merged"
+    kernel.unmount(str(tmp_path / "merged"))
+
+
+def test_a_filesystem_that_cannot_map_owners(unmappable, rootfs):
+    """There root is the host's; that weakens no other container of the same caller."""
+    for _ in range(2):
+        guest = Guest(command=["sleep", "60"], rootfs=unmappable, mounts=USR)
+        with ENGINE.create(guest, Streams(), None) as instance:
+            assert instance.identities == "the host's ids"
+            assert read_status(instance.pid)["NoNewPrivs"] == "1"
+            assert int(read_status(instance.pid)["CapBnd"], 16) == CONTAINER_MASK
+            assert instance.exec(["sh", "-c", "exit 4"]).wait().code == 4
+        with ENGINE.create(Guest(rootfs=rootfs, mounts=USR), Streams(), None) as instance:
+            assert instance.identities.startswith("ids mapped")
+    assert shell("echo x > /new; chown 5 /new; stat -c %u /new", rootfs=unmappable, mounts=USR) == "5\n"
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "mknod /tmp/disk b 254 0",
+        "mount -t tmpfs x /mnt",
+        "echo 1 > /proc/sys/kernel/panic",
+        "echo b > /proc/sysrq-trigger",
+        "ls /proc/1/root",
+        "unshare -r true",
+    ],
+)
+def test_escapes_where_root_is_the_hosts(unmappable, attempt):
+    status, _, _ = run("sh", "-c", attempt, rootfs=unmappable, mounts=USR)
+    assert status != 0
 
 
 def test_mounts_are_what_they_should_be():

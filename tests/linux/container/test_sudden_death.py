@@ -2,10 +2,12 @@
 
 import mmap
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -182,3 +184,33 @@ def test_caller_and_keeper_die_and_the_next_start_cleans_up(scene, stage, tmp_pa
     assert done.stdout == "exit status 0\n", done
     assert await_(here.is_clean), (control_groups(), mounts() - here.before[1])
     assert not here.instance_directories()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_deaths_at_random_moments(tmp_path):
+    """Whatever the stages do not name: who dies, and when, is drawn; in the end one start sweeps."""
+    before = control_groups(), mounts()
+    draw = random.Random(7)
+    control = tmp_path / "free"
+    control.write_bytes(bytes([1]) * mmap.PAGESIZE)
+    words = [sys.executable, "-c", _CALLER, control, "NONE", "sh -c true", ""]
+    for _ in range(100):
+        caller = subprocess.Popen(
+            words, env=environment(tmp_path), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        if await_(container_processes, 5):
+            time.sleep(draw.uniform(0, 0.012))
+            victims = [caller.pid, *container_processes()]
+            for pid in draw.sample(victims, draw.randint(1, len(victims))):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        caller.wait(20)
+        assert await_(lambda: not container_processes()), container_processes()
+    done = subprocess.run(words, env=environment(tmp_path), capture_output=True, text=True, timeout=20)
+    assert done.stdout == "exit status 0\n", done
+    assert control_groups() <= before[0]
+    assert mounts() <= before[1]
+    remaining = list((tmp_path / "instances").iterdir())
+    # Directories that were not yet given a record are left for a minute.
+    assert not [directory for directory in remaining if (directory / "record").exists()]

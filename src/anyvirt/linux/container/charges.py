@@ -39,6 +39,8 @@ class Loop(Protocol):
     """What a charge needs of the keeper."""
 
     identities: Identities
+    unmappable: set[frozenset[int]]
+    """Sets of file systems, by device number, of which at least one cannot map file owners."""
     containers: dict[str, ContainerCharge]
 
     def watch(self, fd: int, handler: Callable[[], None]) -> None:
@@ -150,7 +152,10 @@ class ContainerCharge(Charge):
     ) -> None:
         super().__init__(loop, channel, program, streams)
         self._specification = specification
+        self._devices = _devices_of(specification)
         self.identities = loop.identities
+        if self.identities is Identities.MAPPED and self._devices in loop.unmappable:
+            self.identities = Identities.PLAIN
         self.group: ControlGroup | None = None
         self.namespaces: tuple[tuple[int, int], ...] = ()
         """See joining.Visit."""
@@ -317,7 +322,8 @@ class ContainerCharge(Charge):
         os.close(self.pidfd)
         self.pidfd = -1
         if self._may_retry():
-            self._loop.identities = self.identities = Identities.PLAIN
+            self._loop.unmappable.add(self._devices)
+            self.identities = Identities.PLAIN
             self._failure = None
             self.start()
             return
@@ -453,6 +459,18 @@ class VisitorCharge(Charge):
         _, status, usage = os.wait4(self._pid, 0)
         self._answer(("ended", status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024, 0))
         self._close()
+
+
+def _devices_of(specification: ContainerSpecification) -> frozenset[int]:
+    """The file systems whose files the container is to show."""
+    found = set()
+    for path in (specification.rootfs, *(mount.source for mount in specification.mounts)):
+        try:
+            found.add(os.stat(path).st_dev)
+        except OSError:
+            # The start will say what is wrong with it.
+            continue
+    return frozenset(found)
 
 
 def pid_of(pidfd: int) -> int:

@@ -67,6 +67,7 @@ class _Keeper:
     def __init__(self, introductions: int) -> None:
         self.identities = choose_identities()
         self.containers: dict[str, ContainerCharge] = {}
+        self.unmappable: set[frozenset[int]] = set()
         self._introductions = _socket.socket(fileno=introductions)
         self._swept: set[str] = set()
         self._poll = select.poll()
