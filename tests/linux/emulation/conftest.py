@@ -96,13 +96,18 @@ def _compiler(name, package, tmp_path_factory):
     return build
 
 
-@pytest.fixture(scope="session")
-def host_busybox():
-    """The host's build of the very busybox that `riscv64_busybox` is."""
+def debian_package(package, architecture=None):
+    """Where a package of Debian's suite trixie is unpacked; skips the test if it cannot be had."""
     try:
-        archive = Archive(CHECKOUT / ".tools" / "debian", suite="trixie")
-        return archive.fetch("busybox-static") / "usr/bin/busybox"
+        archive = Archive(CHECKOUT / ".tools" / "debian", suite="trixie", architecture=architecture)
+        return archive.fetch(package)
     except PackageError as error:
         if os.environ.get("CI"):
             raise
-        pytest.skip(f"Debian's busybox-static of suite trixie cannot be fetched: {error}")
+        pytest.skip(f"Debian's {package} of suite trixie cannot be fetched: {error}")
+
+
+@pytest.fixture(scope="session")
+def host_busybox():
+    """The host's build of the very busybox that `riscv64_busybox` is."""
+    return debian_package("busybox-static") / "usr/bin/busybox"
