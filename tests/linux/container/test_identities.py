@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyvirt.linux import capabilities
 from anyvirt.linux.container import identities
 from anyvirt.linux.container.identities import COUNT, Identities, choose_identities, range_of
 
@@ -22,9 +21,9 @@ def test_ranges_differ():
 
 
 def test_the_choice(monkeypatch):
-    monkeypatch.setattr(capabilities, "has", lambda capability: True)
+    monkeypatch.setattr(identities, "_commands_mounts", lambda: True)
     assert choose_identities() is Identities.MAPPED
-    monkeypatch.setattr(capabilities, "has", lambda capability: False)
+    monkeypatch.setattr(identities, "_commands_mounts", lambda: False)
     monkeypatch.setattr(identities, "_subordinate_ranges", lambda: {})
     assert choose_identities() is Identities.SINGLE
     monkeypatch.setattr(identities, "_subordinate_ranges", lambda: {"newuidmap": (1, 2)})

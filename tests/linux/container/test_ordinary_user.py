@@ -204,3 +204,29 @@ def _run_with_subordinate_ids(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[:6] == ["0", str(ORDINARY_USER), "1", "1", "700000", "65535"]
     assert "uid=65534" in done.stdout
+
+
+PROBE = "from anyvirt.engines import get; a = get('container').probe(); print(a.available, a.remedy)"
+    "from anyvirt.engines import get; found = get('container').probe(); print(found.available, found.remedy)"
+)
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare (package util-linux) is not installed")
+def test_root_without_power_over_the_host_is_an_ordinary_user(script):
+    text = f"""
+    import subprocess
+    words = ["unshare", "-r", sys.executable, "-c", "{PROBE}"]
+    print(subprocess.run(words, capture_output=True, text=True).stdout)
+    """
+    assert script(text).split() == ["True"]
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare (package util-linux) is not installed")
+def test_where_user_namespaces_are_switched_off_the_switch_is_named(script):
+    text = f"""
+    import subprocess
+    switch = "/proc/sys/user/max_user_namespaces"
+    shell = f"echo 0 > {{switch}}; exec {{sys.executable}} -c \\"{PROBE}\\""
+    print(subprocess.run(["unshare", "-r", "sh", "-c", shell], capture_output=True, text=True).stdout)
+    """
+    assert script(text).startswith("False allow user namespaces (sysctl user.max_user_namespaces=")

@@ -6,7 +6,7 @@ import os
 import zlib
 from enum import StrEnum
 
-from anyvirt.linux import capabilities
+from anyvirt.linux import kernel
 
 COUNT = 65536
 _FIRST_RANGE = 0x80000
@@ -43,9 +43,18 @@ class Identities(StrEnum):
 
 def choose_identities() -> Identities:
     """The safest mapping that this process can hope to get; `PLAIN` is what is left when MAPPED fails."""
-    if capabilities.has(capabilities.LinuxCapability.SYS_ADMIN):
+    if _commands_mounts():
         return Identities.MAPPED
     return Identities.SUBORDINATE if _subordinate_ranges() else Identities.SINGLE
+
+
+def _commands_mounts() -> bool:
+    """Whether this process may do with the host's mounts as it likes, which root in a container may not."""
+    try:
+        os.close(kernel.clone_tree("/"))
+    except OSError:
+        return False
+    return True
 
 
 def write_maps(pid: int, identities: Identities, identifier: str) -> None:
