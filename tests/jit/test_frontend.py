@@ -393,7 +393,17 @@ def divides_wide(a: u64) -> u64:
     return u64(u128(a) // u128(3))
 
 
+def power(a: u64) -> u64:
+    return a * u64(2**3)
+
+
+def divides_by_zero(a: u64) -> u64:
+    return a + 1 // 0
+
+
 REFUSED = [
+    (power, 1, "Pow cannot be compiled"),
+    (divides_by_zero, 1, "FloorDiv of constants"),
     (untyped_local, 1, "b needs a fixed-width type: write b = u64(1)"),
     (mixed, 1, "u64 meets u32"),
     (truth, 1, "a is no condition: compare it"),

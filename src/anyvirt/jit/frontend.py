@@ -10,133 +10,32 @@ from __future__ import annotations
 import ast
 import builtins
 import types
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from anyvirt import typed
 from anyvirt.jit import ir
-from anyvirt.jit.ir import Body, Value
+from anyvirt.jit.arithmetic import COMPARABLE, Arithmetic, construct, type_name
+from anyvirt.jit.frames import (
+    Frame,
+    Loop,
+    ObjectReference,
+    Signature,
+    Variable,
+    annotated_type,
+    is_value_type,
+    signature_of,
+)
+from anyvirt.jit.ir import Value
 from anyvirt.jit.scope import function_tree, plain_function, static_object
 from anyvirt.typed import FixedFloat, FixedInteger, TypedPythonError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from anyvirt.jit.target import Argument, Intrinsic, Target
 
 UNROLL_LIMIT = 128
 """Most iterations of a loop over plain ints, which is unrolled."""
-
-_ARITHMETIC: dict[type[ast.operator], tuple[str, str, str]] = {  # unsigned, signed, float
-    ast.Add: ("add", "add", "fadd"),
-    ast.Sub: ("sub", "sub", "fsub"),
-    ast.Mult: ("mul", "mul", "fmul"),
-    ast.BitAnd: ("and", "and", ""),
-    ast.BitOr: ("or", "or", ""),
-    ast.BitXor: ("xor", "xor", ""),
-    ast.FloorDiv: ("udiv", "sdiv", ""),
-    ast.Mod: ("urem", "srem", ""),
-    ast.Div: ("", "", "fdiv"),
-}
-_SHIFTS: dict[type[ast.operator], tuple[str, str]] = {
-    ast.LShift: ("shl", "shl"),
-    ast.RShift: ("lshr", "ashr"),
-}
-_COMPARISONS: dict[str, tuple[str, str, str]] = {  # unsigned, signed, float
-    "==": ("eq", "eq", "oeq"),
-    "!=": ("ne", "ne", "une"),
-    "<": ("ult", "slt", "olt"),
-    "<=": ("ule", "sle", "ole"),
-    ">": ("ugt", "sgt", "ogt"),
-    ">=": ("uge", "sge", "oge"),
-}
-_COMPARISON_NAMES: dict[type[ast.cmpop], str] = {
-    ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
-}  # fmt: skip
-_COMPARABLE = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
-_CONSTANT_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
-    ast.Add: lambda a, b: a + b,
-    ast.Sub: lambda a, b: a - b,
-    ast.Mult: lambda a, b: a * b,
-    ast.BitAnd: lambda a, b: a & b,
-    ast.BitOr: lambda a, b: a | b,
-    ast.BitXor: lambda a, b: a ^ b,
-    ast.FloorDiv: lambda a, b: a // b,
-    ast.Mod: lambda a, b: a % b,
-    ast.Div: lambda a, b: a / b,
-    ast.LShift: lambda a, b: a << b,
-    ast.RShift: lambda a, b: a >> b,
-    ast.Eq: lambda a, b: a == b,
-    ast.NotEq: lambda a, b: a != b,
-    ast.Lt: lambda a, b: a < b,
-    ast.LtE: lambda a, b: a <= b,
-    ast.Gt: lambda a, b: a > b,
-    ast.GtE: lambda a, b: a >= b,
-    ast.USub: lambda a: -a,
-    ast.Invert: lambda a: ~a,
-    ast.Not: lambda a: not a,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectReference:
-    """A parameter that is no number: `cpu`. Its attributes are the target's."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """Parameters in order (None marks an object parameter) and results of a typed function."""
-
-    parameters: tuple[tuple[str, ir.ValueType | None], ...]
-    results: tuple[ir.ValueType, ...]
-
-    @property
-    def llvm_result(self) -> str:
-        """The LLVM return type."""
-        if not self.results:
-            return "void"
-        if len(self.results) == 1:
-            return ir.llvm_type(self.results[0])
-        return "{ " + ", ".join(map(ir.llvm_type, self.results)) + " }"
-
-    @property
-    def takes_objects(self) -> bool:
-        """Whether calls of the function have to be expanded in place."""
-        return any(kind is None for _, kind in self.parameters)
-
-
-@dataclass(slots=True)
-class _Variable:
-    pointer: str
-    type: ir.ValueType
-
-
-@dataclass(slots=True)
-class _Loop:
-    """Where `break` and `continue` of the innermost loop go, and what is assigned when they do."""
-
-    end: str
-    next: str
-    at_end: list[set[str]] = field(default_factory=list)
-    at_next: list[set[str]] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Frame:
-    """One Python function being compiled: the outermost, or one expanded in place."""
-
-    function: types.FunctionType
-    signature: Signature
-    names: dict[str, Any] = field(default_factory=dict)
-    """Variables, object references and loop constants by name."""
-    assigned: set[str] = field(default_factory=set)
-    loops: list[_Loop] = field(default_factory=list)
-    exit: str = ""
-    """Label behind an expanded call; empty in the outermost function."""
-    results: list[str] = field(default_factory=list)
-    """Pointers that an expanded call leaves its results in."""
 
 
 class Module:
@@ -200,16 +99,16 @@ class Module:
         return "\n".join(self._definitions) + ir.METADATA
 
 
-class FunctionCompiler:
+class FunctionCompiler(Arithmetic):
     """The compilation of one function; what targets' emitters work with."""
 
     def __init__(self, module: Module, function: Callable[..., Any]) -> None:
+        super().__init__()
         self.module = module
         self.target = module.target
-        self.body = Body()
         self.function = plain_function(function)
         self._node: ast.AST = function_tree(self.function)
-        self._frames = [_Frame(self.function, self._signature_of(self.function))]
+        self._frames = [Frame(self.function, signature_of(self.function))]
 
     @property
     def signature(self) -> Signature:
@@ -217,7 +116,7 @@ class FunctionCompiler:
         return self._frames[0].signature
 
     @property
-    def _frame(self) -> _Frame:
+    def _frame(self) -> Frame:
         return self._frames[-1]
 
     def compile(self) -> str:
@@ -245,85 +144,7 @@ class FunctionCompiler:
         error.located = True  # type: ignore[attr-defined]
         return error
 
-    # For the emitters of targets ------------------------------------------------------------------------
-
-    def typed_arguments(self, arguments: list[Argument], kinds: list[ir.ValueType]) -> list[Value]:
-        """Check number and types of arguments; plain numbers take the type wanted."""
-        if len(arguments) != len(kinds):
-            raise TypedPythonError(f"wants {len(kinds)} argument(s), not {len(arguments)}")
-        return [self.typed(argument, kind) for argument, kind in zip(arguments, kinds, strict=True)]
-
-    def typed(self, argument: Argument, kind: ir.ValueType) -> Value:
-        """A value of exactly this type, or a plain number turned into it."""
-        if isinstance(argument, int | float):
-            return ir.literal(argument, kind)
-        if isinstance(argument, Value) and argument.type is kind:
-            return argument
-        raise TypedPythonError(f"{_type_name(argument)} where {kind.__name__} is wanted: cast it")
-
-    def stored(self, argument: Argument, kind: ir.ValueType) -> Value:
-        """A value as a store of `kind` takes it: any integer is cut to the width."""
-        if isinstance(argument, Value) and ir.is_integer(argument.type) and ir.is_integer(kind):
-            return self.cast(argument, kind)
-        return self.typed(argument, kind)
-
-    def cast(self, argument: Argument, kind: ir.ValueType) -> Value:
-        """`kind(argument)`, with the rules of `anyvirt.typed.integers`."""
-        if isinstance(argument, int | float):
-            return ir.constant(kind(argument))  # type: ignore[arg-type]
-        if not isinstance(argument, Value):
-            raise TypedPythonError(f"{_type_name(argument)} cannot be cast to {kind.__name__}")
-        return self._cast_value(argument, kind)
-
-    def compare(self, comparison: str, left: Value, right: Value) -> Value:
-        """A comparison (`"<"`, `"=="`, ...) of two values of one type."""
-        unsigned, signed, floating = _COMPARISONS[comparison]
-        if issubclass(left.type, FixedFloat):
-            return self.body.value(f"fcmp {floating} {left.operand}, {right.text}", bool)
-        predicate = signed if ir.is_signed(left.type) else unsigned
-        return self.body.value(f"icmp {predicate} {left.operand}, {right.text}", bool)
-
     # Names ----------------------------------------------------------------------------------------------
-
-    def _signature_of(self, function: types.FunctionType) -> Signature:
-        tree = function_tree(function)
-        arguments = tree.args
-        if arguments.vararg or arguments.kwarg or arguments.kwonlyargs or arguments.defaults:
-            raise TypedPythonError(
-                f"{function.__code__.co_filename}:{tree.lineno}: only plain positional parameters compile"
-            )
-        parameters = tuple(
-            (argument.arg, self._annotated_type(function, argument.annotation))
-            for argument in [*arguments.posonlyargs, *arguments.args]
-        )
-        return Signature(parameters, tuple(self._result_types(function, tree)))
-
-    def _result_types(self, function: types.FunctionType, tree: ast.FunctionDef) -> Iterator[ir.ValueType]:
-        returns = tree.returns
-        if returns is None or (isinstance(returns, ast.Constant) and returns.value is None):
-            return
-        elements: list[ast.expr] = [returns]
-        if isinstance(returns, ast.Subscript) and isinstance(returns.slice, ast.Tuple):
-            elements = returns.slice.elts
-        for element in elements:
-            kind = self._annotated_type(function, element)
-            if kind is None:
-                raise TypedPythonError(
-                    f"{function.__code__.co_filename}:{tree.lineno}: "
-                    f"{ast.unparse(returns)} is no type that compiled code can return"
-                )
-            yield kind
-
-    def _annotated_type(
-        self, function: types.FunctionType, annotation: ast.expr | None
-    ) -> ir.ValueType | None:
-        if annotation is None:
-            return None
-        try:
-            kind = static_object(function, annotation)
-        except LookupError:
-            return None
-        return kind if _is_value_type(kind) else None
 
     def _bind(self, arguments: dict[str, Argument]) -> None:
         """Give each parameter of the innermost frame its value.
@@ -346,18 +167,18 @@ class FunctionCompiler:
         if name == "_":
             return
         known = self._frame.names.get(name)
-        if isinstance(value, int | float) and isinstance(known, _Variable):
+        if isinstance(value, int | float) and isinstance(known, Variable):
             value = ir.literal(value, known.type)
         if not isinstance(value, Value):
             raise TypedPythonError(
                 f"{name} needs a fixed-width type: write {name} = u64({value!r}) or another type"
                 if isinstance(value, int | float)
-                else f"{_type_name(value)} cannot be kept in a variable"
+                else f"{type_name(value)} cannot be kept in a variable"
             )
         if known is None:
-            known = _Variable(self.body.local(ir.llvm_type(value.type), name), value.type)
+            known = Variable(self.body.local(ir.llvm_type(value.type), name), value.type)
             self._frame.names[name] = known
-        if not isinstance(known, _Variable):
+        if not isinstance(known, Variable):
             raise TypedPythonError(f"{name} cannot be assigned to")
         if known.type is not value.type:
             raise TypedPythonError(
@@ -372,7 +193,7 @@ class FunctionCompiler:
             if name in self._frame.function.__code__.co_varnames:
                 raise TypedPythonError(f"{name} is used before it is assigned")
             return _compile_time(self._static(ast.Name(name)), name)
-        if isinstance(known, _Variable):
+        if isinstance(known, Variable):
             if name not in self._frame.assigned:
                 raise TypedPythonError(f"{name} is not assigned on every way to here")
             return self.body.value(f"load {ir.llvm_type(known.type)}, ptr {known.pointer}", known.type)
@@ -394,7 +215,7 @@ class FunctionCompiler:
             self._node = statement
             handler = _STATEMENTS.get(type(statement))
             if handler is None:
-                raise TypedPythonError(f"{_construct(statement)} cannot be compiled")
+                raise TypedPythonError(f"{construct(statement)} cannot be compiled")
             handler(self, statement)
 
     def _assign(self, statement: ast.Assign) -> None:
@@ -403,7 +224,7 @@ class FunctionCompiler:
         self._store(statement.targets[0], self.evaluate(statement.value))
 
     def _annotated_assign(self, statement: ast.AnnAssign) -> None:
-        kind = self._annotated_type(self._frame.function, statement.annotation)
+        kind = annotated_type(self._frame.function, statement.annotation)
         if statement.value is None or kind is None:
             raise TypedPythonError("a variable needs a value of a fixed-width type from the start")
         value = self.evaluate(statement.value)
@@ -502,7 +323,7 @@ class FunctionCompiler:
         if statement.orelse:
             raise TypedPythonError("while ... else cannot be compiled")
         head, inside, end = (self.body.fresh(hint) for hint in ("while", "do", "done"))
-        loop = _Loop(end, head)
+        loop = Loop(end, head)
         self.body.branch(head)
         self.body.open(head)
         condition = self._condition(statement.test)
@@ -518,7 +339,7 @@ class FunctionCompiler:
             self.body.branch(head)
         self._join(end, loop.at_end)
 
-    def _loop_body(self, loop: _Loop, statements: list[ast.stmt]) -> None:
+    def _loop_body(self, loop: Loop, statements: list[ast.stmt]) -> None:
         self._frame.loops.append(loop)
         self._statements(statements)
         self._frame.loops.pop()
@@ -549,9 +370,9 @@ class FunctionCompiler:
             raise TypedPythonError(
                 f"{len(numbers)} times is too often to unroll a loop over plain ints: write range(u64(...))"
             )
-        if isinstance(self._frame.names.get(name), _Variable):
+        if isinstance(self._frame.names.get(name), Variable):
             raise TypedPythonError(f"{name} is already a variable: use another name for the loop")
-        loop = _Loop(self.body.fresh("done"), "")
+        loop = Loop(self.body.fresh("done"), "")
         for number in numbers:
             self._frame.names[name] = number
             loop.next, loop.at_next = self.body.fresh("next"), []
@@ -578,7 +399,7 @@ class FunctionCompiler:
         head, following, end = (self.body.fresh(hint) for hint in ("for", "next", "done"))
         counter = self.body.local(ir.llvm_type(kind), f"{name}.count")
         self.body.effect(f"store {first.operand}, ptr {counter}")
-        loop = _Loop(end, following, [set(self._frame.assigned)])
+        loop = Loop(end, following, [set(self._frame.assigned)])
         self.body.branch_if(self.compare("<" if step > 0 else ">", first, last), head, end)
         self.body.open(head)
         current = self.body.value(f"load {ir.llvm_type(kind)}, ptr {counter}", kind)
@@ -608,7 +429,7 @@ class FunctionCompiler:
         loop.at_next.append(set(self._frame.assigned))
         self.body.branch(loop.next)
 
-    def _innermost_loop(self) -> _Loop:
+    def _innermost_loop(self) -> Loop:
         return self._frame.loops[-1]
 
     def _pass(self, _: ast.Pass) -> None:
@@ -620,7 +441,7 @@ class FunctionCompiler:
         """The value of an expression: a `Value`, or what is known at compile time."""
         handler = _EXPRESSIONS.get(type(node))
         if handler is None:
-            raise TypedPythonError(f"{_construct(node)} cannot be compiled: {ast.unparse(node)}")
+            raise TypedPythonError(f"{construct(node)} cannot be compiled: {ast.unparse(node)}")
         return handler(self, node)
 
     def _constant(self, node: ast.Constant) -> Argument:
@@ -651,11 +472,11 @@ class FunctionCompiler:
     def _table_element(self, table: tuple[Any, ...], index: Value) -> Value:
         """An element of a constant table; an index outside it gives the last element."""
         kinds = {type(element) for element in table}
-        if len(kinds) != 1 or not _is_value_type(kind := kinds.pop()) or kind is bool:
+        if len(kinds) != 1 or not is_value_type(kind := kinds.pop()) or kind is bool:
             raise TypedPythonError("a table indexed at run time needs elements of one fixed-width type")
         if not ir.is_integer(index.type) or ir.is_signed(index.type) or ir.bit_width(index.type) > 64:
             raise TypedPythonError(f"an index must be u8 ... u64, not {index.type.__name__}")
-        wide = self._cast_value(index, typed.u64)
+        wide = self.cast_value(index, typed.u64)
         inside = self.body.emit(f"call i64 @llvm.umin.i64(i64 {wide.text}, i64 {len(table) - 1})")
         llvm = ir.llvm_type(kind)
         pointer = self.body.emit(f"getelementptr {llvm}, ptr {self.module.table(table)}, i64 {inside}")
@@ -667,114 +488,19 @@ class FunctionCompiler:
             if isinstance(condition, bool):
                 return not condition
             return self.body.value(f"xor i1 {condition.text}, true", bool)
-        value = self.evaluate(node.operand)
-        if isinstance(value, int | float):
-            return _CONSTANT_OPERATORS[type(node.op)](value)
-        if not isinstance(value, Value) or value.type is bool:
-            raise TypedPythonError(f"{ast.unparse(node)}: wants a number")
-        if isinstance(node.op, ast.UAdd):
-            return value
-        if issubclass(value.type, FixedFloat):
-            if isinstance(node.op, ast.Invert):
-                raise TypedPythonError("~ wants an integer")
-            return self.body.value(f"fneg {value.operand}", value.type)
-        llvm = ir.llvm_type(value.type)
-        text = f"sub {llvm} 0, {value.text}" if isinstance(node.op, ast.USub) else f"xor {value.operand}, -1"
-        return self.body.value(text, value.type)
+        return self.negated(node.op, self.evaluate(node.operand))
 
     def _binary(self, node: ast.BinOp) -> Argument:
         return self.operate(node.op, self.evaluate(node.left), self.evaluate(node.right))
 
-    def operate(self, operator: ast.operator, left: Argument, right: Argument) -> Argument:
-        """`left operator right`."""
-        if isinstance(left, int | float) and isinstance(right, int | float):
-            return _CONSTANT_OPERATORS[type(operator)](left, right)
-        if type(operator) in _SHIFTS:
-            return self._shift(operator, left, right)
-        a, b = self.same_type(left, right)
-        names = _ARITHMETIC.get(type(operator))
-        if names is None or a.type is bool:
-            raise TypedPythonError(f"{_construct(operator)} of {a.type.__name__} cannot be compiled")
-        name = names[2] if issubclass(a.type, FixedFloat) else names[1 if ir.is_signed(a.type) else 0]
-        if not name:
-            raise TypedPythonError(f"{_construct(operator)} is not defined for {a.type.__name__}")
-        if isinstance(operator, ast.FloorDiv | ast.Mod):
-            return self._divide(name, a, b)
-        return self.body.value(f"{name} {a.operand}, {b.text}", a.type)
-
-    def _shift(self, operator: ast.operator, left: Argument, right: Argument) -> Value:
-        if not isinstance(left, Value) or not ir.is_integer(left.type):
-            raise TypedPythonError(f"{_type_name(left)} cannot be shifted: cast it")
-        if isinstance(right, Value) and not ir.is_integer(right.type):
-            raise TypedPythonError(f"a shift amount cannot be {right.type.__name__}")
-        llvm, width = ir.llvm_type(left.type), ir.bit_width(left.type)
-        if isinstance(right, int):
-            amount = str(right % width)
-        else:
-            amount = self.body.emit(f"and {llvm} {self._cast_value(right, left.type).text}, {width - 1}")
-        name = _SHIFTS[type(operator)][1 if ir.is_signed(left.type) else 0]
-        return self.body.value(f"{name} {left.operand}, {amount}", left.type)
-
-    def _divide(self, name: str, a: Value, b: Value) -> Value:
-        """Division without undefined cases (see `anyvirt.typed.integers`)."""
-        if ir.bit_width(a.type) > 64:
-            raise TypedPythonError(f"{a.type.__name__} cannot be divided in compiled code")
-        llvm = ir.llvm_type(a.type)
-        if b.text.lstrip("-").isdigit() and b.text not in ("0", "-1"):
-            return self.body.value(f"{name} {a.operand}, {b.text}", a.type)
-        zero = self.body.emit(f"icmp eq {llvm} {b.text}, 0")
-        special = zero
-        if ir.is_signed(a.type):
-            special = self.body.emit(f"or i1 {zero}, {self.body.emit(f'icmp eq {llvm} {b.text}, -1')}")
-        divisor = self.body.emit(f"select i1 {special}, {llvm} 1, {llvm} {b.text}")
-        ordinary = self.body.emit(f"{name} {llvm} {a.text}, {divisor}")
-        if name in ("udiv", "sdiv"):
-            if ir.is_signed(a.type):
-                minus = self.body.emit(f"sub {llvm} 0, {a.text}")
-                ordinary = self.body.emit(f"select i1 {special}, {llvm} {minus}, {llvm} {ordinary}")
-            return self.body.value(f"select i1 {zero}, {llvm} -1, {llvm} {ordinary}", a.type)
-        return self.body.value(f"select i1 {zero}, {llvm} {a.text}, {llvm} {ordinary}", a.type)
-
-    def same_type(self, left: Argument, right: Argument) -> tuple[Value, Value]:
-        """Two operands of one type; a plain number takes the type of the other."""
-        if isinstance(left, int | float) and isinstance(right, Value):
-            return ir.literal(left, right.type), right
-        if isinstance(right, int | float) and isinstance(left, Value):
-            return left, ir.literal(right, left.type)
-        if not isinstance(left, Value) or not isinstance(right, Value) or left.type is not right.type:
-            raise TypedPythonError(f"{_type_name(left)} meets {_type_name(right)}: cast one of them")
-        return left, right
-
     def _compare(self, node: ast.Compare) -> Argument:
         operator = node.ops[0]
-        if len(node.ops) != 1 or not isinstance(operator, (ast.In, ast.NotIn, *_COMPARABLE)):
+        if len(node.ops) != 1 or not isinstance(operator, (ast.In, ast.NotIn, *COMPARABLE)):
             raise TypedPythonError(f"only single comparisons of numbers can be compiled: {ast.unparse(node)}")
         left, right = self.evaluate(node.left), self.evaluate(node.comparators[0])
         if isinstance(operator, ast.In | ast.NotIn):
-            return self._membership(left, right, isinstance(operator, ast.NotIn))
-        return self._compare_operands(operator, left, right)
-
-    def _compare_operands(self, operator: ast.cmpop, left: Argument, right: Argument) -> Argument:
-        if not isinstance(left, Value) and not isinstance(right, Value):
-            return _CONSTANT_OPERATORS[type(operator)](left, right)
-        return self.compare(_COMPARISON_NAMES[type(operator)], *self.same_type(left, right))
-
-    def _membership(self, left: Argument, right: Argument, inverted: bool) -> Argument:
-        """`in` a tuple: equality with any of its elements."""
-        if not isinstance(right, tuple):
-            raise TypedPythonError("`in` wants a tuple of numbers on its right")
-        found: Argument = False
-        for element in right:
-            equal = self._compare_operands(ast.Eq(), left, element)
-            if equal is True or found is True:
-                found = True
-            elif equal is not False:
-                found = (
-                    equal if found is False else self.body.value(f"or i1 {found.text}, {equal.text}", bool)
-                )
-        if not inverted:
-            return found
-        return not found if isinstance(found, bool) else self.body.value(f"xor i1 {found.text}, true", bool)
+            return self.membership(left, right, isinstance(operator, ast.NotIn))
+        return self.compare_operands(operator, left, right)
 
     def _condition(self, node: ast.expr) -> Value | bool:
         value = self.evaluate(node)
@@ -827,29 +553,6 @@ class FunctionCompiler:
         arrivals = list(zip((a.text, b.text), labels, strict=True))
         return self.body.value(f"phi {ir.llvm_type(a.type)} {_phi(arrivals)}", a.type)
 
-    def _cast_value(self, value: Value, kind: ir.ValueType) -> Value:
-        source, target = ir.llvm_type(value.type), ir.llvm_type(kind)
-        if kind is bool and value.type is not bool:
-            raise TypedPythonError(f"{value.type.__name__} is no condition: compare it (with `!= 0`)")
-        if source == target:
-            return Value(value.text, kind)
-        if issubclass(kind, FixedFloat):
-            if issubclass(value.type, FixedFloat):
-                name = "fpext" if ir.bit_width(kind) > ir.bit_width(value.type) else "fptrunc"
-            else:
-                name = "sitofp" if ir.is_signed(value.type) else "uitofp"
-        elif issubclass(value.type, FixedFloat):
-            suffix = "f32" if value.type is typed.f32 else "f64"
-            sign = "s" if ir.is_signed(kind) else "u"
-            return self.body.value(
-                f"call {target} @llvm.fpto{sign}i.sat.{target}.{suffix}({value.operand})", kind
-            )
-        elif ir.bit_width(kind) < ir.bit_width(value.type):
-            name = "trunc"
-        else:
-            name = "sext" if ir.is_signed(value.type) else "zext"
-        return self.body.value(f"{name} {value.operand} to {target}", kind)
-
     # Calls ----------------------------------------------------------------------------------------------
 
     def _call(self, node: ast.Call) -> Argument:
@@ -862,7 +565,7 @@ class FunctionCompiler:
                 )
         called = self._static(node.func)
         arguments = [self.evaluate(argument) for argument in node.args]
-        if _is_value_type(called):
+        if is_value_type(called):
             if len(arguments) != 1:
                 raise TypedPythonError(f"{called.__name__} wants one argument")
             return self.cast(arguments[0], called)
@@ -884,7 +587,7 @@ class FunctionCompiler:
         return result
 
     def _call_function(self, function: types.FunctionType, arguments: list[Argument]) -> Argument:
-        signature = self._signature_of(function)
+        signature = signature_of(function)
         if len(arguments) != len(signature.parameters):
             raise TypedPythonError(
                 f"{function.__name__} wants {len(signature.parameters)} argument(s), not {len(arguments)}"
@@ -914,7 +617,7 @@ class FunctionCompiler:
             raise TypedPythonError(f"{function.__name__} takes objects and cannot call itself")
         node = self._node
         results = [self.body.local(ir.llvm_type(kind), "result") for kind in signature.results]
-        frame = _Frame(function, signature, exit=self.body.fresh("returned"), results=results)
+        frame = Frame(function, signature, exit=self.body.fresh("returned"), results=results)
         self._frames.append(frame)
         self._bind(
             {
@@ -980,20 +683,6 @@ def _compile_time(value: object, name: str) -> Argument:
     if isinstance(value, int):
         return int(value)
     raise TypedPythonError(f"{name} is no number that compiled code can use")
-
-
-def _is_value_type(kind: object) -> TypeGuard[ir.ValueType]:
-    return isinstance(kind, type) and (
-        kind is bool or (issubclass(kind, FixedInteger | FixedFloat) and hasattr(kind, "BITS"))
-    )
-
-
-def _type_name(value: Argument) -> str:
-    return value.type.__name__ if isinstance(value, Value) else type(value).__name__
-
-
-def _construct(node: ast.AST) -> str:
-    return type(node).__name__
 
 
 def _as_load(target: ast.expr) -> ast.expr:
