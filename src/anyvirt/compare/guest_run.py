@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ from anyvirt.instance import ExitStatus, Streams, Usage
 from anyvirt.quantities import format_size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from anyvirt.engines.engine import Engine
     from anyvirt.guest import Guest
     from anyvirt.instance import Instance
@@ -54,8 +56,23 @@ class GuestRun:
 
     def complaint(self) -> str:
         """How the guest ended, with the last line of its error output if there is one."""
-        lines = [line for line in self.stderr.decode(errors="replace").splitlines() if line.strip()]
-        return f"{self.status}: {lines[-1].strip()[:200]}" if lines else str(self.status)
+        return complaint(str(self.status), self.stderr)
+
+
+def complaint(end: str, errors: bytes) -> str:
+    """How something ended, with the last line that it wrote to its error output if it wrote any."""
+    lines = [line for line in errors.decode(errors="replace").splitlines() if line.strip()]
+    return f"{end}: {lines[-1].strip()[:200].removeprefix('anyvirt: ')}" if lines else end
+
+
+@contextmanager
+def error_output() -> Iterator[tuple[int, Callable[[], bytes]]]:
+    """A file for a guest's error output, and what reads its end."""
+    descriptor = os.memfd_create("errors")
+    try:
+        yield descriptor, lambda: os.pread(descriptor, KEPT, max(0, os.fstat(descriptor).st_size - KEPT))
+    finally:
+        os.close(descriptor)
 
 
 def run_guest(

@@ -87,8 +87,8 @@ def test_instances_of_a_known_size(monkeypatch):
 
 
 def test_an_instance_that_does_not_come_up():
-    with pytest.raises(MeasurementError, match="an idle instance did not come up"):
-        memory_of_idle(NATIVE, Guest(command=("true",)), 10)
+    with pytest.raises(MeasurementError, match="an idle instance did not come up: why not"):
+        memory_of_idle(NATIVE, Guest(command=("sh", "-c", "echo why not >&2")), 10)
     with pytest.raises(MeasurementError, match="an idle instance did not come up"):
         memory_of_idle(NATIVE, Guest(command=("sleep", "20")), 0.2)
 

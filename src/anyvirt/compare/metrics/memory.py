@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anyvirt.compare.guest_run import MeasurementError
+from anyvirt.compare.guest_run import MeasurementError, complaint, error_output
 from anyvirt.compare.results import Group, Row, Unit
 from anyvirt.compare.turns import Budget, cells, take_turns
 from anyvirt.compare.workloads import FIRST_INSTRUCTION
@@ -95,8 +95,7 @@ def memory_of_idle(engine: Engine, guest: Guest, timeout: float) -> tuple[float,
     Raises MeasurementError.
     """
     with ExitStack() as stack:
-        null = os.open(os.devnull, os.O_RDWR)
-        stack.callback(os.close, null)
+        errors, read_errors = stack.enter_context(error_output())
         time.sleep(_SETTLE)
         before, proportional = memory_in_use(), proportional_memory(os.getpid())
         # The feed is closed before the instances are: they end by themselves.
@@ -108,10 +107,11 @@ def memory_of_idle(engine: Engine, guest: Guest, timeout: float) -> tuple[float,
             reader, writer = os.pipe()
             stack.callback(os.close, reader)
             try:
-                stack.enter_context(engine.start(guest, Streams(inputs, writer, null)))
+                stack.enter_context(engine.start(guest, Streams(inputs, writer, errors)))
             finally:
                 os.close(writer)
-            _await_byte(reader, timeout)
+            if not _byte_comes(reader, timeout):
+                raise MeasurementError(complaint("an idle instance did not come up", read_errors()))
         stack.callback(os.close, feed)
         time.sleep(_SETTLE)
         used = memory_in_use() - before
@@ -121,11 +121,10 @@ def memory_of_idle(engine: Engine, guest: Guest, timeout: float) -> tuple[float,
         return used / count, (later - proportional) / count
 
 
-def _await_byte(reader: int, timeout: float) -> None:
+def _byte_comes(reader: int, timeout: float) -> bool:
     poll = select.poll()
     poll.register(reader, select.POLLIN)
-    if not poll.poll(timeout * 1000) or not os.read(reader, 1):
-        raise MeasurementError("an idle instance did not come up")
+    return bool(poll.poll(timeout * 1000)) and bool(os.read(reader, 1))
 
 
 def memory_in_use() -> int:

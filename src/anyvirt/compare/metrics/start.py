@@ -17,7 +17,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from anyvirt.compare.guest_run import MeasurementError
+from anyvirt.compare.guest_run import MeasurementError, complaint, error_output
 from anyvirt.compare.results import Group, Row, Unit
 from anyvirt.compare.turns import Budget, cells, take_turns
 from anyvirt.compare.workloads import FIRST_INSTRUCTION
@@ -122,12 +122,13 @@ def warm_start(engine: Engine, guest: Guest, timeout: float) -> float:
     with ExitStack() as stack:
         reader, writer = os.pipe()
         stack.callback(os.close, reader)
-        null = os.open(os.devnull, os.O_RDWR)
+        null = os.open(os.devnull, os.O_RDONLY)
         stack.callback(os.close, null)
+        errors, read_errors = stack.enter_context(error_output())
         arrival = _Arrival(reader, timeout)
         try:
             began = time.perf_counter()
-            instance = stack.enter_context(engine.start(guest, Streams(null, writer, null)))
+            instance = stack.enter_context(engine.start(guest, Streams(null, writer, errors)))
         finally:
             os.close(writer)
             stack.callback(arrival.join)
@@ -137,7 +138,7 @@ def warm_start(engine: Engine, guest: Guest, timeout: float) -> float:
             raise MeasurementError(f"it had not ended after {timeout:g} s and was killed") from None
         arrival.join()
         if arrival.time is None:
-            raise MeasurementError(f"it ended before its first output: {status}")
+            raise MeasurementError(complaint(f"it ended before its first output, {status}", read_errors()))
         return arrival.time - began
 
 
@@ -172,8 +173,7 @@ def _complaint(process: subprocess.Popen[bytes], timeout: float) -> str:
         _, errors = process.communicate(timeout=1)
     except subprocess.TimeoutExpired:
         return f"nothing came within {timeout:g} s"
-    lines = errors.decode(errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("anyvirt: ") if lines else f"it ended with {process.returncode}"
+    return complaint(f"it ended before its first output, exit status {process.returncode}", errors)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
