@@ -207,8 +207,6 @@ def _run_with_subordinate_ids(tmp_path):
 
 
 PROBE = "from anyvirt.engines import get; a = get('container').probe(); print(a.available, a.remedy)"
-    "from anyvirt.engines import get; found = get('container').probe(); print(found.available, found.remedy)"
-)
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare (package util-linux) is not installed")
