@@ -9,7 +9,7 @@ import time
 
 
 def in_turns(contenders, rounds, *, warm_up=1):
-    """Seconds that each contender's function took, in `rounds` turns after `warm_up` turns that do not count."""
+    """Seconds that each contender's function took in each of `rounds` turns, after some to warm up."""
     samples = {name: [] for name in contenders}
     for turn in range(warm_up + rounds):
         for name, function in contenders.items():

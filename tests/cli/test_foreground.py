@@ -6,6 +6,7 @@ import select
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 
@@ -141,3 +142,16 @@ def test_signals_sent_to_the_command_line_reach_the_guest(terminal):
     session.process.terminate()
     session.expect(b"term")
     assert session.process.wait(20) == 6
+
+
+def test_the_end_of_a_guest_is_never_missed():
+    """The end races with the beginning of the wait for it; each run gives the race another chance."""
+    script = """
+from anyvirt.cli.foreground import run_in_foreground
+from anyvirt.engines import get
+from anyvirt.guest import Guest
+
+for _ in range(500):
+    assert run_in_foreground(get("native"), Guest(command=["true"])).status.code == 0
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60, stdin=subprocess.DEVNULL)

@@ -62,13 +62,16 @@ def run_in_foreground(engine: Engine, guest: Guest, timeout: float | None = None
         instance = stack.enter_context(
             engine.start(guest, Streams(), _window_size() if own_terminal else None)
         )
-        watcher = _Watcher(instance, timeout)
         if instance.terminal is not None:
+            watcher = _Watcher(instance, timeout)
             _carry_terminal(instance, instance.terminal, watcher, early)
         else:
-            while early:
-                _deliver(instance, early.popleft())
-            _forward_signals(instance, watcher)
+            with _signals_blocked() as numbers:
+                # Its thread has to start with the signals blocked, or it could take one from the main thread.
+                watcher = _Watcher(instance, timeout)
+                while early:
+                    _deliver(instance, early.popleft())
+                _forward_signals(instance, watcher, numbers)
         status = watcher.result()
         return Outcome(status, time.monotonic() - began, instance.usage())
 
@@ -81,6 +84,7 @@ class _Watcher:
         self._timeout = timeout
         self._status: ExitStatus | None = None
         self._error: Exception | None = None
+        self._waiter = threading.get_ident()
         self.finished, self._announce = os.pipe()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -104,7 +108,7 @@ class _Watcher:
             self._error = error
         os.close(self._announce)
         # The main thread sits in sigwaitinfo or select: this ends both.
-        os.kill(os.getpid(), signals.SIGCHLD)
+        signals.pthread_kill(self._waiter, signals.SIGCHLD)
 
     def _wait(self) -> ExitStatus:
         try:
@@ -125,8 +129,8 @@ def _signals_kept() -> Iterator[deque[int]]:
     def keep(number: int, _frame: FrameType | None) -> None:
         kept.append(number)
 
-    numbers = (*_FORWARDED, signals.SIGCHLD, signals.SIGWINCH)
-    before = {number: signals.signal(number, keep) for number in numbers if _is_caught(number)}
+    numbers = (*_caught(), signals.SIGCHLD, signals.SIGWINCH)
+    before = {number: signals.signal(number, keep) for number in numbers}
     try:
         yield kept
     finally:
@@ -134,26 +138,30 @@ def _signals_kept() -> Iterator[deque[int]]:
             signals.signal(number, handler)
 
 
-def _is_caught(number: int) -> bool:
-    """Whether to take `number` at all: one that the caller had us ignore (nohup) stays ignored."""
-    return signals.getsignal(number) is not signals.SIG_IGN
-
-
-def _forward_signals(instance: Instance, watcher: _Watcher) -> None:
-    """Pass signals on until the guest has ended; keyboard signals that reach it anyway are not sent twice."""
-    numbers = {number for number in _FORWARDED if _is_caught(number)}
-    signals.pthread_sigmask(signals.SIG_BLOCK, numbers | {signals.SIGCHLD})
+@contextmanager
+def _signals_blocked() -> Iterator[set[int]]:
+    """Hold back, for this thread and those it starts, the signals that are passed on and that of the end."""
+    numbers: set[int] = {*_caught(), signals.SIGCHLD}
+    signals.pthread_sigmask(signals.SIG_BLOCK, numbers)
     try:
-        while not watcher.done:
-            received = signals.sigwaitinfo(numbers | {signals.SIGCHLD})
-            number = received.si_signo
-            if number == signals.SIGCHLD:
-                continue
-            if instance.in_foreground and number in _KEYBOARD and received.si_code == _SENT_BY_KERNEL:
-                continue
-            instance.signal(number)
+        yield numbers
     finally:
-        signals.pthread_sigmask(signals.SIG_UNBLOCK, numbers | {signals.SIGCHLD})
+        signals.pthread_sigmask(signals.SIG_UNBLOCK, numbers)
+
+
+def _caught() -> set[int]:
+    """The signals to pass on: one that the caller had us ignore, as nohup(1) does, stays ignored."""
+    return {number for number in _FORWARDED if signals.getsignal(number) is not signals.SIG_IGN}
+
+
+def _forward_signals(instance: Instance, watcher: _Watcher, numbers: set[int]) -> None:
+    """Pass signals on until the guest has ended; keyboard signals that reach it anyway are not sent twice."""
+    while not watcher.done:
+        received = signals.sigwaitinfo(numbers)
+        number = received.si_signo
+        typed = number in _KEYBOARD and received.si_code == _SENT_BY_KERNEL
+        if number != signals.SIGCHLD and not (typed and instance.in_foreground):
+            instance.signal(number)
 
 
 def _carry_terminal(instance: Instance, line: int, watcher: _Watcher, pending: deque[int]) -> None:
