@@ -1,13 +1,16 @@
-"""The emulator's start in a process of its own: `python -I -S …/emulation PROGRAM [ARGUMENTS…]`.
+"""The emulator's start in a process of its own: `python -I -S …/__main__.py PROGRAM …`.
 
 Isolated (-I) and without site packages (-S) Python starts in half the time and no file near the guest can
 change it; so this file has to say where the package is.
 """
 
+import gc
 import sys
 from pathlib import PurePath
 
 if __name__ == "__main__":
+    # Nothing that starting makes is garbage.
+    gc.disable()
     sys.path.insert(0, str(PurePath(__file__).parents[3]))
     from anyvirt.linux.emulation import main
 

@@ -45,6 +45,7 @@ def main(command: list[str]) -> NoReturn:
     set_command_name(os.fsencode(command[0]))
     # What was imported stays: forked children need not copy it to scan it.
     gc.freeze()
+    gc.enable()
     run(process, _calls())
 
 
@@ -74,7 +75,8 @@ def _compile_apart() -> None:
     """Have a child compile the interpreter into the cache."""
     pid = os.fork()
     if pid == 0:
-        with contextlib.suppress(ModuleNotFoundError):
+        # What goes wrong here goes wrong in the parent too, which then tells.
+        with contextlib.suppress(Exception):
             _add_site_packages()
             _make_cpu(FlatMemory())
         os._exit(0)

@@ -60,19 +60,28 @@ def _run_image(process: Process, calls: Mapping[int, SystemCall]) -> NoReturn:
         except OSError as error:
             result = -(error.errno or errno.EIO)
         if result == NOT_STARTED:
-            signals.abandon_wait()
+            signals.temporary = None
             signals.deliver(process)
             continue
-        if result == -errno.EINTR:
-            signals.collect()
-            if call.restart and signals.restarts():
-                signals.deliver(process)
-                continue
+        if result != -errno.EINTR:
+            signals.temporary = None
+        elif _is_restarted(process, call):
+            continue
         registers[result_register] = result & _WORD
         cpu.pc = stop.next_pc
-        if signals.queue:
+        if signals.queue or signals.temporary is not None:
             # What arrives from now on interrupts the CPU; what is here already may just have been unblocked.
             signals.deliver(process)
+
+
+def _is_restarted(process: Process, call: SystemCall) -> bool:
+    """Deliver what interrupted a call. Whether the call is then made again."""
+    signals = process.signals
+    signals.collect()
+    restarted = call.restart and signals.restarts()
+    if restarted:
+        signals.deliver(process)
+    return restarted
 
 
 def _interrupt(process: Process, stop: Stop) -> None:

@@ -77,7 +77,8 @@ class SignalState:
         self.blocked = 0
         self.alternate = AlternateStack()
         self.queue: list[Pending] = []
-        self._temporary: int | None = None
+        self.temporary: int | None = None
+        """The mask of a system call that waits with a mask of its own."""
         self._noted = native_host().word(Data.RING_HEAD)
         self._collected = self._noted.value
 
@@ -95,14 +96,14 @@ class SignalState:
             self.queue.extend(Pending(signal.number, signal.information) for signal in native.drain())
 
     def wait_with(self, mask: int) -> None:
-        """Until the present system call and the handlers it lets in are over, `mask` is the mask."""
-        self._temporary = mask & ~_UNBLOCKABLE
+        """Until the present system call and the handlers that interrupt it are over, `mask` is the mask."""
+        self.temporary = mask & ~_UNBLOCKABLE
         if self.deliverable():
             raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
 
     def deliverable(self) -> Pending | None:
         """The next arrived signal that is not blocked; faults come first, as in Linux."""
-        mask = self.blocked if self._temporary is None else self._temporary
+        mask = self.blocked if self.temporary is None else self.temporary
         ready = [pending for pending in self.queue if not mask & bit(pending.number)]
         return min(ready, key=_urgency, default=None)
 
@@ -115,10 +116,6 @@ class SignalState:
     def _lets_restart(action: Action) -> bool:
         return not action.handled or bool(action.flags & ActionFlags.RESTART)
 
-    def abandon_wait(self) -> None:
-        """The system call that waits with a mask of its own was not begun, and will be made again."""
-        self._temporary = None
-
     # Delivery -------------------------------------------------------------------------------------------
 
     def deliver(self, process: Process) -> None:
@@ -127,11 +124,11 @@ class SignalState:
         while (pending := self.deliverable()) is not None:
             self.queue.remove(pending)
             self._act(process, pending)
-        self._end_wait()
+        self.temporary = None
 
     def force(self, process: Process, number: int, info: bytes) -> None:
         """Deliver a fault of the present instruction; a guest that blocks or ignores it is killed."""
-        self._end_wait()
+        self.temporary = None
         action = self.actions[number]
         if self.blocked & bit(number) or not action.handled:
             die(number)
@@ -150,7 +147,7 @@ class SignalState:
         if action.flags & ActionFlags.RESETHAND:
             self.set_action(number, Action())
         saved = self.blocked
-        mask = (saved if self._temporary is None else self._temporary) | action.mask
+        mask = (saved if self.temporary is None else self.temporary) | action.mask
         if not action.flags & ActionFlags.NODEFER:
             mask |= bit(number)
         try:
@@ -159,16 +156,11 @@ class SignalState:
             # The stack is exhausted. A handler of SIGSEGV itself cannot be called then.
             if number == names.SIGSEGV:
                 die(number)
-            self._temporary = None
+            self.temporary = None
             self.force(process, names.SIGSEGV, make_info(names.SIGSEGV, 0x80))
             return
-        self._temporary = None
+        self.temporary = None
         self.set_blocked(mask)
-
-    def _end_wait(self) -> None:
-        if self._temporary is not None:
-            self._temporary = None
-            self.set_blocked(self.blocked)
 
     # What the guest sets --------------------------------------------------------------------------------
 

@@ -15,8 +15,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static volatile int hits;
+static volatile int hits, hits_inside = -1;
 static void count(int number) { hits++; }
+static void look(int number) { hits_inside = hits; }
 
 static void later(int number)
 {
@@ -59,6 +60,17 @@ int main(void)
     printf("pselect with a mask %d %s hits %d\n", result, strerror(errno), hits);
     sigprocmask(SIG_BLOCK, NULL, &now);
     printf("blocked again %d\n", sigismember(&now, SIGUSR1));
+
+    hits = 0;
+    action.sa_handler = look;
+    sigaction(SIGUSR2, &action, NULL);
+    struct pollfd writable = {ends[1], POLLOUT, 0};
+    printf("ready with a mask %d", ppoll(&writable, 1, NULL, &empty));
+    kill(getpid(), SIGUSR1);
+    kill(getpid(), SIGUSR2);
+    printf(" blocked in a later handler %d\n", hits_inside == 0);
+    ppoll(&writable, 0, &soon, &empty);
+    printf("let in %d\n", hits);
 
     int epoll = epoll_create1(EPOLL_CLOEXEC);
     struct epoll_event event = {EPOLLIN | EPOLLET, {.u64 = 0x1122334455667788}}, events[8];

@@ -150,7 +150,7 @@ int main(int count, char **arguments)
     child = fork();
     if (child == 0) { for (volatile long i = 0; i < 3000000; i++); _exit(0); }
     printf("wait4 %d", wait4(child, &status, 0, &usage) == child);
-    printf(" used %d\n", usage.ru_utime.tv_sec * 1000000 + usage.ru_utime.tv_usec > 0);
+    printf(" used %d\n", usage.ru_utime.tv_sec + usage.ru_utime.tv_usec + usage.ru_stime.tv_usec > 0);
     for (int i = 0; i < 20; i++)
         if (fork() == 0) { if (fork() == 0) _exit(1); wait(&status); _exit(WEXITSTATUS(status) + i); }
     int sum = 0;
