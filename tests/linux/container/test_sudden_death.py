@@ -50,7 +50,7 @@ _KEEPER_STAGES = (
     Stage.RECORD, Stage.CONTROL_GROUP, Stage.SOURCES, Stage.CLONE, Stage.IDENTITIES, Stage.REMOVAL,
 )  # fmt: skip
 _INIT_STAGES = (
-    Stage.INIT, Stage.KERNEL_FILESYSTEMS, Stage.DEVICES, Stage.LAYERS, Stage.PIVOT, Stage.MOUNTS,
+    Stage.BIRTH, Stage.INIT, Stage.KERNEL_FILESYSTEMS, Stage.DEVICES, Stage.LAYERS, Stage.PIVOT, Stage.MOUNTS,
     Stage.NETWORK, Stage.TERMINAL, Stage.WORKDIR, Stage.CONFINEMENT, Stage.COMMAND, Stage.RUNNING,
 )  # fmt: skip
 

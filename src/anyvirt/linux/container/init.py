@@ -72,15 +72,15 @@ def run(birth: Birth) -> NoReturn:
     """Be the container's first process."""
     reports = None
     try:
-        stages.enter(Stage.INIT)
+        stages.enter(Stage.BIRTH)
         signals.pthread_sigmask(signals.SIG_BLOCK, ALL_SIGNALS)
         close_others(birth.fds)
         stop_importing()
         reports = _socket.socket(fileno=birth.reports)
         try:
+            sights = _look_at_host(birth)
             _become_root(birth, reports)
-            mounts = _build_filesystem(birth)
-            _share(mounts, birth.specification)
+            _share(_build_filesystem(birth, sights), birth.specification)
             _configure(birth.specification)
             command, started = _start(birth.program, birth.streams)
         except OSError as error:
@@ -109,7 +109,27 @@ def close_others(kept: set[int]) -> None:
     os.closerange(previous + 1, 1 << 20)
 
 
+class _Sights(NamedTuple):
+    """Detached mounts that can be had only while the host's filesystems are in sight."""
+
+    kernel_filesystems: dict[str, int]
+    devices: list[int]
+    groups: dict[str, int]
+
+
+def _look_at_host(birth: Birth) -> _Sights:
+    """Do what needs no ids yet, while the keeper maps them."""
+    kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
+    stages.enter(Stage.KERNEL_FILESYSTEMS)
+    kernel_filesystems = special_files.open_kernel_filesystems()
+    stages.enter(Stage.DEVICES)
+    devices = special_files.clone_devices()
+    groups = {name: kernel.clone_tree(path) for name, path in birth.group_views.items()}
+    return _Sights(kernel_filesystems, devices, groups)
+
+
 def _become_root(birth: Birth, reports: _socket.socket) -> None:
+    stages.enter(Stage.INIT)
     if os.read(birth.go, 1) != b"g":
         os._exit(1)
     os.close(birth.go)
@@ -137,15 +157,9 @@ def _exit_if_orphan(reports: _socket.socket) -> None:
         os._exit(1)
 
 
-def _build_filesystem(birth: Birth) -> list[int]:
+def _build_filesystem(birth: Birth, sights: _Sights) -> list[int]:
     """Make the root and change to it; returns the trees of the shared host paths."""
     specification, identities = birth.specification, birth.identities
-    kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
-    stages.enter(Stage.KERNEL_FILESYSTEMS)
-    kernel_filesystems = special_files.open_kernel_filesystems()
-    stages.enter(Stage.DEVICES)
-    devices = special_files.clone_devices()
-    groups = {name: kernel.clone_tree(path) for name, path in birth.group_views.items()}
     stages.enter(Stage.LAYERS)
     trees, shared = birth.layer_trees, birth.mount_trees
     if not identities.privileged:
@@ -156,10 +170,10 @@ def _build_filesystem(birth: Birth) -> list[int]:
     stages.enter(Stage.PIVOT)
     _pivot(birth.layers, mounts)
     stages.enter(Stage.DEVICES)
-    special_files.make_devices(devices, tty_group=identities.many)
+    special_files.make_devices(sights.devices, tty_group=identities.many)
     stages.enter(Stage.KERNEL_FILESYSTEMS)
-    special_files.attach_kernel_filesystems(kernel_filesystems)
-    special_files.attach_control_groups(groups)
+    special_files.attach_kernel_filesystems(sights.kernel_filesystems)
+    special_files.attach_control_groups(sights.groups)
     if specification.rootfs == "/":
         run_directory = special_files.own_directory("/run")
         kernel.mount("tmpfs", run_directory, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")

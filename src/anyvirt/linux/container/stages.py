@@ -14,6 +14,7 @@ class Stage(StrEnum):
     SOURCES = "open the root filesystem and the mounts"
     CLONE = "make the namespaces"
     IDENTITIES = "map the user ids"
+    BIRTH = "begin the container's first process"
     INIT = "become the container's root"
     LAYERS = "lay a writable layer over the root filesystem"
     PIVOT = "change the root"
