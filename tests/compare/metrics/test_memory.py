@@ -57,7 +57,7 @@ def test_proportional_memory_counts_what_a_process_holds(hoarder):
 def test_a_process_that_is_gone_counts_nothing():
     process = subprocess.Popen(["true"])
     process.wait()
-    assert memory._pss(process.pid) == 0
+    assert memory._pss(process.pid, "Pss") == 0
 
 
 def growth_of_memory_in_use():
@@ -94,7 +94,7 @@ def test_an_instance_that_does_not_come_up():
 
 
 def test_processes_that_may_not_be_read_leave_one_row_without_values(monkeypatch):
-    def forbidden(process):
+    def forbidden(process, parts):
         raise PermissionError
 
     monkeypatch.setattr(memory, "_pss", forbidden)

@@ -139,10 +139,12 @@ def memory_in_use() -> int:
 def proportional_memory(root: int) -> int | None:
     """Bytes of PSS, swapped ones included, of process `root` and all its descendants.
 
-    None when the user may not read one of them.
+    Of `root` itself the pages of files do not count: their share changes with whatever else on the host maps
+    the same libraries. None when the user may not read one of the processes.
     """
+    others = descendants(root) - {root}
     try:
-        return sum(_pss(process) for process in descendants(root))
+        return _pss(root, "Pss_Anon|Pss_Shmem") + sum(_pss(process, "Pss") for process in others)
     except PermissionError:
         return None
 
@@ -163,12 +165,11 @@ def descendants(root: int) -> set[int]:
     return found
 
 
-def _pss(process: int) -> int:
-    """Bytes of one process; 0 when it has ended meanwhile."""
+def _pss(process: int, parts: str) -> int:
+    """Bytes of the named parts of one process, and swapped ones; 0 when it has ended meanwhile."""
     try:
         text = Path(f"/proc/{process}/smaps_rollup").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0
-    return sum(
-        int(value) * 1024 for value in re.findall(r"^(?:Pss|SwapPss):\s+(\d+) kB$", text, re.MULTILINE)
-    )
+    sizes = re.findall(rf"^(?:{parts}|SwapPss):\s+(\d+) kB$", text, re.MULTILINE)
+    return sum(map(int, sizes)) * 1024
