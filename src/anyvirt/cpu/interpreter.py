@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.executor import Access, Stop, StopReason
@@ -52,13 +52,14 @@ class Interpreter:
         self._codes = {False: code}
         self._state = self._host.take_state()
         self._slots = (ctypes.c_uint64 * _WORDS).from_address(self._state)
-        notes = code.interpreter.blob.notes
-        self._files: dict[str, tuple[int, int]] = notes["files"]  # type: ignore[assignment]
-        self._scalars: dict[str, tuple[int, int]] = notes["scalars"]  # type: ignore[assignment]
+        layout: dict[str, Any] = code.interpreter.blob.notes
+        self._files: dict[str, tuple[int, int]] = layout["files"]
+        self._scalars: dict[str, tuple[int, int]] = layout["scalars"]
+        self._zeros = [ctypes.c_uint64.from_address(self._state + offset) for offset in layout["zeros"]]
         for offset, initial in self._scalars.values():
             ctypes.c_uint64.from_address(self._state + offset).value = initial
-        self.x = self.registers("x")
-        self.f = self.registers("f")
+        self.x = self.registers("x") if "x" in self._files else []
+        self.f = self.registers("f") if "f" in self._files else []
         self._set(Slot.MEMORY, memory.base)
         self._set(Slot.MEMORY_SIZE, memory.size)
         self._set(Slot.EXECUTABLE, memory.executable_pages)
@@ -125,7 +126,8 @@ class Interpreter:
 
     def _prepare(self, code: CodeSpace, budget: int) -> None:
         slots = self._slots
-        self.x[0] = 0
+        for register in self._zeros:
+            register.value = 0
         slots[_RECORDS] = code.records
         slots[_RECORD] = code.records + self.pc * RECORD_SCALE
         slots[_COUNT] = slots[_FAULT_COUNT] = budget

@@ -60,14 +60,18 @@ class ReferenceExecutor:
         self._description = instruction_set(isa)
         files = self._description.register_files
         self._files = {name: [0] * file.count for name, file in files.items()}
-        self.x: MutableSequence[int] = self._files["x"]
-        self.f: MutableSequence[int] = self._files["f"]
+        self.x: MutableSequence[int] = self._files.get("x", [])
+        self.f: MutableSequence[int] = self._files.get("f", [])
         self._pending = False
         self._processor = _Processor(memory)
         for name, values in self._files.items():
             setattr(self._processor, name, _TypedRegisters(values, files[name].zero))
         for scalar in self._description.scalars.values():
             setattr(self._processor, scalar.name, u64(scalar.initial))
+
+    def registers(self, name: str) -> MutableSequence[int]:
+        """A register file: unsigned 64-bit values."""
+        return self._files[name]
 
     def state(self, name: str) -> int:
         """A piece of state that the instruction set declares."""

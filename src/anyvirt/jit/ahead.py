@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from typing import TYPE_CHECKING
 
@@ -39,8 +40,7 @@ def interpreter_blob(isa: InstructionSet, *, counted: bool) -> Blob:
 
     target = InterpreterTarget(isa, Features(counted=counted, fma=host_has("fma")))
     text = interpreter_module(isa, target)
-    notes = {"files": target.layout.files, "scalars": target.layout.scalars}
-    return blobs.link(compile_module(text), notes)
+    return blobs.link(compile_module(text), dataclasses.asdict(target.layout))
 
 
 def interpreter_module(isa: InstructionSet, target: InterpreterTarget) -> str:

@@ -115,17 +115,21 @@ class StateLayout:
     """Register files: offset and number of registers. A file with a zero register is followed by its sink."""
     scalars: dict[str, tuple[int, int]]
     """Other state: offset and start value."""
+    zeros: list[int]
+    """Offsets of registers that always read 0."""
 
     @classmethod
     def of(cls, isa: InstructionSet) -> StateLayout:
         """Lay out the registers one after the other."""
-        position, files, scalars = int(Slot.END), {}, {}
+        position, files, scalars, zeros = int(Slot.END), {}, {}, []
         for file in isa.register_files.values():
             files[file.name] = (position, file.count)
+            if file.zero is not None:
+                zeros.append(position + 8 * file.zero)
             position += 8 * (file.count + (file.zero is not None))
         for scalar in isa.scalars.values():
             scalars[scalar.name] = (position, scalar.initial)
             position += 8
         if position > STATE_SIZE:
             raise ValueError(f"the registers of {isa.name} need {position} bytes, {STATE_SIZE} are there")
-        return cls(files, scalars)
+        return cls(files, scalars, zeros)
