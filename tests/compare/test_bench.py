@@ -61,6 +61,13 @@ def test_engines_that_share_get_a_mount():
         assert (mount.source / "scratch").stat().st_mode & 0o7777 == 0o1777
 
 
+def test_two_at_once_do_not_meet():
+    with Bench([NATIVE]) as first, Bench([NATIVE]) as second:
+        paths = [Path(made.guest(NATIVE, WORKLOADS[0]).command[0]) for made in (first, second)]
+        assert paths[0] != paths[1]
+        assert all(path.exists() for path in paths)
+
+
 def test_an_engine_that_runs_nothing_is_told_why():
     with Bench([REFUSING]) as made:
         assert "none of the ISAs" in made.refusal(REFUSING)
@@ -88,10 +95,10 @@ def test_a_failing_build_is_one_sentence(tmp_path):
 def test_what_killed_comparisons_left_is_removed(tmp_path):
     ended = subprocess.Popen(["true"])
     ended.wait()
-    for name in (f"compare-{ended.pid}", "compare-1", "compare-notes", "other"):
+    for name in (f"compare-{ended.pid}-a1", "compare-1-b2", "compare-notes", "other"):
         (tmp_path / name / "deep").mkdir(parents=True)
     remove_abandoned(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"compare-1", "compare-notes", "other"}
+    assert {path.name for path in tmp_path.iterdir()} == {"compare-1-b2", "compare-notes", "other"}
 
 
 def test_nothing_stays_when_the_build_fails(monkeypatch):

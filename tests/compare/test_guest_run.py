@@ -57,6 +57,11 @@ def test_a_death_by_signal_is_told():
     assert run("kill -SEGV $$").complaint() == "killed by SIGSEGV"
 
 
+def test_what_a_guest_says_cannot_reach_the_terminal_raw():
+    result = run(r"printf 'first\n\033]0;title\007\033[2Jred\tend\n' >&2; exit 1")
+    assert result.complaint() == "exit status 1: ?]0;title??[2Jred end"
+
+
 def test_input_is_empty():
     assert run("cat; echo end").stdout == b"end\n"
 

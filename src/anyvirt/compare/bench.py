@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -45,11 +46,10 @@ class Bench:
 
     def __enter__(self) -> Self:
         remove_abandoned(cache_directory())
-        self._directory = cache_directory() / f"{_PREFIX}{os.getpid()}"
-        shutil.rmtree(self._directory, ignore_errors=True)
-        self._directory.mkdir(mode=0o755)
+        self._directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=cache_directory()))
         (self._directory / _SCRATCH).mkdir()
         # A guest's root may be another user of the host.
+        os.chmod(self._directory, 0o755)
         os.chmod(self._directory / _SCRATCH, 0o1777)
         isas = {isa for isa in self._isas.values() if isa is not None}
         try:
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str]) -> None:
 def remove_abandoned(directory: Path) -> None:
     """Remove what comparisons left that were killed: their directories bear their process's number."""
     for path in directory.glob(f"{_PREFIX}*"):
-        number = path.name.removeprefix(_PREFIX)
+        number = path.name.removeprefix(_PREFIX).partition("-")[0]
         with suppress(ValueError):
             if not Path("/proc", str(int(number))).exists():
                 shutil.rmtree(path, ignore_errors=True)

@@ -62,7 +62,13 @@ class GuestRun:
 def complaint(end: str, errors: bytes) -> str:
     """How something ended, with the last line that it wrote to its error output if it wrote any."""
     lines = [line for line in errors.decode(errors="replace").splitlines() if line.strip()]
-    return f"{end}: {lines[-1].strip()[:200].removeprefix('anyvirt: ')}" if lines else end
+    return f"{end}: {printable(lines[-1]).removeprefix('anyvirt: ')}" if lines else end
+
+
+def printable(text: str) -> str:
+    """What a guest said, fit for a terminal and a table: one line, no control characters, not too long."""
+    words = " ".join(text.split())[:200]
+    return "".join(character if character.isprintable() else "?" for character in words)
 
 
 @contextmanager

@@ -84,9 +84,9 @@ _X86_64 = ProgramIsa(
         ),
     ),
     system_calls={
-        "read": 0, "write": 1, "close": 3, "mmap": 9, "munmap": 11, "madvise": 28, "getpid": 39, "clone": 56, "execve": 59,
-        "wait4": 61, "fsync": 74, "getppid": 110, "exit_group": 231, "openat": 257, "mkdirat": 258,
-        "unlinkat": 263,
+        "read": 0, "write": 1, "close": 3, "mmap": 9, "munmap": 11, "madvise": 28, "getpid": 39, "clone": 56,
+        "execve": 59, "wait4": 61, "fsync": 74, "getppid": 110, "exit_group": 231, "openat": 257,
+        "mkdirat": 258, "unlinkat": 263,
     },
 )  # fmt: skip
 

@@ -82,6 +82,7 @@ def test_the_baseline_sets_the_rounds_wherever_it_stands():
         (("sh", "-c", "kill -ABRT $$"), "killed by SIGABRT"),
         (("sh", "-c", "echo integer 1 rounds, 1 WRONG; exit 1"), "1 rounds, 1 WRONG: exit status 1"),
         (("sh", "-c", "echo something else"), "its output is not"),
+        (("sh", "-c", r"printf '\033[2J'; exit 1"), "?[2J: exit status 1"),
         (("sh", "-c", "exit 0"), "exit status 0"),
         (("yes",), "more than 64.0 KiB to its standard output and was killed"),
         (("sleep", "30"), "it had not ended after 0.5 s and was killed"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from anyvirt.compare.guest_run import MeasurementError, run_guest
+from anyvirt.compare.guest_run import MeasurementError, printable, run_guest
 from anyvirt.compare.results import Group, Measured, Row, Unit
 from anyvirt.compare.turns import Budget, cells, take_turns
 from anyvirt.compare.workloads.system_calls import CALLS_OF_ROUND
@@ -134,7 +134,7 @@ class _Runner:
         run = run_guest(engine, guest, timeout=self._timeout, output_limit=_OUTPUT_LIMIT, hold=True)
         expected = f"{self._workload.name} {rounds} rounds correct\n".encode()
         if run.status.code != 0 or run.released is None or run.last_output is None:
-            said = run.stdout.decode(errors="replace").removeprefix(f"{self._workload.name} ").strip()
+            said = printable(run.stdout.decode(errors="replace").removeprefix(f"{self._workload.name} "))
             raise MeasurementError(f"{said}: {run.complaint()}" if said else run.complaint())
         if run.stdout != expected:
             raise MeasurementError(f"its output is not {expected!r} but {run.stdout[:100]!r}")
