@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from anyvirt.jit.layout import Access, StopReason
 
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Access", "Executor", "Stop", "StopReason"]
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(NamedTuple):
     """Where and why a virtual CPU stopped.
 
     The state is precise: every instruction before `pc` has taken effect and nothing of the instruction

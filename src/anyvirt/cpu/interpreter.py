@@ -14,12 +14,11 @@ from anyvirt.jit.layout import NO_CODE, RECORD_SCALE, SYNCHRONIZE, Slot
 if TYPE_CHECKING:
     from collections.abc import MutableSequence
 
-    from anyvirt.cpu.code import CodeSpace
     from anyvirt.cpu.memory import FlatMemory
 
 _WORDS = Slot.END // 8
-_PENDING, _REASON, _RECORD, _COUNT, _RECORDS = (
-    int(slot) // 8 for slot in (Slot.PENDING, Slot.REASON, Slot.RECORD, Slot.COUNT, Slot.RECORDS)
+_PENDING, _REASON, _RECORD, _COUNT = (
+    int(slot) // 8 for slot in (Slot.PENDING, Slot.REASON, Slot.RECORD, Slot.COUNT)
 )
 _FAULT_ADDRESS, _FAULT_ACCESS, _FAULT_COUNT, _BUS_ERROR = (
     int(slot) // 8 for slot in (Slot.FAULT_ADDRESS, Slot.FAULT_ACCESS, Slot.FAULT_COUNT, Slot.BUS_ERROR)
@@ -27,7 +26,7 @@ _FAULT_ADDRESS, _FAULT_ACCESS, _FAULT_COUNT, _BUS_ERROR = (
 _FLOAT_FLAGS, _FLOAT_ROUNDING, _FLOAT_CONTROL, _RETIRED = (
     int(slot) // 8 for slot in (Slot.FLOAT_FLAGS, Slot.FLOAT_ROUNDING, Slot.FLOAT_CONTROL, Slot.RETIRED)
 )
-_UNCOUNTED = (1 << 63) - 1
+_REASONS = {int(reason): reason for reason in StopReason}
 
 
 class Interpreter:
@@ -49,7 +48,8 @@ class Interpreter:
         self._host = host()
         self._host.catch_faults()
         code = code_space(memory, isa, counted=False)
-        self._codes = {False: code}
+        self._code = code
+        self._counted: bool | None = None
         self._state = self._host.take_state()
         self._slots = (ctypes.c_uint64 * _WORDS).from_address(self._state)
         layout: dict[str, Any] = code.interpreter.blob.notes
@@ -98,58 +98,70 @@ class Interpreter:
 
     def run(self, max_instructions: int | None = None) -> Stop:
         """Run from `pc` until something stops the CPU; with a budget, at most that many instructions."""
-        slots = self._slots
+        slots, pc = self._slots, self.pc
         if slots[_PENDING]:
             slots[_PENDING] = 0
-            return Stop(StopReason.INTERRUPTED, self.pc)
+            return Stop(StopReason.INTERRUPTED, pc)
         counted = max_instructions is not None
-        code = self._codes.get(counted) or self._counting_code()
-        budget = _UNCOUNTED if max_instructions is None else max_instructions
-        if not 0 <= self.pc < self.memory.size or self.pc & 1:
-            return Stop(StopReason.ACCESS_FAULT, self.pc, address=self.pc, access=Access.EXECUTE)
-        self._prepare(code, budget)
-        self._host.enter(self._state)
-        while slots[_REASON] == SYNCHRONIZE:
-            code.forget_all(self.memory)
-            self._host.enter(self._state)
-        if counted:
-            self.instructions += budget - slots[_COUNT]
-        stop = self._stop()
-        # What cannot be fetched or decoded is noticed before the budget is looked at.
-        if counted and not slots[_COUNT] and stop.is_fetch_failure:
-            return Stop(StopReason.BUDGET, self.pc)
-        return stop
-
-    def _counting_code(self) -> CodeSpace:
-        self._codes[True] = code_space(self.memory, self.isa, counted=True)
-        return self._codes[True]
-
-    def _prepare(self, code: CodeSpace, budget: int) -> None:
-        slots = self._slots
+        if counted is not self._counted:
+            self._select(counted)
+        if not 0 <= pc < self.memory.size or pc & 1:
+            return Stop(StopReason.ACCESS_FAULT, pc, address=pc, access=Access.EXECUTE)
         for register in self._zeros:
             register.value = 0
-        slots[_RECORDS] = code.records
-        slots[_RECORD] = code.records + self.pc * RECORD_SCALE
+        slots[_RECORD] = self._code.records + pc * RECORD_SCALE
+        if max_instructions is not None:
+            return self._run_counting(max_instructions)
+        self._enter()
+        return self._stop()
+
+    def _run_counting(self, budget: int) -> Stop:
+        slots = self._slots
         slots[_COUNT] = slots[_FAULT_COUNT] = budget
         slots[_RETIRED] = self.instructions + budget
-        slots[_BUS_ERROR] = 0
-        self._set(Slot.DECODED, code.decoded_pages)
-        self._set(Slot.UNDECODED, code.interpreter["undecoded"])
+        self._enter()
+        self.instructions += budget - slots[_COUNT]
+        stop = self._stop()
+        # What cannot be fetched or decoded is noticed before the budget is looked at.
+        if not slots[_COUNT] and stop.is_fetch_failure:
+            return Stop(StopReason.BUDGET, stop.pc)
+        return stop
+
+    def _enter(self) -> None:
+        slots = self._slots
+        self._host.enter(self._state)
+        while slots[_REASON] == SYNCHRONIZE:
+            self._code.forget_all(self.memory)
+            self._host.enter(self._state)
+
+    def _select(self, counted: bool) -> None:
+        """Use the handlers and records that count instructions, or those that do not."""
+        self._counted = counted
+        self._code = code_space(self.memory, self.isa, counted=counted)
+        self._set(Slot.RECORDS, self._code.records)
+        self._set(Slot.DECODED, self._code.decoded_pages)
+        self._set(Slot.UNDECODED, self._code.interpreter["undecoded"])
 
     def _stop(self) -> Stop:
         slots = self._slots
-        reason = StopReason(slots[_REASON])
-        self.pc = (slots[_RECORD] - slots[_RECORDS]) // RECORD_SCALE
+        reason = _REASONS[slots[_REASON]]
+        pc = self.pc = (slots[_RECORD] - self._code.records) // RECORD_SCALE
+        if reason in (StopReason.SYSTEM_CALL, StopReason.BREAKPOINT):
+            return Stop(reason, pc, slots[_FAULT_ADDRESS])
+        if reason in (StopReason.ACCESS_FAULT, StopReason.MISALIGNED):
+            return self._fault(reason, pc)
         if reason == StopReason.INTERRUPTED:
             slots[_PENDING] = 0
-        if reason in (StopReason.SYSTEM_CALL, StopReason.BREAKPOINT):
-            return Stop(reason, self.pc, length=slots[_FAULT_ADDRESS])
-        if reason in (StopReason.ACCESS_FAULT, StopReason.MISALIGNED):
-            address, access = slots[_FAULT_ADDRESS], slots[_FAULT_ACCESS]
-            if access == NO_CODE:
-                self.pc, access = address, Access.EXECUTE
-            return Stop(reason, self.pc, 0, address, Access(access), bool(slots[_BUS_ERROR]))
-        return Stop(reason, self.pc)
+        return Stop(reason, pc)
+
+    def _fault(self, reason: StopReason, pc: int) -> Stop:
+        slots = self._slots
+        address, access, bus_error = slots[_FAULT_ADDRESS], slots[_FAULT_ACCESS], bool(slots[_BUS_ERROR])
+        slots[_BUS_ERROR] = 0
+        if access == NO_CODE:
+            pc = self.pc = address
+            access = Access.EXECUTE
+        return Stop(reason, pc, 0, address, Access(access), bus_error)
 
     def interrupt(self) -> None:
         """Make a running `run` return INTERRUPTED soon; if none is running, the next one does at once."""
