@@ -138,3 +138,19 @@ def test_a_corrupt_program_is_one_sentence(tmp_path):
 def test_the_public_function():
     found = anyvirt.compare(["true"], engines=["native"], repeat=1)
     assert isinstance(found.row("wall-time").cells["native"], Measured)
+
+
+@pytest.mark.slow
+def test_everything_on_every_real_engine():
+    found = compare(repeat=3)
+    assert len(found.rows) == len(WORKLOADS) + 5
+    for column in found.engines:
+        for row in found.rows:
+            cell = row.cells[column.name]
+            assert isinstance(cell, Unmeasured) if column.reason else isinstance(cell, Measured), cell
+    assert found.duration < 120
+    integer = found.row("integer").cells
+    if isinstance(integer["container"], Measured):
+        assert 0.5 < integer["container"].ratio < 2
+    if isinstance(integer["user"], Measured):
+        assert integer["user"].ratio > 2
