@@ -11,7 +11,7 @@ from pathlib import PurePath
 if __name__ == "__main__":
     # Nothing that starting makes is garbage.
     gc.disable()
-    sys.path.insert(0, str(PurePath(__file__).parents[3]))
+    sys.path.append(str(PurePath(__file__).parents[3]))
     from anyvirt.linux.emulation import main
 
     if len(sys.argv) < 2:

@@ -27,7 +27,8 @@ HEADER_BYTES = 1 << 16
 """How much of a program file is searched for its program header table."""
 MINIMUM_ADDRESS = 1 << 16
 """Nothing is mapped below, as under the usual vm.mmap_min_addr, so that null pointers fault."""
-_MAXIMUM_STRING = 32 * PAGE_SIZE
+MAXIMUM_STRING = 32 * PAGE_SIZE
+"""Length of the longest argument, its zero included (MAX_ARG_STRLEN)."""
 _MAXIMUM_STACK = 1 << 30
 _MINIMUM_STACK = 1 << 17
 _STACK_GAP = 1 << 20
@@ -243,7 +244,7 @@ class _Stack:
         """Store everything; returns the stack pointer and the auxiliary vector's bytes."""
         if sum(len(word) + 9 for word in (*arguments, *environment)) > self._limit:
             raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
-        if any(len(word) >= _MAXIMUM_STRING for word in (*arguments, *environment)):
+        if any(len(word) >= MAXIMUM_STRING for word in (*arguments, *environment)):
             raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
         name_address = self._push(name + b"\0")
         environment_addresses = self._push_strings(environment)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from anyvirt.linux.emulation.table import SystemCall
 
 STRACE_VARIABLE = "ANYVIRT_STRACE"
+_COMPILER = "llvmlite"
 
 
 def main(command: list[str]) -> NoReturn:
@@ -52,12 +53,10 @@ def main(command: list[str]) -> NoReturn:
 def _make_process(image: Image) -> Process:
     """The process of `image`. The first on a machine compiles the interpreter, which needs the compiler.
 
-    That is among the site packages, which an isolated start leaves out; and it is large, so it is imported
-    by a process of its own unless the cache turns out to be unwritable.
+    That is large, so it is imported by a process of its own unless the cache turns out to be unwritable.
     """
-    for prepare in (None, _compile_apart, _add_site_packages):
-        if prepare is not None:
-            prepare()
+    for prepare in (_hide_compiler, _compile_apart, _reveal_compiler):
+        prepare()
         try:
             return Process(RISCV64, image, _make_cpu)
         except ModuleNotFoundError:
@@ -67,7 +66,7 @@ def _make_process(image: Image) -> Process:
                 f"the interpreter's code cannot be loaded or kept: {error.strerror}: {error.filename}"
             ) from error
     raise EngineUnavailableError(
-        "the interpreter cannot be compiled, for llvmlite is not installed: pip install llvmlite"
+        f"the interpreter cannot be compiled, for {_COMPILER} is not installed: pip install {_COMPILER}"
     )
 
 
@@ -77,15 +76,22 @@ def _compile_apart() -> None:
     if pid == 0:
         # What goes wrong here goes wrong in the parent too, which then tells.
         with contextlib.suppress(Exception):
-            _add_site_packages()
+            _reveal_compiler()
             _make_cpu(FlatMemory())
         os._exit(0)
     os.waitpid(pid, 0)
 
 
-def _add_site_packages() -> None:
+def _hide_compiler() -> None:
+    """Make importing the compiler fail, even where it lies beside this package."""
+    sys.modules[_COMPILER] = None  # type: ignore[assignment]
+
+
+def _reveal_compiler() -> None:
+    """Let the compiler be found among the site packages, which an isolated start leaves out."""
     import site
 
+    del sys.modules[_COMPILER]
     site.main()
     site.addsitedir(site.getusersitepackages())
 

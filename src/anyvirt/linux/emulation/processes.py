@@ -9,15 +9,17 @@ import resource
 import struct
 from typing import TYPE_CHECKING, NoReturn
 
+from anyvirt.cpu.memory import PAGE_SIZE
 from anyvirt.linux.elf import ElfError
 from anyvirt.linux.emulation import host, procfs
 from anyvirt.linux.emulation.call_numbers import HOST
 from anyvirt.linux.emulation.identity import RLIMIT_STACK
-from anyvirt.linux.emulation.image import load_image
+from anyvirt.linux.emulation.image import MAXIMUM_STRING, load_image
 from anyvirt.linux.emulation.programs import Executable, find_executable, has_isa
 from anyvirt.linux.emulation.table import RegistersReplaced, system_call
 
 if TYPE_CHECKING:
+    from anyvirt.cpu.memory import FlatMemory
     from anyvirt.linux.emulation.process import Process
 
 # clone(2) flags (include/uapi/linux/sched.h)
@@ -176,16 +178,50 @@ def execveat(
 
 
 def _strings(process: Process, address: int) -> tuple[bytes, ...]:
-    """A NULL-terminated array of strings; NULL is an empty one."""
+    """A NULL-terminated array of strings; NULL is an empty one. Raises GuestFault or OSError(E2BIG)."""
+    pages = _Pages(process.memory)
     result: list[bytes] = []
     while address:
-        (pointer,) = struct.unpack("<Q", process.memory.read(address + 8 * len(result), 8))
+        pointer = int.from_bytes(pages.read(address + 8 * len(result), 8), "little")
         if not pointer:
             break
-        result.append(process.memory.read_string(pointer))
+        result.append(pages.string(pointer))
         if len(result) > _MAXIMUM_STRINGS:
-            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+            raise _too_big()
     return tuple(result)
+
+
+class _Pages:
+    """Guest memory that is read in many small pieces: each page is copied once."""
+
+    def __init__(self, memory: FlatMemory) -> None:
+        self._memory = memory
+        self._pages: dict[int, bytes] = {}
+
+    def _page(self, address: int) -> bytes:
+        number = address // PAGE_SIZE
+        if number not in self._pages:
+            self._pages[number] = self._memory.read(number * PAGE_SIZE, PAGE_SIZE)
+        return self._pages[number]
+
+    def read(self, address: int, length: int) -> bytes:
+        start = address % PAGE_SIZE
+        piece = self._page(address)[start : start + length]
+        return piece if len(piece) == length else piece + self.read(address + len(piece), length - len(piece))
+
+    def string(self, address: int) -> bytes:
+        pieces: list[bytes] = []
+        while sum(map(len, pieces)) <= MAXIMUM_STRING:
+            piece, zero, _ = self._page(address)[address % PAGE_SIZE :].partition(b"\0")
+            pieces.append(piece)
+            if zero:
+                return b"".join(pieces)
+            address += len(piece)
+        raise _too_big()
+
+
+def _too_big() -> OSError:
+    return OSError(errno.E2BIG, os.strerror(errno.E2BIG))
 
 
 def execute(process: Process, program: Executable, environment: tuple[bytes, ...]) -> int:
