@@ -1,6 +1,5 @@
 """The emulator as a program: how it starts, refuses, traces, and what the guest inherits."""
 
-import os
 import re
 import resource
 import signal
