@@ -88,7 +88,9 @@ def _open(path: bytes, directory: int) -> int:
 def _script_line(line: bytes) -> tuple[bytes, tuple[bytes, ...]]:
     """The interpreter and, if there is one, its single argument."""
     first, newline, _ = line[2:].partition(b"\n")
-    words = first.strip(b" \t").split(None, 1)
-    if not words or (not newline and len(line) == _LINE and len(words) == 1):
+    text = first.strip(b" \t")
+    end = min((place for place in (text.find(b" "), text.find(b"\t")) if place > 0), default=len(text))
+    if not text or (not newline and len(line) == _LINE and end == len(text)):
         raise _error(errno.ENOEXEC)
-    return words[0], tuple(word.rstrip(b" \t") for word in words[1:])
+    option = text[end:].strip(b" \t")
+    return text[:end], (option,) if option else ()
