@@ -4,6 +4,8 @@ import ctypes
 import errno
 import mmap
 import os
+import subprocess
+import sys
 import tempfile
 
 import pytest
@@ -268,6 +270,28 @@ def test_sizes_must_be_whole_pages(extra):
     if extra:
         with pytest.raises(ValueError, match="multiple"):
             FlatMemory(PAGE_SIZE * 4 + extra)
+
+
+def test_too_little_address_space_is_one_clear_error():
+    code = (
+        "import resource\n"
+        "from anyvirt.cpu.memory import FlatMemory\n"
+        "from anyvirt.cpu.interpreter import Interpreter\n"
+        "from anyvirt.errors import UnsupportedError\n"
+        "for gib in (64, 400):\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, (gib << 30, -1))\n"
+        "    try:\n"
+        "        Interpreter('riscv64', FlatMemory())\n"
+        "    except UnsupportedError as error:\n"
+        "        print(error)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    first, second = result.stdout.splitlines()
+    assert "address space for the guest" in first
+    assert "address space for decoded code" in second
+    assert "ulimit -v" in first
 
 
 def test_flags_of_the_host_are_passed_on(memory):

@@ -20,7 +20,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.executor import Access
-from anyvirt.errors import AnyvirtError
+from anyvirt.errors import AnyvirtError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -168,14 +168,25 @@ class FlatMemory:
     """Host address of one byte for each guest page: 1 where code may be executed."""
 
     def __init__(self, size: int = 1 << 38) -> None:
-        """Reserve `size` bytes (a multiple of the page size; 2^38 is an Sv39 user half)."""
+        """Reserve `size` bytes (a multiple of the page size; 2^38 is an Sv39 user half).
+
+        Raises UnsupportedError where the host does not give that much address space.
+        """
         if size <= 0 or size % PAGE_SIZE:
             raise ValueError(
                 f"the size of a guest address space must be a multiple of {PAGE_SIZE}, not {size}"
             )
         self.size = size
-        self.base = reserve(size + GUARD_SIZE)
-        self.executable_pages = reserve(size // PAGE_SIZE, mmap.PROT_READ | mmap.PROT_WRITE)
+        try:
+            self.base = reserve(size + GUARD_SIZE)
+            self.executable_pages = reserve(size // PAGE_SIZE, mmap.PROT_READ | mmap.PROT_WRITE)
+        except OSError as error:
+            raise UnsupportedError(
+                "user",
+                "address space for the guest",
+                f"the host refuses to reserve {size >> 30} GiB ({error.strerror}): "
+                "see `ulimit -v` and vm.overcommit_memory",
+            ) from None
         self.on_code_change: list[Callable[[int, int], None]] = []
         """Called with (start, length) after executable pages changed in content, place or permission."""
         self._mappings: list[Mapping] = []
