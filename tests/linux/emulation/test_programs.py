@@ -6,7 +6,7 @@ import pytest
 
 from .conftest import PROGRAMS, run
 
-AGAINST_THE_HOST = ("files", "directories", "memory", "processes")
+AGAINST_THE_HOST = ("files", "directories", "memory", "processes", "children")
 AGAINST_QEMU = ("floats", "sockets", "identity", "terminals", "events", "signals", "clocks")
 
 
@@ -25,7 +25,7 @@ def test_program_does_what_it_does_on_the_host_s_kernel(
     expected = run((native,), directory=there)
     actual = emulate(foreign, directory=here)
     assert expected.status == 0
-    assert expected.output.count("\n") > 10
+    assert expected.output.count("\n") >= 10
     # The programs print their own path when they execute themselves.
     assert actual.output.replace(str(foreign), str(native)) == expected.output
     assert (actual.status, actual.errors) == (expected.status, expected.errors)
@@ -38,7 +38,7 @@ def test_program_does_what_it_does_under_qemu(name, tmp_path, emulate, compile_r
     expected = run((qemu, program, "word"), directory=there, CHOSEN="value")
     actual = emulate(program, "word", directory=here, CHOSEN="value")
     assert expected.status == 0
-    assert expected.output.count("\n") > 10
+    assert expected.output.count("\n") >= 10
     assert actual == expected
 
 
