@@ -1,6 +1,6 @@
 """The system packages that the tests need: installed through apt-get when root, otherwise listed.
 
-Usage: system_packages.py NAME...   (the packages' names; none: all that the tests use)
+Usage: system_packages.py
 """
 
 from __future__ import annotations
@@ -14,30 +14,39 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SystemPackage:
-    """A Debian package, a command that shows whether it is there, and why the tests need it."""
+    """A Debian package, a command or a file that shows whether it is there, and why the tests need it."""
 
     name: str
-    command: str
+    evidence: str
     reason: str
+
+    @property
+    def present(self) -> bool:
+        """Whether its command is on PATH, or its file exists."""
+        return (
+            os.path.exists(self.evidence) if "/" in self.evidence else shutil.which(self.evidence) is not None
+        )
 
 
 PACKAGES = (
+    SystemPackage("gcc", "gcc", "compiles the native builds that the tests compare with"),
+    SystemPackage("libc6-dev", "/usr/include/stdio.h", "the C library for those"),
     SystemPackage(
         "gcc-riscv64-linux-gnu", "riscv64-linux-gnu-gcc", "compiles the user engine's test programs"
+    ),
+    SystemPackage(
+        "libc6-dev-riscv64-cross", "/usr/riscv64-linux-gnu/include/stdio.h", "the C library for those"
     ),
     SystemPackage(
         "qemu-user-static", "qemu-riscv64-static", "the oracle of the user engine and of RISC-V code"
     ),
     SystemPackage("binutils", "readelf", "an independent reader of the ELF files that the linker writes"),
+    SystemPackage("strace", "strace", "an independent witness of the system calls that programs make"),
+    SystemPackage("runc", "runc", "the runtime whose defaults the container engine is compared with"),
     SystemPackage("iproute2", "ip", "shows what network a container sees"),
     SystemPackage("procps", "ps", "shows what processes a container sees"),
     SystemPackage("uidmap", "newuidmap", "maps more than one user into an ordinary user's container"),
 )
-
-
-def missing_packages() -> list[SystemPackage]:
-    """Those whose command is not on PATH."""
-    return [package for package in PACKAGES if shutil.which(package.command) is None]
 
 
 def install(packages: list[SystemPackage]) -> bool:
@@ -61,7 +70,7 @@ def install(packages: list[SystemPackage]) -> bool:
 
 def main() -> int:
     """Install what is missing, or say what it is; 0 even then: the tests say what they skip."""
-    missing = missing_packages()
+    missing = [package for package in PACKAGES if not package.present]
     if not missing:
         return 0
     installs = os.geteuid() == 0 and shutil.which("apt-get") is not None

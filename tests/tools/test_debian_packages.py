@@ -15,7 +15,8 @@ def test_sources_are_read_in_both_formats(tmp_path):
         "deb-src http://src.example/ bookworm main\n"
     )
     (tmp_path / "sources.list.d" / "x.sources").write_text(
-        "Types: deb deb-src\n# a comment\nURIs: http://two.example/debian\nSuites: bookworm bookworm-updates\n"
+        "Types: deb deb-src\n# a comment\nURIs: http://two.example/debian\n"
+        "Suites: bookworm bookworm-updates\n"
         "Components: main\nSigned-By: /usr/k.gpg\n\n"
         "Types: deb\nEnabled: no\nURIs: http://off.example/\nSuites: bookworm\n"
     )
