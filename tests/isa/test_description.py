@@ -88,6 +88,14 @@ def test_the_same_pattern_twice_is_an_error(toy):
         toy.build()
 
 
+def test_patterns_that_nothing_reaches_are_an_error(toy):
+    for number in range(16):
+        toy.instruction(f"0000 {number:04b} b ----", f"copy{number} {{b}}", fixed={"a": number})(copy)
+    toy.instruction("0000 a b ----", "never {a}, {b}")(copy)
+    with pytest.raises(DescriptionError, match=r"'never .*never reached"):
+        toy.build()
+
+
 @pytest.mark.parametrize(
     ("bits", "options", "reason"),
     [

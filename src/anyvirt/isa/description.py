@@ -22,7 +22,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from anyvirt.typed import u8, u16
 
@@ -347,6 +347,12 @@ class InstructionSet:
             for second in self.patterns[position + 1 :]:
                 self._check_pair(first, second)
         self.patterns.sort(key=lambda pattern: -pattern.mask.bit_count())
+        for pattern in self.patterns:
+            if not any(self.find(word, pattern.length) is pattern for word in _examples(pattern)):
+                raise DescriptionError(
+                    f"{pattern.assembly!r} ({pattern.source}) is never reached: "
+                    "more specific patterns and exclusions leave nothing of it"
+                )
         return self
 
     @staticmethod
@@ -399,6 +405,18 @@ class InstructionSet:
     def functions(self) -> list[tuple[Callable[..., Any], int]]:
         """Every pair of semantics and instruction length that occurs: one handler each."""
         return list(dict.fromkeys((pattern.semantics, pattern.length) for pattern in self.patterns))
+
+
+def _examples(pattern: Pattern) -> Iterator[int]:
+    """Encodings of a pattern: all of them if they are few, otherwise a fixed selection."""
+    free = [bit for bit in range(8 * pattern.length) if not pattern.mask >> bit & 1]
+    if len(free) <= 8:
+        choices: Iterable[int] = range(1 << len(free))
+    else:
+        # Multiples of an odd number spread over all bits.
+        choices = (number * 0x9E3779B97F4A7C15 >> 16 for number in range(256))
+    for choice in choices:
+        yield pattern.match | sum((choice >> position & 1) << bit for position, bit in enumerate(free))
 
 
 def _excludes(first: Pattern, second: Pattern) -> bool:

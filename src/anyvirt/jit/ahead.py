@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from anyvirt.jit import blob as blobs
 from anyvirt.jit.decoder import ILLEGAL, add_decoder
 from anyvirt.jit.frontend import Module
+from anyvirt.jit.handlers import CONVENTION, PARAMETERS, Features
 from anyvirt.jit.host_x86_64 import FLOAT_ENVIRONMENT, host_module
-from anyvirt.jit.interpreter import CONVENTION, PARAMETERS, Features, HandlerCompiler, InterpreterTarget
+from anyvirt.jit.interpreter import InterpreterTarget
 from anyvirt.jit.layout import Slot, StopReason
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def interpreter_module(isa: InstructionSet, target: InterpreterTarget) -> str:
         key = (pattern.semantics, pattern.length)
         if key not in names:
             names[key] = f"do.{pattern.mnemonic}.{len(names)}"
-            module.define(HandlerCompiler(module, target, *key).handler(names[key]))
+            module.define(target.handler(module, *key, names[key]))
     for length in {pattern.length for pattern in isa.patterns}:
         module.define(_illegal(length))
     add_decoder(module, isa, lambda semantics, length: names[semantics, length])

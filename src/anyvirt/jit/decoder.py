@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from anyvirt.isa.description import DescriptionError
-from anyvirt.jit.interpreter import CONVENTION, PARAMETERS
+from anyvirt.jit.handlers import CONVENTION, PARAMETERS
 from anyvirt.jit.layout import HANDLER_FIELD, PAGE_SIZE, RECORD_SCALE, Access, Slot, StopReason
 from anyvirt.jit.records import ends_straight_line, operand_slots, sunk_operands
 from anyvirt.typed import load8, load16, load64, store8, store64, u8, u16, u64

@@ -1,0 +1,158 @@
+"""Handlers: the machine code of one instruction form, and how it hands over to the next.
+
+A handler gets state block, record, memory base, instruction budget and record base in registers, does
+its instruction on the state block, and tail-calls the handler of the next record (`musttail` with
+`preserve_nonecc`, which leaves every register free). There is no dispatch loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from anyvirt.jit import ir
+from anyvirt.jit.frontend import FunctionCompiler, Module
+from anyvirt.jit.ir import LIKELY, Value
+from anyvirt.jit.layout import RECORD_SCALE, Slot, StopReason
+from anyvirt.jit.records import operand_slots, sunk_operands
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyvirt.isa.description import InstructionSet
+
+CONVENTION = "preserve_nonecc"
+PARAMETERS = "ptr %state, ptr %record, ptr %memory, i64 %count, ptr %records"
+
+
+@dataclass(frozen=True)
+class Features:
+    """What of the host's processor and of the run decides about the code of handlers."""
+
+    counted: bool
+    """Count instructions and stop exactly when the budget is used up."""
+    fma: bool
+    """The host has fused multiply-add."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordOperand(Value):
+    """An operand read from the record: a value, and for the target also a name."""
+
+    name: str = ""
+
+
+class HandlerCompiler(FunctionCompiler):
+    """Compiles the semantics of one instruction form into its handler."""
+
+    def __init__(
+        self,
+        module: Module,
+        isa: InstructionSet,
+        features: Features,
+        semantics: Callable[..., None],
+        length: int,
+    ) -> None:
+        super().__init__(module, semantics)
+        self.features = features
+        self.length = length
+        self.sunk = sunk_operands(isa, semantics)
+        self.remaining = "%count"
+        self._slots = operand_slots(module, semantics)
+
+    def handler(self, name: str) -> str:
+        """The LLVM definition of the handler."""
+        if self.features.counted:
+            self._count_down()
+        text = self.compile_with({name: self._operand(name) for name in self._slots})
+        attributes = "nounwind strictfp" if "constrained" in text else "nounwind"
+        return f"define internal {CONVENTION} void @{name}({PARAMETERS}) {attributes} {{\n{text}\n}}\n"
+
+    def _count_down(self) -> None:
+        """Stop before the instruction if the budget is used up, otherwise use up one."""
+        body = self.body
+        enough, empty = body.fresh("enough"), body.fresh("empty")
+        body.branch_if(body.emit("icmp ne i64 %count, 0"), enough, empty, hint=LIKELY)
+        body.open(empty)
+        self.leave(StopReason.BUDGET, "%record", "%count")
+        body.open(enough)
+        self.remaining = body.emit("sub i64 %count, 1")
+        body.effect(f"store volatile i64 {self.remaining}, ptr {self.slot(Slot.FAULT_COUNT)}")
+
+    def _operand(self, name: str) -> RecordOperand:
+        slot = self._slots[name]
+        pointer = self.body.emit(f"getelementptr i8, ptr %record, i64 {slot.offset}")
+        value = self.body.emit(f"load {slot.llvm}, ptr {pointer}")
+        if slot.llvm == ir.llvm_type(slot.type):
+            return RecordOperand(value, slot.type, name)
+        extension = "sext" if slot.llvm == "i32" else "zext"
+        extended = self.body.emit(f"{extension} {slot.llvm} {value} to {ir.llvm_type(slot.type)}")
+        return RecordOperand(extended, slot.type, name)
+
+    # Control --------------------------------------------------------------------------------------------
+
+    def slot(self, slot: int) -> str:
+        """Pointer to a field of the state block."""
+        return self.body.emit(f"getelementptr i8, ptr %state, i64 {int(slot)}")
+
+    def load_slot(self, slot: int) -> str:
+        """The 64 bits of a field of the state block."""
+        return self.body.emit(f"load i64, ptr {self.slot(slot)}")
+
+    def store_slot(self, slot: int, text: str | int) -> None:
+        """Set a field of the state block."""
+        self.body.effect(f"store i64 {text}, ptr {self.slot(slot)}")
+
+    def finish(self) -> None:
+        """Go on to the next instruction in memory."""
+        self.dispatch(self.next_record())
+
+    def next_record(self) -> str:
+        """The record behind this one."""
+        return self.body.emit(f"getelementptr i8, ptr %record, i64 {self.length * RECORD_SCALE}")
+
+    def dispatch(self, record: str) -> None:
+        """Continue with the handler of a record."""
+        handler = self.body.emit(f"load ptr, ptr {record}")
+        self._tail_call(handler, record, self.remaining)
+
+    def _tail_call(self, function: str, record: str, count: str) -> None:
+        arguments = f"ptr %state, ptr {record}, ptr %memory, i64 {count}, ptr %records"
+        self.body.effect(f"musttail call {CONVENTION} void {function}({arguments})")
+        self.body.close("ret void")
+
+    def leave(self, reason: int, record: str, count: str) -> None:
+        """End the run; it can go on at `record` with `count`."""
+        self.store_slot(Slot.REASON, int(reason))
+        exit_code = self.body.emit(f"load ptr, ptr {self.slot(Slot.LEAVE)}")
+        self._tail_call(exit_code, record, count)
+
+    def stop(self, reason: StopReason) -> None:
+        """End the run at this instruction, which has not been executed."""
+        self.leave(reason, "%record", "%count")
+
+    def arrive(self, record: str) -> None:
+        """Continue elsewhere, unless somebody wants the run to end: the point where loops can be stopped."""
+        body = self.body
+        pending = body.emit(f"load atomic i64, ptr {self.slot(Slot.PENDING)} monotonic, align 8")
+        onward, stopped = body.fresh("onward"), body.fresh("stopped")
+        body.branch_if(body.emit(f"icmp eq i64 {pending}, 0"), onward, stopped, hint=LIKELY)
+        body.open(stopped)
+        self.leave(StopReason.INTERRUPTED, record, self.remaining)
+        body.open(onward)
+        self.dispatch(record)
+
+    def require(self, condition: str) -> str:
+        """Go on only where `condition` holds; opens the block of the other case, returns the good label."""
+        good, bad = self.body.fresh("good"), self.body.fresh("bad")
+        self.body.branch_if(condition, good, bad, hint=LIKELY)
+        self.body.open(bad)
+        return good
+
+    def program_counter(self) -> str:
+        """Address of this instruction."""
+        body = self.body
+        here, base = (body.emit(f"ptrtoint ptr {name} to i64") for name in ("%record", "%records"))
+        return body.emit(
+            f"lshr exact i64 {body.emit(f'sub i64 {here}, {base}')}, {RECORD_SCALE.bit_length() - 1}"
+        )
