@@ -59,8 +59,8 @@ class Usage:
     user_seconds: float = 0.0
     system_seconds: float = 0.0
     peak_memory: int | None = None
-    """Largest resident set of any one process, in bytes; None where it was no larger than that of the process
-    which started the guest, because the kernel counts that one too (getrusage(2), a child before its exec)."""
+    """Largest resident set of any one process, in bytes; None where it was no larger than that of the
+    process which started the guest, because the kernel counts that one too (a child's, before its exec)."""
 
     @classmethod
     def accounted(cls, user: float, system: float, peak: int, *, starter_peak: int) -> Usage:
