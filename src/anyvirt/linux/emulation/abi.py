@@ -40,8 +40,7 @@ GENERIC_STAT = StatLayout(
 """include/uapi/asm-generic/stat.h on 64-bit."""
 
 
-def stat_translation(guest: StatLayout) -> tuple[int, ...]:
-    """For each of the guest's fields, its place among the host's."""
+def _order(guest: StatLayout) -> tuple[int, ...]:
     return tuple(HOST_STAT.fields.index(name) for name in guest.fields)
 
 
@@ -66,6 +65,8 @@ class Abi:
     """Which argument of clone(2) is the thread pointer; it differs (CONFIG_CLONE_BACKWARDS)."""
     child_tid_argument: int
     stat: StatLayout
+    stat_order: tuple[int, ...]
+    """For each of the guest's fields of a status, its place among the host's."""
     epoll_event: Struct
     hwcap: int
     """AT_HWCAP; for RISC-V one bit for each single-letter extension."""
@@ -87,6 +88,7 @@ RISCV64 = Abi(
     tls_argument=3,
     child_tid_argument=4,
     stat=GENERIC_STAT,
+    stat_order=_order(GENERIC_STAT),
     epoll_event=Struct("<I4xQ"),
     hwcap=_extensions("IMAFDC"),
 )

@@ -8,7 +8,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from anyvirt.linux.emulation import host, procfs
-from anyvirt.linux.emulation.abi import HOST_STAT, stat_translation
+from anyvirt.linux.emulation.abi import HOST_STAT
 from anyvirt.linux.emulation.call_numbers import HOST
 from anyvirt.linux.emulation.table import system_call
 
@@ -75,9 +75,8 @@ def _give_stat(process: Process, result: int, buffer: int) -> int:
     if result < 0:
         return result
     values = HOST_STAT.structure.unpack(_scratch)
-    layout = process.abi.stat
-    order = stat_translation(layout)
-    process.memory.write(buffer, layout.structure.pack(*[values[index] for index in order]))
+    abi = process.abi
+    process.memory.write(buffer, abi.stat.structure.pack(*[values[index] for index in abi.stat_order]))
     return 0
 
 
