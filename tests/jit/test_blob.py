@@ -17,16 +17,16 @@ TABLE = tuple(u64(number * number) for number in range(40))
 
 
 def square(n: u64) -> u64:
-    return TABLE[n] + helper(n)
+    return TABLE[n] + five_quarters(n)
 
 
-def helper(n: u64) -> u64:
+def five_quarters(n: u64) -> u64:
     return u64(f64(n) * 1.25)
 
 
 def compile_blob(extra=""):
     module = Module(Target())
-    module.add(helper, attributes="noinline")
+    module.add(five_quarters, attributes="noinline")
     module.add(square, name="square", linkage="dso_local ")
     return link(llvm.compile_module(module.text() + extra), {"note": 1})
 

@@ -123,7 +123,7 @@ def decisions(a: u64, b: u64) -> u64:
     return max(min(a, b), x)
 
 
-def helper(a: u64) -> tuple[u64, bool]:
+def collatz(a: u64) -> tuple[u64, bool]:
     if a & 1 == 0:
         return a // 2, True
     return a * 3 + 1, False
@@ -134,7 +134,7 @@ def fibonacci(n: u64) -> u64:
 
 
 def calls(a: u64, b: u64) -> u64:
-    value, even = helper(a)
+    value, even = collatz(a)
     return (value if even else ~value) + fibonacci(b & 7)
 
 
