@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from anyvirt.linux.emulation.call_numbers import HOST
 from anyvirt.linux.emulation.identity import MemoryLimits
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from anyvirt.cpu.memory import FlatMemory
     from anyvirt.linux.emulation.abi import Abi
     from anyvirt.linux.emulation.image import Image
+
+
+class Release(Protocol):
+    """What a child of vfork(2) does for its parent."""
+
+    def __call__(self, *, ending: bool) -> None:
+        """Let the parent go on; `ending` tells that no program was executed."""
 
 
 class Process:
@@ -34,7 +41,7 @@ class Process:
         self.lock_flags = 0
         """MAP_LOCKED for new mappings after mlockall(MCL_FUTURE)."""
         self.robust_list = 0
-        self.on_release: Callable[[], None] | None = None
+        self.on_release: Release | None = None
         """In a child of vfork(2), what lets the parent go on: to be called once it executes or exits."""
         self._make_cpu = make_cpu
         self.adopt(image)
@@ -66,8 +73,8 @@ class Process:
         """
         return self.cpu.system_call(HOST[name], *arguments)
 
-    def release(self) -> None:
-        """Let a parent that waits in vfork(2) go on."""
+    def release(self, *, ending: bool = False) -> None:
+        """Let a parent that waits in vfork(2) go on, because this process executes a program or ends."""
         if self.on_release is not None:
-            self.on_release()
+            self.on_release(ending=ending)
             self.on_release = None

@@ -40,6 +40,8 @@ _FORK_FLAGS = (
 )  # fmt: skip
 _CLONE_ARGUMENTS = struct.Struct("<8Q")
 _RESERVED_DESCRIPTORS = 16
+_SHARED_FRAME = 1 << 13
+"""Most bytes that a child of vfork gives back; a pipe holds them, so the child need not wait."""
 
 
 def _clone(process: Process, flags: int, stack: int, tls: int, tids: tuple[int, int, int]) -> int:
@@ -51,7 +53,7 @@ def _clone(process: Process, flags: int, stack: int, tls: int, tids: tuple[int, 
     if flags & ~_FORK_FLAGS:
         return -errno.EINVAL
     parent_tid, child_tid, pidfd = tids
-    gate = _Gate() if flags & _CLONE_VFORK else None
+    gate = _Gate(process, shares_memory=bool(flags & _CLONE_VM)) if flags & _CLONE_VFORK else None
     pid = os.fork()
     if pid == 0:
         _begin_child(process, gate)
@@ -84,9 +86,18 @@ def _begin_child(process: Process, gate: _Gate | None) -> None:
 
 
 class _Gate:
-    """What a parent in vfork(2) waits at: a pipe whose writing end its child closes, or loses by dying."""
+    """What a parent in vfork(2) waits at: a pipe whose writing end its child closes, or loses by dying.
 
-    def __init__(self) -> None:
+    A child with CLONE_VM has only a copy of its parent's memory here. If it ends without executing a program
+    it sends back what lies above the parent's stack pointer, where posix_spawn(3) looks for the error.
+    """
+
+    def __init__(self, process: Process, *, shares_memory: bool) -> None:
+        self._memory = process.memory
+        stack_pointer = process.stack_pointer
+        wanted = process.memory.mappings_in(stack_pointer, _SHARED_FRAME) if shares_memory else ()
+        frame = next(iter(wanted), None)
+        self._frame = (stack_pointer, frame.end - stack_pointer if frame else 0)
         reading, writing = os.pipe()
         try:
             self._reading, self._writing = _out_of_the_way(reading), _out_of_the_way(writing)
@@ -98,16 +109,22 @@ class _Gate:
         """In the child: keep the writing end alone."""
         os.close(self._reading)
 
-    def open(self) -> None:
-        """In the child: let the parent go on."""
+    def open(self, *, ending: bool) -> None:
+        """In the child: let the parent go on, before executing a program or ending."""
+        address, length = self._frame
+        if ending and length:
+            os.write(self._writing, self._memory.read(address, length))
         os.close(self._writing)
 
     def wait(self) -> None:
         """In the parent: wait for the child to execute a program or to end."""
         os.close(self._writing)
-        while os.read(self._reading, 1):
-            pass
+        content = b""
+        while piece := os.read(self._reading, _SHARED_FRAME):
+            content += piece
         os.close(self._reading)
+        if len(content) == self._frame[1]:
+            self._memory.write(self._frame[0], content)
 
 
 def _out_of_the_way(fd: int) -> int:
@@ -278,12 +295,14 @@ def _close_on_exec() -> None:
 @system_call("exit", "int")
 def exit_thread(process: Process, status: int) -> NoReturn:
     """End the thread, which is the process's only one"""
+    process.release(ending=True)
     os._exit(status & 0xFF)
 
 
 @system_call("exit_group", "int")
 def exit_group(process: Process, status: int) -> NoReturn:
     """End the process"""
+    process.release(ending=True)
     os._exit(status & 0xFF)
 
 

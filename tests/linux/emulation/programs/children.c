@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,6 +94,14 @@ int main(void)
     if (child == 0) raise(SIGKILL);
     waitpid(child, &status, 0);
     show("a killed child lets its parent go", WTERMSIG(status));
+    char *words[] = {"x", NULL};
+    show("spawn of nothing", posix_spawn(&child, "/no/such/program", NULL, NULL, words, words));
+    show("spawn of a directory", posix_spawn(&child, "/etc", NULL, NULL, words, words));
+    show("spawn through PATH", posix_spawnp(&child, "no-such-program", NULL, NULL, words, words));
+    show("nothing is left", wait_for_any());
+    show("spawn", posix_spawnp(&child, "true", NULL, NULL, words, words));
+    waitpid(child, &status, 0);
+    show("spawned", WEXITSTATUS(status));
     limit = (struct rlimit){1, 1};
     child = fork();
     if (child == 0) { setrlimit(RLIMIT_CPU, &limit); for (;;); }
