@@ -488,8 +488,62 @@ def test_files_in_memory_count(needs_root):
 
 
 def test_a_memory_limit_too_small_to_start(needs_root):
-    with pytest.raises(GuestStartError, match="ran out of memory while it was starting"):
-        run("true", limits=make_limits(memory="1M"))
+    """What a start needs differs, so this one is made to need more."""
+    script = """
+        from anyvirt.engines import get
+        from anyvirt.errors import AnyvirtError
+        from anyvirt.guest import Guest, make_limits
+        from anyvirt.instance import Streams
+        from anyvirt.linux.container import init
+        original = init._configure
+        init._configure = lambda specification: (bytearray(64 << 20), original(specification))
+        try:
+            get("container").start(Guest(command=["true"], limits=make_limits(memory="16M")), Streams())
+        except AnyvirtError as error:
+            print(type(error).__name__, error.exit_code, error)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    assert done.stdout == (
+        "GuestStartError 1 the container ran out of memory while it was starting: "
+        "a limit of 16777216 bytes is too small\n"
+    ), done
+
+
+@pytest.mark.parametrize("closed", [(0,), (0, 1, 2)])
+def test_closed_standard_streams(closed):
+    """A guest gets the null device for them, never a socket that took their number."""
+    script = """
+        import os, sys
+        from anyvirt.engines import get
+        from anyvirt.guest import Guest
+        from anyvirt.instance import Streams
+        words = ["sh", "-c", 'test -z "$(cat)" && echo x && test /dev/null -ef /proc/self/fd/0']
+        with get("container").start(Guest(command=words), Streams()) as instance:
+            os._exit(instance.wait(10).shell)
+    """
+    closing = " ".join(f"{fd}>&-" for fd in closed)
+    words = ["sh", "-c", f'exec "$@" {closing}', "sh", sys.executable, "-c", textwrap.dedent(script)]
+    assert subprocess.run(words, timeout=30).returncode == 0
+
+
+def test_no_zombie_of_a_keeper_is_left():
+    """Not every first process of a host or container reaps orphans."""
+    script = """
+        import ctypes, os, subprocess, sys
+        ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+        program = (
+            "from anyvirt.engines import get; from anyvirt.guest import Guest;"
+            "from anyvirt.instance import Streams\\n"
+            "with get('container').start(Guest(command=['true']), Streams()) as instance: instance.wait()"
+        )
+        subprocess.run([sys.executable, "-c", program], check=True)
+        try:
+            print(os.waitpid(-1, os.WNOHANG))
+        except ChildProcessError:
+            print("none")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    assert done.stdout == "none\n", done
 
 
 def test_cpu_time_is_limited(needs_root):

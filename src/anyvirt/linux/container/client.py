@@ -10,8 +10,10 @@ import _socket
 import array
 import atexit
 import os
+import select
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from anyvirt.linux.container.channel import Channel
@@ -27,6 +29,8 @@ from anyvirt.linux.container.keeper import serve
 serve({fd})
 """
 _FRESH_FD = 3
+_KEEPERS_END = 100
+"""Milliseconds to wait for the keeper's end when this process ends."""
 
 
 class _Introductions:
@@ -36,7 +40,7 @@ class _Introductions:
         self.owner = os.getpid()
         ours, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         self._socket = ours
-        atexit.register(self._socket.close)
+        atexit.register(self.close)
         try:
             self.keeper = _fork_keeper(theirs) if _is_single_threaded() else _start_keeper(theirs)
         finally:
@@ -48,14 +52,18 @@ class _Introductions:
         self._socket.sendmsg([b"c"], [rights], _socket.MSG_NOSIGNAL)
 
     def close(self) -> None:
-        """Let the keeper end, and reap it if it has been killed."""
-        atexit.unregister(self._socket.close)
+        """Let the keeper end, and reap it: it ends at once, unless containers of this process still run."""
+        atexit.unregister(self.close)
         self._socket.close()
-        if self.owner == os.getpid():
-            try:
-                os.waitpid(self.keeper, os.WNOHANG)
-            except ChildProcessError:
-                return
+        if self.owner != os.getpid():
+            return
+        with suppress(ChildProcessError, ProcessLookupError):
+            pidfd = os.pidfd_open(self.keeper)
+            poll = select.poll()
+            poll.register(pidfd, select.POLLIN)
+            poll.poll(_KEEPERS_END)
+            os.close(pidfd)
+            os.waitpid(self.keeper, os.WNOHANG)
 
 
 _introductions: _Introductions | None = None
@@ -81,6 +89,7 @@ def keeper_pid() -> int | None:
 
 
 def _request(message: tuple[Any, ...], streams: tuple[int, ...]) -> Channel:
+    _fill_standard_streams()
     ours, theirs = Channel.pair()
     try:
         with _lock:
@@ -89,6 +98,18 @@ def _request(message: tuple[Any, ...], streams: tuple[int, ...]) -> Channel:
         theirs.close()
     ours.send(message, streams)
     return ours
+
+
+def _fill_standard_streams() -> None:
+    """Open the null device in the place of a closed standard stream.
+
+    Otherwise a socket of ours would take the place, and become the stream of a guest that is given it.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _introduce(channel: Channel) -> None:
