@@ -56,10 +56,9 @@ def sunk_operands(isa: InstructionSet, semantics: Callable[..., None]) -> set[st
     processor = next(iter(inspect.signature(semantics).parameters))
     sunk: set[str] = set()
     used: set[str] = set()
-    for name, written in _register_uses(tree, processor):
-        file, operand = name
-        zero = file is not None and isa.register_files[file].zero is not None
-        (sunk if written and zero else used).add(operand)
+    with_zero = {file.name for file in isa.register_files.values() if file.zero is not None}
+    for (file, operand), written in _register_uses(tree, processor):
+        (sunk if written and file in with_zero else used).add(operand)
     return sunk - used
 
 
