@@ -66,7 +66,7 @@ def test_too_little_address_space_is_a_reason():
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, preexec_fn=limit
     )
-    assert done.stdout.startswith("False the host refuses to reserve")
+    assert done.stdout.startswith("False no address space for a guest: ")
     assert "ulimit -v" in done.stdout
 
 

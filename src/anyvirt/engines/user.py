@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.engines.engine import Architecture, Availability, Capability, Engine, Execution, World
 from anyvirt.engines.host_process import HostProcessInstance
+from anyvirt.errors import UnsupportedError
 from anyvirt.guest import Isa
 
 if TYPE_CHECKING:
@@ -65,10 +66,11 @@ def _address_space() -> Availability | None:
     try:
         size = FlatMemory().size * RECORD_SCALE
         host_munmap(reserve(size), size)
-    except OSError as error:
+    except (OSError, UnsupportedError) as error:
+        reason = error.reason if isinstance(error, UnsupportedError) else error.strerror
         return Availability(
             available=False,
-            reason=f"the host refuses to reserve the address space of a guest: {error.strerror}",
+            reason=f"no address space for a guest: {reason}",
             remedy="raise the limit on virtual memory (`ulimit -v unlimited`) and vm.overcommit_memory",
         )
     return None
