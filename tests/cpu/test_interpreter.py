@@ -16,6 +16,9 @@ from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.reference import ReferenceExecutor
 
+# Python 3.12 and later warn of what these tests are about.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+
 CODE, DATA = 0x10000, 0x20000
 PAGE = 4096
 ECALL, EBREAK, LOOP, NOP, FENCE_I = 0x73, 0x100073, 0x6F, 0x13, 0x100F

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from anyvirt.cpu.executor import Access
 from anyvirt.cpu.memory import PAGE_SIZE, FlatMemory, GuestFault, Protection
+
+# Python 3.12 and later warn of what these tests are about.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 
 PAGES = 64
 SIZE = PAGES * PAGE_SIZE
@@ -196,6 +200,32 @@ def test_a_forked_child_has_its_own_copy(memory):
         os._exit(0 if memory.read(0x1000, 6) == b"child!" else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert memory.read(0x1000, 6) == b"parent"
+
+
+def test_a_fork_waits_for_changes_by_other_threads(memory):
+    stop = threading.Event()
+
+    def remap():
+        while not stop.is_set():
+            memory.map(0x1000, 0x4000, 3)
+            memory.unmap(0x2000, 0x1000)
+
+    thread = threading.Thread(target=remap)
+    thread.start()
+    try:
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                # The list tells the truth about what the host has mapped, and the lock is free.
+                ranges = [(item.start, item.end - item.start) for item in memory.mappings]
+                for start, length in ranges:
+                    ctypes.string_at(memory.base + start, length)
+                memory.map(0x2000, 0x1000, 3)
+                os._exit(0)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        stop.set()
+        thread.join()
 
 
 class Mappings(RuleBasedStateMachine):

@@ -14,6 +14,9 @@ from anyvirt.cpu.executor import StopReason
 from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.memory import FlatMemory
 
+# Python 3.12 and later warn of what these tests are about.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+
 CODE = 0x10000
 LOOP = (0x6F).to_bytes(4, "little")
 CLOCK_NANOSLEEP, GETPID, NANOSLEEP = 230, 39, 35

@@ -8,6 +8,8 @@ The store of records is given back when the address space goes.
 from __future__ import annotations
 
 import mmap
+import os
+import threading
 import weakref
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 _GUARD = BRANCH_REACH * RECORD_SCALE
 _LONGEST_BEFORE = 16
 """An instruction that starts this many bytes before a change may reach into it."""
+
+_lock = threading.RLock()
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 _interpreters: dict[tuple[str, bool], MappedBlob] = {}
 _spaces: weakref.WeakKeyDictionary[FlatMemory, dict[tuple[str, bool], CodeSpace]] = (
@@ -83,11 +88,12 @@ class CodeSpace:
 
 def code_space(memory: FlatMemory, isa: str, *, counted: bool) -> CodeSpace:
     """The records of an address space, shared by all its executors; made when first wanted."""
-    spaces = _spaces.setdefault(memory, {})
-    key = (isa, counted)
-    if key not in spaces:
-        spaces[key] = CodeSpace(memory, _interpreter(isa, counted=counted))
-    return spaces[key]
+    with _lock:
+        spaces = _spaces.setdefault(memory, {})
+        key = (isa, counted)
+        if key not in spaces:
+            spaces[key] = CodeSpace(memory, _interpreter(isa, counted=counted))
+        return spaces[key]
 
 
 def _interpreter(isa: str, *, counted: bool) -> MappedBlob:

@@ -14,6 +14,7 @@ import errno
 import mmap
 import os
 import threading
+import weakref
 from dataclasses import dataclass, replace
 from enum import IntFlag
 from functools import cache
@@ -154,6 +155,28 @@ def page_ceiling(length: int) -> int:
     return -(-length // PAGE_SIZE) * PAGE_SIZE
 
 
+_memories: weakref.WeakSet[FlatMemory] = weakref.WeakSet()
+
+
+_held: list[FlatMemory] = []
+
+
+def _hold_still() -> None:
+    """No list of mappings is being changed by another thread while the process forks."""
+    _held[:] = _memories
+    for memory in _held:
+        memory._lock.acquire()
+
+
+def _move_on() -> None:
+    for memory in _held:
+        memory._lock.release()
+    _held.clear()
+
+
+os.register_at_fork(before=_hold_still, after_in_parent=_move_on, after_in_child=_move_on)
+
+
 class FlatMemory:
     """A guest address space of `size` bytes from 0, reserved in the host and mapped page by page.
 
@@ -191,6 +214,7 @@ class FlatMemory:
         """Called with (start, length) after executable pages changed in content, place or permission."""
         self._mappings: list[Mapping] = []
         self._lock = threading.RLock()
+        _memories.add(self)
 
     def __del__(self) -> None:
         if self.base:
