@@ -96,6 +96,15 @@ def test_the_command_is_confined_and_so_is_the_first_process():
             assert int(each["CapInh"], 16) == int(each["CapAmb"], 16) == 0
 
 
+def test_programs_start_with_every_signal_at_its_default(monkeypatch):
+    """The C library ignores two signals of its own, 32 and 33, in what it spawns."""
+    with ENGINE.create(Guest(command=["sleep", "60"]), Streams(), None) as instance:
+        for pid in (instance.pid, instance.exec(["sleep", "60"]).pid):
+            status = read_status(pid)
+            assert int(status["SigBlk"], 16) == 0
+            assert int(status["SigIgn"], 16) & ~(3 << 31) == 0
+
+
 def read_status(pid):
     with open(f"/proc/{pid}/status") as file:
         return dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)

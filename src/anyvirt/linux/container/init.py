@@ -21,6 +21,7 @@ from anyvirt.linux import kernel
 from anyvirt.linux.container import layers, special_files, stages
 from anyvirt.linux.container.confinement import confine, hide_from_guest, stop_importing
 from anyvirt.linux.container.programs import enter_workdir, start_program
+from anyvirt.linux.container.signal_masks import ALL_SIGNALS, await_any, block_all
 from anyvirt.linux.container.stages import Fault, Stage, StartError
 from anyvirt.linux.container.terminals import open_terminal
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
         ProgramSpecification,
     )
 
-ALL_SIGNALS = tuple(sorted(set(range(1, 65)) & signals.valid_signals()))
 EXIT_REPORT = struct.Struct("=iddq")
 _ENDING_SIGNALS = frozenset({signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGQUIT})
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
@@ -73,7 +73,7 @@ def run(birth: Birth) -> NoReturn:
     reports = None
     try:
         stages.enter(Stage.BIRTH)
-        signals.pthread_sigmask(signals.SIG_BLOCK, ALL_SIGNALS)
+        block_all()
         close_others(birth.fds)
         stop_importing()
         reports = _socket.socket(fileno=birth.reports)
@@ -301,7 +301,7 @@ def _look_after(command: int | None, reports: _socket.socket) -> NoReturn:
     stages.enter(Stage.RUNNING)
     while True:
         _reap(command, reports)
-        number = signals.sigwait(ALL_SIGNALS)
+        number = await_any()
         if number == signals.SIGCHLD:
             continue
         if command is not None:

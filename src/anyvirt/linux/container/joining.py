@@ -11,7 +11,6 @@ import _socket
 import array
 import fcntl
 import os
-import signal as signals
 import struct
 import termios
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -19,8 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from anyvirt.linux import kernel
 from anyvirt.linux.container import stages
 from anyvirt.linux.container.confinement import confine, hide_from_guest, stop_importing
-from anyvirt.linux.container.init import ALL_SIGNALS, close_others
+from anyvirt.linux.container.init import close_others
 from anyvirt.linux.container.programs import enter_workdir, processes_exhausted, start_program
+from anyvirt.linux.container.signal_masks import block_all, reset_all, unblock_all
 from anyvirt.linux.container.stages import Fault, Stage, StartError
 from anyvirt.linux.container.terminals import open_terminal
 
@@ -78,7 +78,7 @@ def run(visit: Visit) -> NoReturn:
     """Be the helper."""
     reports = _socket.socket(fileno=visit.reports)
     try:
-        signals.pthread_sigmask(signals.SIG_BLOCK, ALL_SIGNALS)
+        block_all()
         close_others(visit.fds)
         stop_importing()
         try:
@@ -145,9 +145,7 @@ def _become(visit: Visit, terminal: str | None) -> NoReturn:
     stages.enter(Stage.CONFINEMENT)
     confine()
     stages.enter(Stage.COMMAND)
-    for number in ALL_SIGNALS:
-        if number not in (signals.SIGKILL, signals.SIGSTOP) and signals.getsignal(number) is not None:
-            signals.signal(number, signals.SIG_DFL)
-    signals.pthread_sigmask(signals.SIG_SETMASK, ())
+    reset_all()
+    unblock_all()
     start_program(visit.program, os.execve)
     raise AssertionError("execve returned")

@@ -24,6 +24,7 @@ from anyvirt.linux.container import confinement, init, records
 from anyvirt.linux.container.channel import Channel, receive_with_fds
 from anyvirt.linux.container.charges import ContainerCharge, VisitorCharge, close_all
 from anyvirt.linux.container.identities import choose_identities
+from anyvirt.linux.container.signal_masks import unblock_all
 from anyvirt.linux.container.specification import container_from_plain, program_from_plain
 from anyvirt.linux.container.stages import Fault
 
@@ -50,7 +51,7 @@ def _detach(introductions: int) -> None:
     for number in (signals.SIGINT, signals.SIGTERM, signals.SIGHUP, signals.SIGQUIT):
         signals.signal(number, signals.SIG_IGN)
     signals.signal(signals.SIGCHLD, signals.SIG_DFL)
-    signals.pthread_sigmask(signals.SIG_SETMASK, ())
+    unblock_all()
     null = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(null, stream)
