@@ -74,13 +74,15 @@ def test_interactive_shell_on_a_terminal(applets, tmp_path):
         expect(b"> ")
         os.write(terminal, b"echo fiX\x7fve $((2+3))\r")
         expect(b"five 5")
-        os.write(terminal, b"sleep 100\r")
-        time.sleep(0.5)
+        os.write(terminal, b"echo sl''eeping; sleep 100\r")
+        expect(b"sleeping\r\n")
+        time.sleep(0.3)
         os.write(terminal, b"\x03")
         os.write(terminal, b"echo status $?\r")
         expect(b"status 130")
-        os.write(terminal, b"sleep 100\r")
-        time.sleep(0.5)
+        os.write(terminal, b"echo sl''eeping; sleep 100\r")
+        expect(b"sleeping\r\n")
+        time.sleep(0.3)
         os.write(terminal, b"\x1a")
         expect(b"Stopped")
         os.write(terminal, b"kill %1; fg; tty; stty size; exit 7\r")
@@ -99,16 +101,22 @@ def test_vi_edits_a_file(applets, tmp_path):
         environment = {"PATH": str(applets[1]), "TERM": "vt100", "ANYVIRT_STATE": os.environ["ANYVIRT_STATE"]}
         os.execve(EMULATOR[0], [*EMULATOR, str(applets[1] / "vi"), "text"], environment)
 
-    def swallow():
+    shown = bytearray()
+
+    def watch():
         try:
-            while os.read(terminal, 4096):
-                pass
+            while piece := os.read(terminal, 4096):
+                shown.extend(piece)
         except OSError:
             return
 
-    reader = threading.Thread(target=swallow)
+    reader = threading.Thread(target=watch)
     reader.start()
     try:
+        deadline = time.monotonic() + 30
+        while b"three" not in shown:
+            assert time.monotonic() < deadline, shown
+            time.sleep(0.05)
         for keys in (b"jdd", b"ofour\x1b", b":%s/o/0/\r", b":wq\r"):
             time.sleep(0.3)
             os.write(terminal, keys)

@@ -22,7 +22,8 @@ umask 027; umask; ulimit -n; ulimit -s 2048; ulimit -s
 BASH = r"""
 declare -A map=([one]=1 [two]=2); for key in "${!map[@]}"; do echo $key=${map[$key]}; done | sort
 read line < <(echo substituted); echo $line
-coproc cat; echo through >&${COPROC[1]}; read line <&${COPROC[0]}; echo $line; eval "exec ${COPROC[1]}>&-"; wait
+coproc cat; echo through >&${COPROC[1]}; read line <&${COPROC[0]}; echo $line
+eval "exec ${COPROC[1]}>&-"; wait
 [[ 2024-05-06 =~ ^([0-9]+)-([0-9]+) ]] && echo ${BASH_REMATCH[2]}
 printf '%(%Y-%m-%d)T %q %5.2f\n' 0 'a b' 3.14159; echo $((2 ** 62)) {a..e} ${BASH_VERSINFO[0]}
 mapfile -t lines < <(seq 5); echo ${#lines[@]} ${lines[-1]}; exec 5<>/dev/tcp/127.0.0.1/1 || echo refused
