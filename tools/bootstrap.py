@@ -40,6 +40,8 @@ def make_environment(environment: Path, extra: str) -> None:
         "--quiet",
         "--disable-pip-version-check",
         "--no-warn-script-location",
+        "--cache-dir",
+        str(TOOLS / "pip"),
     ]
     _run(
         [*command, "--editable", f"{CHECKOUT}[{extra}]"],

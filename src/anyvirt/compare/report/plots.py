@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from anyvirt.compare.report.wording import format_ratio, format_value
 from anyvirt.compare.results import Group, Measured, Unit
+from anyvirt.paths import cache_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,6 +42,8 @@ def available() -> bool:
 
 def plots(comparison: Comparison) -> list[tuple[str, str]]:
     """Title and SVG text of each plot that the comparison has values for."""
+    # Its font cache belongs to our state directory, not to the user's configuration.
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_directory() / "matplotlib"))
     import matplotlib as mpl
 
     with mpl.rc_context(rc=_SETTINGS):

@@ -20,9 +20,17 @@ def find_remedy() -> str:
         return "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1) or run as root"
     if _read(_APPARMOR_SWITCH) == "1":
         return "allow user namespaces (sysctl kernel.apparmor_restrict_unprivileged_userns=0) or run as root"
+    if _is_chroot():
+        return "leave the chroot: the kernel makes no user namespaces inside one (user_namespaces(7))"
     if not _knows_overlays():
         return "load the kernel's overlay filesystem (modprobe overlay)"
     return "run as root, and inside another container give that one more privileges"
+
+
+def _is_chroot() -> bool:
+    """Whether the root directory is not the root of a mount, as after chroot(2)."""
+    mount_points = (line.split()[4] for line in _read("/proc/self/mountinfo").splitlines())
+    return "/" not in mount_points
 
 
 def _knows_overlays() -> bool:
