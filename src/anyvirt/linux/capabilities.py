@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 
 from anyvirt.linux import kernel
@@ -97,7 +98,9 @@ def restrict(kept: int) -> None:
             continue
         try:
             kernel.prctl(kernel.PR_CAPBSET_DROP, number)
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
             # The kernel knows fewer capabilities than 64: this number is the first that it has not.
             break
     kernel.prctl(kernel.PR_CAP_AMBIENT, kernel.PR_CAP_AMBIENT_CLEAR_ALL)

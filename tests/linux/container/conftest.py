@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).resolve().parents[3] / "src"
-ORDINARY_USER = 64007
-"""A user id that no account of a test machine has."""
+ORDINARY_USER = os.geteuid() or 64007
+"""The user of containers without root: this one, or a user id that no account of a test machine has."""
 
 
 def control_groups():

@@ -32,9 +32,14 @@ def home(tmp_path):
         directory.chmod(directory.stat().st_mode | 0o111)
     directory = tmp_path / "home"
     directory.mkdir()
-    if os.geteuid() == 0:
-        os.chown(directory, ORDINARY_USER, ORDINARY_USER)
+    give(directory)
     return directory
+
+
+def give(path):
+    """Make the ordinary user the owner of a path."""
+    if os.geteuid() == 0:
+        os.chown(path, ORDINARY_USER, ORDINARY_USER)
 
 
 @pytest.fixture
@@ -73,7 +78,7 @@ def test_the_hosts_processes_are_not_seen(script):
 
 def test_a_shared_directory_is_written_as_the_caller(script, home):
     (home / "data").mkdir()
-    os.chown(home / "data", ORDINARY_USER, ORDINARY_USER)
+    give(home / "data")
     script(f"shell('echo x > /data/file', mounts=[Mount('{home}/data', '/data')])")
     assert (home / "data/file").stat().st_uid == ORDINARY_USER
 
@@ -84,7 +89,7 @@ def test_a_root_filesystem_of_its_own(script, home):
     for name in ("bin", "lib", "lib64"):
         (root / name).symlink_to(f"usr/{name}")
     for path in (root, root / "usr"):
-        os.chown(path, ORDINARY_USER, ORDINARY_USER)
+        give(path)
     output = script(
         f"shell('touch /new; ls /', rootfs='{root}', mounts=[Mount('/usr', '/usr', read_only=True)])"
     )
