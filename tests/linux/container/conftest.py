@@ -15,13 +15,19 @@ ORDINARY_USER = os.geteuid() or 64007
 """The user of containers without root: this one, or a user id that no account of a test machine has."""
 
 
+PREFIX = f"{os.getpid() & 0xFFFF:04x}"
+MARK_INSTANCES = f"""
+import os
+random = os.urandom
+os.urandom = lambda count: bytes.fromhex("{PREFIX}") + random(count - 2)
+"""
+"""Python code after which the names of instances, and of their control groups, begin with PREFIX."""
+
+
 def control_groups():
-    """The control groups of containers on this host."""
+    """The control groups of these tests' containers on this host."""
     return {
-        path
-        for pattern in ("*/anyvirt-*", "*/*/anyvirt-*", "*/*/*/anyvirt-*", "anyvirt-*", "anyvirt/*")
-        for path in glob.glob(f"/sys/fs/cgroup/{pattern}")
-        if os.path.isdir(path) and re.search(r"anyvirt-[0-9a-f]{12}$", path)
+        path for depth in range(6) for path in glob.glob(f"/sys/fs/cgroup/{'*/' * depth}anyvirt-{PREFIX}*")
     }
 
 
@@ -69,10 +75,10 @@ def needs_root():
 @pytest.fixture
 def nothing_left():
     """Fail if the test leaves a control group, a mount or a container's process on the host."""
-    before = control_groups(), mounts()
+    before = mounts()
     yield
-    assert await_(lambda: control_groups() <= before[0]), control_groups() - before[0]
-    assert mounts() <= before[1]
+    assert await_(lambda: not control_groups()), control_groups()
+    assert mounts() <= before
     assert await_(lambda: not container_processes()), container_processes()
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import ORDINARY_USER
+from .conftest import MARK_INSTANCES, ORDINARY_USER
 
-PREAMBLE = """
+PREAMBLE = f"""{MARK_INSTANCES}
 import os, sys, time
 from anyvirt.engines import get
 from anyvirt.guest import Guest, Mount, make_limits
