@@ -397,11 +397,11 @@ class VisitorCharge(Charge):
     ) -> None:
         super().__init__(loop, channel, program, streams)
         self._container = container
-        self._helper = 0
+        self._joiner = 0
         self._terminal: tuple[int, ...] = ()
 
     def start(self) -> None:
-        """Bring the helper into being that makes the program's process."""
+        """Bring the joiner into being that makes the program's process."""
         opened: list[int] = []
         try:
             stages.enter(Stage.JOIN)
@@ -420,10 +420,10 @@ class VisitorCharge(Charge):
                 streams=self._streams,
                 group_files=group_files,
             )
-            self._helper, helper_pidfd = kernel.clone3(0, cgroup=into)
-            if self._helper == 0:
+            self._joiner, joiner_pidfd = kernel.clone3(0, cgroup=into)
+            if self._joiner == 0:
                 joining.run(visit)
-            os.close(helper_pidfd)
+            os.close(joiner_pidfd)
         except OSError as error:
             self._fail(stages.describe(error))
             self._close()
@@ -439,7 +439,7 @@ class VisitorCharge(Charge):
                 self._kill()
 
     def _reports_ended(self) -> None:
-        os.waitpid(self._helper, 0)
+        os.waitpid(self._joiner, 0)
         self._close_streams()
         if self._failure is not None or not self._pid:
             if self._pid:

@@ -1,6 +1,6 @@
 """A further program in a running container: a process of the host that joins its namespaces, step by step.
 
-A helper joins, and clones the program's process into the container; then only that process remains, as a
+A joiner joins, and clones the program's process into the container; then only that process remains, as a
 child of the keeper. Reports to the keeper are packets: `P` the process's number with its terminal, `E` a
 failure; the end of the reports without one means that the program runs.
 """
@@ -58,7 +58,7 @@ def all_namespaces(pidfd: int, identities: Identities) -> tuple[tuple[int, int],
 
 
 class Visit(NamedTuple):
-    """What the helper finds prepared. It was cloned into the control group, where that is possible."""
+    """What the joiner finds prepared. It was cloned into the control group, where that is possible."""
 
     program: ProgramSpecification
     identities: Identities
@@ -70,12 +70,12 @@ class Visit(NamedTuple):
 
     @property
     def fds(self) -> set[int]:
-        """All file descriptors that the helper needs."""
+        """All file descriptors that the joiner needs."""
         return {*(fd for fd, _ in self.namespaces), self.reports, *self.streams, *self.group_files}
 
 
 def run(visit: Visit) -> NoReturn:
-    """Be the helper."""
+    """Be the joiner."""
     reports = _socket.socket(fileno=visit.reports)
     try:
         block_all()
