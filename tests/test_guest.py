@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from anyvirt.errors import UsageError
-from anyvirt.guest import Guest, Isa, Limits, Mount, make_limits
+from anyvirt.guest import Guest, Limits, Mount, make_limits
+from anyvirt.isa.names import Isa
 
 
 def test_a_guest_is_frozen_and_holds_tuples():

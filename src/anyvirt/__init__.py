@@ -12,24 +12,13 @@ The public API, and nothing else::
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 # The packages `engines` and `compare` are imported here, before the functions of the same names are defined,
 # because the first import of a subpackage binds its name in this module and later ones do not.
 import anyvirt.compare
 import anyvirt.engines  # noqa: F401
-from anyvirt.errors import (
-    AnyvirtError,
-    CommandNotFoundError,
-    EngineUnavailableError,
-    GuestStartError,
-    GuestTimeoutError,
-    NotExecutableError,
-    UnsupportedError,
-    UsageError,
-)
-from anyvirt.guest import Guest, Isa, Limits, Mount, make_limits
-from anyvirt.instance import ExitStatus, Instance, Process, State, Streams, TerminalSize, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,6 +26,19 @@ if TYPE_CHECKING:
 
     from anyvirt.compare.comparison import Comparison
     from anyvirt.engines.listing import EngineInfo
+    from anyvirt.errors import (
+        AnyvirtError,
+        CommandNotFoundError,
+        EngineUnavailableError,
+        GuestStartError,
+        GuestTimeoutError,
+        NotExecutableError,
+        UnsupportedError,
+        UsageError,
+    )
+    from anyvirt.guest import Guest, Limits, Mount
+    from anyvirt.instance import ExitStatus, Instance, Process, State, Streams, TerminalSize, Usage
+    from anyvirt.isa.names import Isa
     from anyvirt.running import Completed
 
 __all__ = [
@@ -64,6 +66,31 @@ __all__ = [
     "run",
     "start",
 ]
+
+
+_HOMES = {
+    "anyvirt.errors": (
+        "AnyvirtError",
+        "CommandNotFoundError",
+        "EngineUnavailableError",
+        "GuestStartError",
+        "GuestTimeoutError",
+        "NotExecutableError",
+        "UnsupportedError",
+        "UsageError",
+    ),
+    "anyvirt.guest": ("Guest", "Limits", "Mount"),
+    "anyvirt.instance": ("ExitStatus", "Instance", "Process", "State", "Streams", "TerminalSize", "Usage"),
+    "anyvirt.isa.names": ("Isa",),
+}
+
+
+def __getattr__(name: str) -> object:
+    """The public classes, imported when first used: a start of the command line does not need them all."""
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module 'anyvirt' has no attribute {name!r}")
+    return getattr(import_module(home), name)
 
 
 def run(
@@ -149,6 +176,8 @@ def _guest(
     hostname: str | None,
 ) -> Guest:
     from pathlib import Path
+
+    from anyvirt.guest import Guest, Mount, make_limits
 
     return Guest(
         command=command,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -19,37 +18,6 @@ if TYPE_CHECKING:
 _ENVIRONMENT_NAME = re.compile(r"[^=\0]+")
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
 MINIMUM_MEMORY = 1 << 20
-
-
-class Isa(StrEnum):
-    """Instruction sets a guest program can be made of, by their usual Linux names."""
-
-    X86_64 = "x86_64"
-    I386 = "i386"
-    RISCV64 = "riscv64"
-    RISCV32 = "riscv32"
-    AARCH64 = "aarch64"
-    ARM = "arm"
-    MIPS = "mips"
-    MIPSEL = "mipsel"
-    MIPS64 = "mips64"
-    MIPS64EL = "mips64el"
-    PPC = "ppc"
-    PPC64 = "ppc64"
-    PPC64LE = "ppc64le"
-    SPARC = "sparc"
-    SPARC64 = "sparc64"
-    S390X = "s390x"
-    ALPHA = "alpha"
-
-    @classmethod
-    def host(cls) -> Isa:
-        """The instruction set of the host's CPU as its kernel names it (uname(2))."""
-        machine = os.uname().machine
-        try:
-            return cls("i386" if re.fullmatch(r"i[3-6]86", machine) else machine)
-        except ValueError:
-            raise UsageError(f"this host's CPU, {machine}, is not one that anyvirt knows") from None
 
 
 @dataclass(frozen=True, kw_only=True)

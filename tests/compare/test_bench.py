@@ -12,7 +12,7 @@ from anyvirt.compare.guest_run import MeasurementError
 from anyvirt.compare.workloads import FIRST_INSTRUCTION, WORKLOADS
 from anyvirt.engines.engine import Capability
 from anyvirt.errors import AnyvirtError
-from anyvirt.guest import Isa
+from anyvirt.isa.names import Isa
 from anyvirt.linux.elf import parse_elf
 from anyvirt.linux.program import find_program
 from anyvirt.paths import cache_directory

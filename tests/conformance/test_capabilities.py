@@ -9,8 +9,9 @@ import pytest
 
 from anyvirt.engines.engine import Capability
 from anyvirt.errors import AnyvirtError
-from anyvirt.guest import Guest, Isa, Limits, Mount
+from anyvirt.guest import Guest, Limits, Mount
 from anyvirt.instance import ExitStatus, State, Streams, TerminalSize
+from anyvirt.isa.names import Isa
 
 
 @pytest.mark.capabilities(Capability.TERMINAL)

@@ -51,3 +51,10 @@ def test_public_functions_stay_callable_whatever_is_imported():
     assert callable(anyvirt.engines)
     assert callable(anyvirt.compare)
     assert engines is registry is anyvirt.engines
+
+
+def test_every_public_name_resolves():
+    for name in anyvirt.__all__:
+        assert getattr(anyvirt, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        _ = anyvirt.Nonsense

@@ -15,8 +15,9 @@ import anyvirt
 from anyvirt.engines import get
 from anyvirt.engines.engine import Capability
 from anyvirt.errors import CommandNotFoundError, NotExecutableError, UnsupportedError
-from anyvirt.guest import Guest, Isa
+from anyvirt.guest import Guest
 from anyvirt.instance import State, Streams, TerminalSize
+from anyvirt.isa.names import Isa
 from anyvirt.linux.program import Program
 
 ENGINE = get("user")

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from anyvirt.guest import Isa
+from anyvirt.isa.names import Isa
 from anyvirt.jit.linker import link
 from anyvirt.jit.object_file import (
     Binding,

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from anyvirt.errors import UsageError
-from anyvirt.guest import Isa
+from anyvirt.isa.names import Isa
 from anyvirt.jit.program import build_program
 from anyvirt.jit.program_isa import PROGRAM_ISAS
 from anyvirt.jit.system import system_call, text

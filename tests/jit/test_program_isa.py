@@ -7,7 +7,7 @@ import subprocess
 import capstone
 import pytest
 
-from anyvirt.guest import Isa
+from anyvirt.isa.names import Isa
 from anyvirt.jit.program_isa import PROGRAM_ISAS
 
 DISASSEMBLERS = {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyvirt.guest import Isa
+from anyvirt.isa.names import Isa
 from anyvirt.jit.relocations import LINK_RULES, Formula
 
 RISCV = {kind.name: kind for kind in LINK_RULES[Isa.RISCV64].types.values()}

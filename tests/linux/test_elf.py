@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from anyvirt.guest import Isa
+from anyvirt.isa.names import Isa
 from anyvirt.linux.elf import ElfError, ElfType, SegmentType, machine_number, parse_elf
 
 HOST = Path("/bin/sh").read_bytes()

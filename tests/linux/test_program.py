@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from anyvirt.errors import CommandNotFoundError, NotExecutableError
-from anyvirt.guest import Guest, Isa, Mount
+from anyvirt.guest import Guest, Mount
+from anyvirt.isa.names import Isa
 from anyvirt.linux.program import find_program
 
 

@@ -19,7 +19,8 @@ from anyvirt.compare.guest_run import MeasurementError
 from anyvirt.compare.workloads import FIRST_INSTRUCTION, WORKLOADS
 from anyvirt.engines.engine import Capability
 from anyvirt.errors import AnyvirtError
-from anyvirt.guest import Guest, Isa, Mount
+from anyvirt.guest import Guest, Mount
+from anyvirt.isa.names import Isa
 from anyvirt.jit.program_isa import PROGRAM_ISAS
 from anyvirt.linux.program import Program
 from anyvirt.paths import cache_directory

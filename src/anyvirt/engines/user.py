@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from anyvirt.engines.engine import Architecture, Availability, Capability, Engine, Execution, World
 from anyvirt.engines.host_process import HostProcessInstance
 from anyvirt.errors import UnsupportedError
-from anyvirt.guest import Isa
+from anyvirt.isa.names import Isa
 
 if TYPE_CHECKING:
     from anyvirt.guest import Guest

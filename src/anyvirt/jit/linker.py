@@ -28,7 +28,7 @@ from anyvirt.jit.relocations import LINK_RULES, Formula, LinkRules, RelocationTy
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from anyvirt.guest import Isa
+    from anyvirt.isa.names import Isa
 
 _IGNORED_SECTIONS = (".eh_frame",)
 """Unwinding tables, which no program here reads."""

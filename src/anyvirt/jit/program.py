@@ -36,7 +36,7 @@ from anyvirt.typed import TypedPythonError, s64, u64
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from anyvirt.guest import Isa
+    from anyvirt.isa.names import Isa
     from anyvirt.jit.frontend import FunctionCompiler
     from anyvirt.jit.ir import Value
     from anyvirt.jit.target import Argument

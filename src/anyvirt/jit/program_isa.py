@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from anyvirt.guest import Isa
+from anyvirt.isa.names import Isa
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

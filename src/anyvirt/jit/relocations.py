@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from anyvirt.guest import Isa
+from anyvirt.isa.names import Isa
 
 Patch = Callable[[bytearray, int, int], None]
 """Writes a value into the code or data at an offset; OverflowError when it does not fit the field."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 
-from anyvirt.guest import Isa
+from anyvirt.isa.names import Isa
 from anyvirt.jit.program_isa import PROGRAM_ISAS
 from anyvirt.typed import FixedInteger, s64, u64
 

@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
-from anyvirt.guest import Isa
+from anyvirt.isa.names import Isa
 
 MAGIC = b"\x7fELF"
 HEADER_SIZE = 64

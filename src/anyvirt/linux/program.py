@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from anyvirt.errors import CommandNotFoundError, NotExecutableError
-from anyvirt.guest import Isa
+from anyvirt.isa.names import Isa
 from anyvirt.linux.elf import ElfError, parse_elf
 
 if TYPE_CHECKING:

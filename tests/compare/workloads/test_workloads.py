@@ -12,7 +12,7 @@ import subprocess
 import pytest
 
 from anyvirt.compare.workloads import FIRST_INSTRUCTION, WORKLOADS, find_workload
-from anyvirt.guest import Isa
+from anyvirt.isa.names import Isa
 from anyvirt.jit.program import build_program
 from anyvirt.typed import bits, f64, load32, load64, u32, u64
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from anyvirt.guest import Isa
+from anyvirt.isa.names import Isa
 from anyvirt.linux.emulation.call_numbers import RISCV64 as RISCV64_NUMBERS
 
 if TYPE_CHECKING:
