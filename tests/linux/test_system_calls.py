@@ -1,6 +1,7 @@
-"""System call numbers against the kernel headers of this host, where they are installed."""
+"""System call numbers against the kernel's headers, where they are installed."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,26 @@ def test_the_numbers_are_those_of_the_headers(architecture):
     assert {name: numbers.get(name) for name in defined} == {name: int(n) for name, n in defined.items()}
 
 
+def test_the_numbers_of_riscv64_are_those_of_its_headers():
+    """Its header is built from the generic one, so that only a preprocessor can read it."""
+    ours = system_call_numbers("riscv64")
+    lines = "".join(f"#ifdef __NR_{name}\n@{name} __NR_{name}\n#endif\n" for name in sorted(ours))
+    try:
+        text = subprocess.run(
+            ["riscv64-linux-gnu-gcc", "-E", "-P", "-"],
+            input=f"#include <asm/unistd.h>\n{lines}",
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    except FileNotFoundError:
+        pytest.skip("needs riscv64-linux-gnu-gcc (package gcc-riscv64-linux-gnu)")
+    found = re.findall(r"@(\w+) \(?(\d+)(?: \+ (\d+))?\)?", text)
+    headers = {name: int(first) + int(second or 0) for name, first, second in found}
+    assert len(headers) > 290
+    assert {name: ours[name] for name in headers} == headers
+
+
 @pytest.mark.parametrize("architecture", ["x86_64", "i386", "aarch64", "riscv64"])
 def test_no_number_stands_for_two_calls(architecture):
     numbers = system_call_numbers(architecture)
@@ -35,6 +56,8 @@ def test_some_numbers_of_the_generic_table():
     expected |= {"statx": 291, "riscv_hwprobe": 258, "riscv_flush_icache": 259}
     assert {name: numbers[name] for name in expected} == expected
     assert "riscv_hwprobe" not in system_call_numbers("aarch64")
+    assert "renameat" in system_call_numbers("aarch64")
+    assert "renameat" not in numbers
 
 
 def test_an_unknown_architecture():

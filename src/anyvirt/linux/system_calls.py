@@ -140,7 +140,9 @@ _TABLES = {
     "x86_64": _X86_64,
     "i386": _I386,
     "aarch64": _GENERIC,
-    "riscv64": _GENERIC.replace(" 260 ", " 258 riscv_hwprobe riscv_flush_icache "),
+    "riscv64": _GENERIC.replace(" renameat ", " 39 ").replace(
+        " 260 ", " 258 riscv_hwprobe riscv_flush_icache "
+    ),
 }
 
 

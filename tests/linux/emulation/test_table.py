@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anyvirt.linux.emulation.abi import RISCV64
-from anyvirt.linux.emulation.call_numbers import HOST
+from anyvirt.linux.emulation.host import HOST
 from anyvirt.linux.emulation.passthrough import PASS_THROUGH, RESTARTED
 from anyvirt.linux.emulation.registry import Table
 from anyvirt.linux.emulation.table import HANDLED, Kind, convert, parse_signature, signed

@@ -11,7 +11,7 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 from anyvirt.isa.names import Isa
-from anyvirt.linux.emulation.call_numbers import RISCV64 as RISCV64_NUMBERS
+from anyvirt.linux.system_calls import system_call_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,7 +79,7 @@ def _extensions(letters: str) -> int:
 RISCV64 = Abi(
     isa=Isa.RISCV64,
     machine=b"riscv64",
-    numbers=RISCV64_NUMBERS,
+    numbers=system_call_numbers("riscv64"),
     stack_register=2,
     number_register=17,
     argument_registers=slice(10, 16),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.linux.emulation import host, procfs
 from anyvirt.linux.emulation.abi import HOST_STAT
-from anyvirt.linux.emulation.call_numbers import HOST
+from anyvirt.linux.emulation.host import HOST
 from anyvirt.linux.emulation.table import system_call
 
 if TYPE_CHECKING:

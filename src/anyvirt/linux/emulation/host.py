@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import ctypes
 
-from anyvirt.linux.emulation.call_numbers import HOST
+from anyvirt.linux.system_calls import system_call_numbers
 
+HOST = system_call_numbers("x86_64")
+"""The host's numbers by name: the engine runs on x86-64 alone."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 # One prototype for each number of arguments: converting unneeded zeros costs more than the call itself.
 _PROTOTYPES = tuple(

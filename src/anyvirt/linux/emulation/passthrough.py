@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from anyvirt.linux.emulation.call_numbers import HOST
+from anyvirt.linux.emulation.host import HOST
 from anyvirt.linux.emulation.table import POINTERS, Kind, SystemCall, parse_signature
 
 if TYPE_CHECKING:

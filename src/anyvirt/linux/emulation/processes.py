@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 from anyvirt.cpu.memory import PAGE_SIZE
 from anyvirt.linux.elf import ElfError
 from anyvirt.linux.emulation import host, procfs
-from anyvirt.linux.emulation.call_numbers import HOST
+from anyvirt.linux.emulation.host import HOST
 from anyvirt.linux.emulation.identity import RLIMIT_STACK
 from anyvirt.linux.emulation.image import MAXIMUM_STRING, load_image
 from anyvirt.linux.emulation.programs import Executable, find_executable, has_isa

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from anyvirt.linux.elf import ElfError
 from anyvirt.linux.emulation import host
-from anyvirt.linux.emulation.call_numbers import HOST
+from anyvirt.linux.emulation.host import HOST
 from anyvirt.linux.emulation.image import read_elf
 from anyvirt.linux.emulation.procfs import device
 

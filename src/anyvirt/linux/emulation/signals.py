@@ -23,7 +23,7 @@ from anyvirt.cpu.host import host as native_host
 from anyvirt.cpu.memory import GuestFault
 from anyvirt.jit.host_layout import Data
 from anyvirt.linux.emulation import frames, host
-from anyvirt.linux.emulation.call_numbers import HOST
+from anyvirt.linux.emulation.host import HOST
 from anyvirt.linux.emulation.signal_types import (
     INFO_SIZE,
     MASK_SIZE,

@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from anyvirt.linux.emulation import host
-from anyvirt.linux.emulation.call_numbers import HOST
+from anyvirt.linux.emulation.host import HOST
 from anyvirt.linux.emulation.table import system_call
 
 if TYPE_CHECKING:
