@@ -107,6 +107,8 @@ class Process(ABC):
     """The host's end of the process's own pseudo-terminal, where it was given one."""
     end_fd: int | None = None
     """A file descriptor that becomes readable when the process has ended; None if there is none."""
+    out_of_memory_kills: int = 0
+    """Processes that the kernel killed because the guest's memory limit was reached, known after the end."""
     in_foreground: bool = False
     """Whether the keyboard signals of the caller's terminal reach the process by themselves."""
 

@@ -175,3 +175,27 @@ def test_version_and_help(cli):
     assert "--rootfs DIR" in cli("run", "--help").stdout.decode()
     assert cli().returncode == 2
     assert cli("rnu").returncode == 2
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_closed_for_the_guest_too(anyvirt_command, closed):
+    script = f'exec "$@" {closed}'
+    words = (*anyvirt_command, *native("sh", "-c", "cat; echo out; echo err >&2; exit 5"))
+    completed = subprocess.run(
+        ("sh", "-c", script, "sh", *words), stdin=subprocess.DEVNULL, capture_output=True, timeout=60
+    )
+    assert completed.returncode == 5
+    assert completed.stdout == (b"" if ">&-" in closed.replace("2>&-", "") else b"out\n")
+
+
+def test_running_out_of_memory_is_said(cli):
+    from anyvirt.engines import get
+
+    if "memory" not in get("container").probe().details.get("limits", ""):
+        pytest.skip("engine container cannot limit memory here")
+    completed = cli(
+        *("run", "--on", "container", "--memory", "32M", "--"),
+        *("sh", "-c", "x=$(head -c 100000000 /dev/zero | tr '\\0' x)"),
+    )
+    assert completed.returncode == 137
+    assert b"memory limit of 32.0 MiB" in completed.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import NoReturn
@@ -42,6 +43,7 @@ def anyvirt() -> None:
 
 def main() -> NoReturn:
     """The console script: run the verb and exit with the status that shells expect."""
+    _open_standard_streams()
     try:
         status = anyvirt.main(standalone_mode=False, prog_name="anyvirt")
     except AnyvirtError as error:
@@ -60,6 +62,15 @@ def main() -> NoReturn:
         sys.stderr.close()
         sys.exit(ExitCode.SIGNAL_BASE + 13)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _open_standard_streams() -> None:
+    """Put /dev/null in the place of closed streams, or a file opened later would become a guest's output."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _fail(message: str, status: int) -> NoReturn:

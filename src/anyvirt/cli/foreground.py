@@ -51,6 +51,7 @@ class Outcome:
     status: ExitStatus
     seconds: float
     usage: Usage
+    out_of_memory_kills: int
 
 
 def run_in_foreground(engine: Engine, guest: Guest, timeout: float | None = None) -> Outcome:
@@ -73,7 +74,8 @@ def run_in_foreground(engine: Engine, guest: Guest, timeout: float | None = None
                     _deliver(instance, early.popleft())
                 _forward_signals(instance, watcher, numbers)
         status = watcher.result()
-        return Outcome(status, time.monotonic() - began, instance.usage())
+        seconds = time.monotonic() - began
+        return Outcome(status, seconds, instance.usage(), instance.out_of_memory_kills)
 
 
 class _Watcher:

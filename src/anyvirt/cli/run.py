@@ -74,6 +74,12 @@ def command(
     from anyvirt.cli.foreground import run_in_foreground
 
     outcome = run_in_foreground(engine, guest, timeout)
+    if outcome.out_of_memory_kills and guest.limits.memory:
+        from anyvirt.quantities import format_size
+
+        _say(
+            f"the guest reached its memory limit of {format_size(guest.limits.memory)} and was killed for it"
+        )
     if verbose:
         usage = outcome.usage
         _say(

@@ -98,8 +98,6 @@ class ContainerProcess(Process):
         self._lock = threading.Lock()
         self._status: ExitStatus | None = None
         self._usage = Usage()
-        self.out_of_memory_kills = 0
-        """Processes that the kernel killed because the memory limit was reached, known after the end."""
         try:
             received = channel.receive()
         except BaseException:
