@@ -181,3 +181,22 @@ def test_what_is_no_program_is_refused(main, message):
 def test_an_isa_without_programs_is_refused():
     with pytest.raises(UsageError, match="programs cannot be built for sparc: only for x86_64 and riscv64"):
         build_program(echo, Isa.SPARC)
+
+
+def move(count: u64, arguments: u64) -> u64:
+    store64(arguments + 8, load64(arguments))
+    return count
+
+
+def test_a_wide_load_is_one_instruction_of_riscv64():
+    """Loads of typed Python may be misaligned; compiled byte by byte, a comparison would measure that."""
+    import capstone
+
+    program = build_program(move, Isa.RISCV64)
+    code = next(segment for segment in parse_elf(program).segments if segment.type == 1 and segment.flags & 1)
+    disassembler = capstone.Cs(capstone.CS_ARCH_RISCV, capstone.CS_MODE_RISCV64 | capstone.CS_MODE_RISCVC)
+    disassembler.skipdata = True
+    data = program[code.offset : code.offset + code.file_size]
+    mnemonics = {one.mnemonic.removeprefix("c.") for one in disassembler.disasm(data, code.address)}
+    assert "ld" in mnemonics
+    assert not {"lb", "lbu", "sb"} & mnemonics

@@ -93,7 +93,9 @@ _X86_64 = ProgramIsa(
 _RISCV64 = ProgramIsa(
     triple="riscv64-unknown-linux-gnu",
     cpu="generic-rv64",
-    features="+m,+a,+f,+d,+c,-relax",
+    # Loads of typed Python may be misaligned, which Linux supports in user space (Documentation/arch/riscv/
+    # uabi.rst, "Misaligned accesses"). Without the feature LLVM takes every load apart into bytes.
+    features="+m,+a,+f,+d,+c,+unaligned-scalar-mem,-relax",
     abi="lp64d",
     object_flags=5,  # compressed instructions, double-precision float arguments in registers
     start=MachineCode(
