@@ -35,9 +35,9 @@ _BUDGET = Budget(most=6)
 class RunTimePlan:
     """How long and how often workloads run. Times are in seconds."""
 
-    target: float = 0.08
+    target: float = 0.15
     """What a run should take on the fastest engine."""
-    longest: float = 0.5
+    longest: float = 0.6
     """What a run may take: a slower engine gets fewer rounds than the fastest."""
     budget: Budget = _BUDGET
     timeout: float = 60.0
