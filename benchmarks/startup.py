@@ -6,10 +6,10 @@ Each contender is a whole process, measured in turns; the reference is a Python 
 """
 
 import os
+import statistics
 import subprocess
 import sys
-
-from turns import in_turns, print_turns
+import time
 
 from anyvirt.engines import get
 
@@ -19,6 +19,38 @@ REFERENCE = "python -c pass"
 def command(*words):
     """A function that runs a command to its end and demands success."""
     return lambda: subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+
+
+def in_turns(contenders, rounds, *, warm_up=1):
+    """Seconds that each contender's function took in each of `rounds` turns, after some to warm up.
+
+    What else the machine does falls on all alike when they take turns; a ratio is made within one turn.
+    """
+    samples = {name: [] for name in contenders}
+    for turn in range(warm_up + rounds):
+        for name, function in contenders.items():
+            began = time.perf_counter()
+            function()
+            seconds = time.perf_counter() - began
+            if turn >= warm_up:
+                samples[name].append(seconds)
+    return samples
+
+
+def print_turns(samples, reference):
+    """A line for each contender: median, fastest and slowest, and its ratio to `reference` turn by turn."""
+    width = max(map(len, samples))
+    print(f"{'':{width}}  {'median':>9}  {'fastest':>9}  {'slowest':>9}   time / {reference}")
+    for name, seconds in samples.items():
+        ratios = [own / base for own, base in zip(seconds, samples[reference], strict=True)]
+        figures = "  ".join(
+            f"{value * scale:6.2f} {unit}"
+            for value in (statistics.median(seconds), min(seconds), max(seconds))
+        )
+        print(
+            f"{name:{width}}  {figures}   {statistics.median(ratios):6.2f}x "
+            f"({min(ratios):.2f} to {max(ratios):.2f})"
+        )
 
 
 def main():
