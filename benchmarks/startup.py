@@ -44,8 +44,7 @@ def print_turns(samples, reference):
     for name, seconds in samples.items():
         ratios = [own / base for own, base in zip(seconds, samples[reference], strict=True)]
         figures = "  ".join(
-            f"{value * scale:6.2f} {unit}"
-            for value in (statistics.median(seconds), min(seconds), max(seconds))
+            f"{value * 1e3:6.2f} ms" for value in (statistics.median(seconds), min(seconds), max(seconds))
         )
         print(
             f"{name:{width}}  {figures}   {statistics.median(ratios):6.2f}x "
