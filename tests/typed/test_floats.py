@@ -4,7 +4,7 @@ import ctypes
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from anyvirt.typed import TypedPythonError, as_f32, as_f64, bits, f32, f64, fma, s64, sqrt, u32, u64, u128
@@ -40,14 +40,20 @@ def test_division(a, b):
         assert math.copysign(1, result) == math.copysign(1, a) * math.copysign(1, b)
 
 
+HALFWAY_TO_INFINITY = 2**128 - 2**103
+
+
 @given(st.integers(0, 2**128 - 1) | st.integers(0, 2**64 - 1))
+@example(HALFWAY_TO_INFINITY)
+@example(HALFWAY_TO_INFINITY - 1)
 def test_integers_are_rounded_once(number):
     assert float(f64(u128(number))) == float(number)
     best = float(f32(u128(number)))
+    assert math.isinf(best) == (number >= HALFWAY_TO_INFINITY)
     if math.isfinite(best):
         for neighbour in (math.nextafter(best, 0), math.nextafter(best, math.inf)):
             candidate = ctypes.c_float(neighbour).value
-            assert abs(int(best) - number) <= abs(int(candidate) - number)
+            assert math.isinf(candidate) or abs(int(best) - number) <= abs(int(candidate) - number)
 
 
 @given(st.integers(0, 2**64 - 1))

@@ -136,7 +136,8 @@ def _nearest_f32(value: int) -> float:
     if magnitude << excess != abs(value):
         magnitude |= 1
     rounded = ctypes.c_float(float(magnitude)).value * 2.0**excess
-    return math.copysign(rounded, value)
+    # The scaling is exact; the outer conversion makes an infinity of what rounds up to 2**128.
+    return math.copysign(ctypes.c_float(rounded).value, value)
 
 
 def pack(value: FixedFloat) -> int:

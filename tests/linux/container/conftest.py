@@ -1,10 +1,14 @@
 """What the container's tests share: a guard against leftovers, and another user to run as."""
 
+import atexit
+import functools
 import glob
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -100,9 +104,20 @@ def ordinary_python():
     return None
 
 
+@functools.cache
+def source_for_others():
+    """The package where other users can read it: a checkout may lie in a directory that is its owner's alone."""
+    directory = Path(tempfile.mkdtemp(prefix="anyvirt-source-"))
+    atexit.register(shutil.rmtree, directory)
+    directory.chmod(0o755)
+    shutil.copytree(SOURCE / "anyvirt", directory / "anyvirt", ignore=shutil.ignore_patterns("__pycache__"))
+    return directory
+
+
 def run_python(words, script, *, user=None, state=None, **options):
     """Run a Python script that can import the package, perhaps as another user."""
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"PYTHONPATH": str(SOURCE if user is None else source_for_others())}
     environment |= dict([MARK.split("=")])
     environment |= {"HOME": "/tmp", "ANYVIRT_STATE": str(state or f"/tmp/anyvirt-test-{user}")}
     credentials = {} if user is None else {"user": user, "group": user, "extra_groups": []}

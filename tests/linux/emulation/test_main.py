@@ -247,7 +247,7 @@ def test_the_first_start_compiles_apart_from_the_guest(hello, compile_riscv64, t
 
 def test_without_a_compiler_and_a_cache_the_way_out_is_told(hello, tmp_path):
     """A Python whose site packages lack llvmlite: the base interpreter of the virtual environment."""
-    base = Path(sys.base_prefix, "bin", Path(sys.executable).name)
+    base = Path(sys._base_executable)
     check = subprocess.run([base, "-I", "-c", "import llvmlite"], capture_output=True)
     if not base.exists() or check.returncode == 0:
         pytest.skip("the base Python has llvmlite too")
