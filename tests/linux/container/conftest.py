@@ -106,7 +106,7 @@ def ordinary_python():
 
 @functools.cache
 def source_for_others():
-    """The package where other users can read it: a checkout may lie in a directory that is its owner's alone."""
+    """A copy of the package that others can read: a checkout may lie in its owner's own directory."""
     directory = Path(tempfile.mkdtemp(prefix="anyvirt-source-"))
     atexit.register(shutil.rmtree, directory)
     directory.chmod(0o755)
