@@ -144,6 +144,9 @@ def unmappable(needs_root, rootfs, tmp_path):
 
 def test_a_filesystem_that_cannot_map_owners(unmappable, rootfs):
     """There root is the host's; that weakens no other container of the same caller."""
+    with ENGINE.create(Guest(rootfs=rootfs, mounts=USR), Streams(), None) as instance:
+        if instance.identities == "the host's ids":
+            pytest.skip("no filesystem of the tests can map file owners (a tmpfs before Linux 6.3)")
     for _ in range(2):
         guest = Guest(command=["sleep", "60"], rootfs=unmappable, mounts=USR)
         with ENGINE.create(guest, Streams(), None) as instance:
@@ -294,7 +297,7 @@ _ATTEMPTS = {
     "read the first process's environment": "open('/proc/1/environ', 'rb').read()",
     "reach the host's Python": "os.readlink('/proc/1/exe')",
     "overwrite the host's Python": "open('/proc/1/exe', 'ab')",
-    "reach the first process's files": "os.listdir('/proc/1/fd')",
+    "reach the first process's files": "[os.readlink(f'/proc/1/fd/{n}') for n in os.listdir('/proc/1/fd')]",
     "reach the first process's root": "os.listdir('/proc/1/root')",
     "get kernel messages": "call(libc.klogctl, 3, 0, 0)",
     "turn address randomization off": "call(libc.personality, 0x40000)",
@@ -559,9 +562,10 @@ def test_cpu_time_is_limited(needs_root):
     script = """
         import time
         end = time.monotonic() + 1
+        before = time.process_time()
         while time.monotonic() < end:
             pass
-        print(time.process_time())
+        print(time.process_time() - before)
     """
     used = float(python(script, limits=make_limits(cpus=0.2)))
     assert 0.05 < used < 0.5

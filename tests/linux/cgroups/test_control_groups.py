@@ -164,7 +164,7 @@ def test_version_2_enables_controllers_for_its_groups(group):
     enabled = Path(unified.mount_point, "cgroup.subtree_control").read_text().split()
     try:
         made = group(Version2Group.plan(Hierarchies({}, unified), NAME, frozenset(left[:1])))
-        assert Path(made.directories[0], "cgroup.controllers").read_text().split() == left[:1]
+        assert left[0] in Path(made.directories[0], "cgroup.controllers").read_text().split()
         made.remove()
     finally:
         for controller in set(left[:1]) - set(enabled):
