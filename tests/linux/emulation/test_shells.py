@@ -28,7 +28,7 @@ eval "exec ${COPROC[1]}>&-"; wait
 printf '%(%Y-%m-%d)T %q %5.2f\n' 0 'a b' 3.14159; echo $((2 ** 62)) {a..e} ${BASH_VERSINFO[0]}
 mapfile -t lines < <(seq 5); echo ${#lines[@]} ${lines[-1]}; exec 5<>/dev/tcp/127.0.0.1/1 || echo refused
 (trap 'echo leaving' EXIT; exit 3); echo $?; set -o pipefail; false | true; echo $?
-compgen -A signal | head -n 3
+compgen -A signal | sed -n 1,3p
 """
 ZSH = r"""
 a=(3 1 2); print ${(o)a} ${#a}; repeat 3 print -n x; print; print $(( 1.0 / 3 )) $(( 2 ** 0.5 ))
