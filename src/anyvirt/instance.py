@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from anyvirt.errors import ExitCode
+from anyvirt.errors import ExitCode, GuestTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 class State(StrEnum):
     """Where an instance is in its life."""
 
-    CREATED = "created"
     RUNNING = "running"
     PAUSED = "paused"
     STOPPED = "stopped"
@@ -189,6 +188,12 @@ class Instance(Process):
         except TimeoutError:
             self.kill()
             return self.wait()
+
+    def kill_late(self, timeout: float) -> GuestTimeoutError:
+        """Kill a guest that ran longer than `timeout` seconds, and return the error that says so."""
+        self.kill()
+        self.wait()
+        return GuestTimeoutError(f"the guest was killed: it had not ended after {timeout:g} seconds")
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.engines import get
 from anyvirt.engines.selection import choose
-from anyvirt.errors import AnyvirtError, GuestTimeoutError
+from anyvirt.errors import AnyvirtError
 from anyvirt.instance import ExitStatus, Streams, Usage
 from anyvirt.pipes import GuestPipes
 
@@ -91,11 +91,7 @@ def run_guest(
             pipes.carry(deadline)
             status = instance.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
         except TimeoutError:
-            instance.kill()
-            instance.wait()
-            raise GuestTimeoutError(
-                f"the guest was killed: it had not ended after {timeout:g} seconds"
-            ) from None
+            raise instance.kill_late(timeout or 0.0) from None
         completed = Completed(
             engine.name,
             status,

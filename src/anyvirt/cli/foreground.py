@@ -19,7 +19,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from anyvirt.errors import GuestTimeoutError
 from anyvirt.instance import ExitStatus, Streams, TerminalSize, Usage
 
 if TYPE_CHECKING:
@@ -116,11 +115,7 @@ class _Watcher:
         try:
             return self._instance.wait(self._timeout)
         except TimeoutError:
-            self._instance.kill()
-            self._instance.wait()
-            raise GuestTimeoutError(
-                f"the guest was killed: it had not ended after {self._timeout:g} seconds"
-            ) from None
+            raise self._instance.kill_late(self._timeout or 0.0) from None
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from anyvirt.errors import (
     UsageError,
 )
 from anyvirt.instance import ExitStatus, Instance, Process, State, Streams, Usage, own_peak_memory
-from anyvirt.linux.program import DEFAULT_PATH, host_isas
+from anyvirt.linux.program import DEFAULT_PATH, host_refusal
 from anyvirt.paths import instances_directory
 
 if TYPE_CHECKING:
@@ -66,9 +66,7 @@ class ContainerEngine(Engine):
 
     def refusal(self, program: Program) -> str | None:
         """The host's CPU runs its own instruction sets only."""
-        if program.isa in host_isas():
-            return None
-        return f"it is a {program.isa} program and this host runs {' and '.join(host_isas())}"
+        return host_refusal(program)
 
     def start(self, guest: Guest, streams: Streams, terminal: TerminalSize | None = None) -> Instance:
         """See Engine.start. Starting is itself the test of what the host offers; nothing is probed before."""

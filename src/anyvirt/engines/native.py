@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.engines.engine import Architecture, Availability, Capability, Engine, Execution, World
 from anyvirt.engines.host_process import HostProcessInstance
-from anyvirt.linux.program import host_isas
+from anyvirt.linux.program import host_refusal
 
 if TYPE_CHECKING:
     from anyvirt.guest import Guest
@@ -33,9 +33,7 @@ class NativeEngine(Engine):
 
     def refusal(self, program: Program) -> str | None:
         """The host's CPU runs its own instruction sets only."""
-        if program.isa in host_isas():
-            return None
-        return f"it is a {program.isa} program and this host runs {' and '.join(host_isas())}"
+        return host_refusal(program)
 
     def create(self, guest: Guest, streams: Streams, terminal: TerminalSize | None) -> Instance:
         """See Engine.create."""

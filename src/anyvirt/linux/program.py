@@ -40,6 +40,13 @@ def host_isas() -> tuple[Isa, ...]:
     return _COMPATIBLE.get(Isa.host(), (Isa.host(),))
 
 
+def host_refusal(program: Program) -> str | None:
+    """Why the host's CPU cannot execute `program`, or None when it can."""
+    if program.isa in host_isas():
+        return None
+    return f"it is a {program.isa} program and this host runs {' and '.join(host_isas())}"
+
+
 def find_program(guest: Guest) -> Program:
     """The program that `guest.command` starts, looked up as execvp(3) does in the guest's root filesystem.
 
