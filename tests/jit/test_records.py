@@ -3,7 +3,7 @@
 import pytest
 
 from anyvirt.isa.description import DescriptionError, InstructionSet
-from anyvirt.isa.riscv64 import floating, integer
+from anyvirt.isa.riscv64 import floating, integer, riscv64
 from anyvirt.jit.frontend import Module
 from anyvirt.jit.handlers import Features
 from anyvirt.jit.interpreter import InterpreterTarget
@@ -26,8 +26,8 @@ def isa():
     return isa
 
 
-def slots(function):
-    return {name: slot.offset for name, slot in operand_slots(Module(Target()), function).items()}
+def slots(function, isa=riscv64):
+    return {name: slot.offset for name, slot in operand_slots(isa, Module(Target()), function).items()}
 
 
 def test_small_operands_are_bytes_and_one_may_be_wide():
@@ -35,13 +35,18 @@ def test_small_operands_are_bytes_and_one_may_be_wide():
     assert slots(integer.addi) == {"rd": 8, "rs1": 9, "imm": 12}
     assert slots(integer.ecall) == {}
     assert slots(four_small_and_another) == {"a": 8, "b": 9, "c": 10, "d": 11, "e": 12}
+    assert slots(two_wide) == {"a": 12, "b": 8}
 
 
 def four_small_and_another(cpu, a: u8, b: u8, c: u8, d: u8, e: u8) -> None:
     pass
 
 
-def too_many(cpu, a: u8, b: u8, c: u8, d: u8, e: u8, f: u8) -> None:
+def too_many(cpu, a: u8, b: u8, c: u8, d: u8, e: u8, f: u32) -> None:
+    pass
+
+
+def three_wide(cpu, a: u32, b: u64, c: u64) -> None:
     pass
 
 
@@ -54,7 +59,7 @@ def untyped(cpu, a) -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "reason"), [(too_many, "no room"), (two_wide, "no room"), (untyped, "no fixed-width type")]
+    ("function", "reason"), [(too_many, "no room"), (three_wide, "no room"), (untyped, "no fixed-width type")]
 )
 def test_what_does_not_fit_is_refused(function, reason):
     with pytest.raises(DescriptionError, match=reason):

@@ -11,7 +11,7 @@ import mmap
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from anyvirt.cpu.host import MappedBlob, host
 from anyvirt.cpu.memory import (
@@ -24,12 +24,11 @@ from anyvirt.cpu.memory import (
 )
 from anyvirt.errors import UnsupportedError
 from anyvirt.jit.cache import load_or_compile
-from anyvirt.jit.layout import BRANCH_REACH, RECORD_SCALE
+from anyvirt.jit.layout import BRANCH_REACH, RecordLayout
 
 if TYPE_CHECKING:
     from anyvirt.jit.blob import Blob
 
-_GUARD = BRANCH_REACH * RECORD_SCALE
 _LONGEST_BEFORE = 16
 """An instruction that starts this many bytes before a change may reach into it."""
 
@@ -52,10 +51,13 @@ class CodeSpace:
     def __init__(self, memory: FlatMemory, interpreter: MappedBlob) -> None:
         self.interpreter = interpreter
         self._forget = host().forget
-        self._size = memory.size * RECORD_SCALE
+        granule, size = cast("list[int]", interpreter.blob.notes["records"])
+        self.layout = RecordLayout(granule, size)
+        self._size = memory.size * self.layout.scale
+        self._guard = BRANCH_REACH * self.layout.scale
         try:
-            self._reserved = reserve(self._size + 2 * _GUARD)
-            self.records = self._reserved + _GUARD
+            self._reserved = reserve(self._size + 2 * self._guard)
+            self.records = self._reserved + self._guard
             host_protect(self.records, self._size, mmap.PROT_READ | mmap.PROT_WRITE)
             self._pages = memory.size // PAGE_SIZE
             self.decoded_pages = reserve(self._pages, mmap.PROT_READ | mmap.PROT_WRITE)
@@ -70,14 +72,15 @@ class CodeSpace:
 
     def __del__(self) -> None:
         if self._reserved:
-            host_munmap(self._reserved, self._size + 2 * _GUARD)
+            host_munmap(self._reserved, self._size + 2 * self._guard)
         if self.decoded_pages:
             host_munmap(self.decoded_pages, self._pages)
 
     def forget(self, start: int, length: int) -> None:
         """Forget the instructions of [start, start + length) and those that reach into it."""
-        first = max(start - _LONGEST_BEFORE, 0) & ~1
-        self._forget(self.records, self.decoded_pages, first, start + length + 1 & ~1)
+        granule, shift, size = self.layout.granule, self.layout.shift, self.layout.size
+        first = max(start - _LONGEST_BEFORE, 0) & -granule
+        self._forget(self.records, self.decoded_pages, first, -(-(start + length) & -granule), shift, size)
 
     def forget_all(self, memory: FlatMemory) -> None:
         """Forget everything that may be executed now."""

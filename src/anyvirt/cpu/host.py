@@ -78,10 +78,10 @@ class Host:
         self.system_call: Callable[..., int] = ctypes.CFUNCTYPE(
             ctypes.c_long, ctypes.c_void_p, *(ctypes.c_long,) * 7
         )(self._blob["system_call"])
-        self.forget: Callable[[int, int, int, int], None] = ctypes.CFUNCTYPE(None, *(ctypes.c_uint64,) * 4)(
-            self._blob["forget"]
-        )
-        """Empty records, given their base, the pages that have any, and a range of guest addresses."""
+        self.forget: Callable[[int, int, int, int, int, int], None] = ctypes.CFUNCTYPE(
+            None, *(ctypes.c_uint64,) * 6
+        )(self._blob["forget"])
+        """Empty records: their base, the pages that have any, a range of guest addresses, shift and size."""
         self.leave = self._blob["leave"]
         self.add_code(self._blob)
         os.register_at_fork(after_in_child=self._after_fork)

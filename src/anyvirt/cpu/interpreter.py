@@ -9,7 +9,7 @@ from anyvirt.cpu.code import code_space
 from anyvirt.cpu.executor import Access, Stop, StopReason
 from anyvirt.cpu.host import host
 from anyvirt.jit.host_layout import control_for, exceptions_of
-from anyvirt.jit.layout import NO_CODE, RECORD_SCALE, SYNCHRONIZE, Slot
+from anyvirt.jit.layout import NO_CODE, SYNCHRONIZE, Slot
 
 if TYPE_CHECKING:
     from collections.abc import MutableSequence
@@ -64,6 +64,7 @@ class Interpreter:
         self._set(Slot.MEMORY_SIZE, memory.size)
         self._set(Slot.EXECUTABLE, memory.executable_pages)
         self._set(Slot.LEAVE, self._host.leave)
+        self._set(Slot.RECORD_SHIFT, code.layout.shift)
         self._set(Slot.FLOAT_CONTROL, control_for(0))
 
     def __del__(self) -> None:
@@ -105,11 +106,11 @@ class Interpreter:
         counted = max_instructions is not None
         if counted is not self._counted:
             self._select(counted)
-        if not 0 <= pc < self.memory.size or pc & 1:
+        if not 0 <= pc < self.memory.size or pc % self._code.layout.granule:
             return Stop(StopReason.ACCESS_FAULT, pc, address=pc, access=Access.EXECUTE)
         for register in self._zeros:
             register.value = 0
-        slots[_RECORD] = self._code.records + pc * RECORD_SCALE
+        slots[_RECORD] = self._code.records + (pc << self._code.layout.shift)
         if max_instructions is not None:
             return self._run_counting(max_instructions)
         self._enter()
@@ -145,7 +146,7 @@ class Interpreter:
     def _stop(self) -> Stop:
         slots = self._slots
         reason = _REASONS[slots[_REASON]]
-        pc = self.pc = (slots[_RECORD] - self._code.records) // RECORD_SCALE
+        pc = self.pc = (slots[_RECORD] - self._code.records) >> self._code.layout.shift
         if reason in (StopReason.SYSTEM_CALL, StopReason.BREAKPOINT):
             return Stop(reason, pc, slots[_FAULT_ADDRESS])
         if reason in (StopReason.ACCESS_FAULT, StopReason.MISALIGNED):

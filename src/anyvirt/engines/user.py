@@ -61,10 +61,10 @@ class UserEngine(Engine):
 def _address_space() -> Availability | None:
     """Why a guest's address space, and that of its decoded code, cannot be reserved; None when they can."""
     from anyvirt.cpu.memory import FlatMemory, host_munmap, reserve
-    from anyvirt.jit.layout import RECORD_SCALE
+    from anyvirt.jit.layout import RecordLayout
 
     try:
-        size = FlatMemory().size * RECORD_SCALE
+        size = FlatMemory().size * RecordLayout(granule=2, size=16).scale
         host_munmap(reserve(size), size)
     except (OSError, UnsupportedError) as error:
         reason = error.reason if isinstance(error, UnsupportedError) else error.strerror

@@ -181,6 +181,8 @@ class InstructionSet:
     """Bytes that instructions are aligned to."""
     length: Callable[[u16], u8]
     """Typed function: bytes of an instruction from its first parcel."""
+    record_size: int = 16
+    """Bytes a decoded instruction takes in the compiled tiers: 16, or 32 for more and wider operands."""
     register_files: dict[str, RegisterFile] = field(default_factory=dict)
     scalars: dict[str, Scalar] = field(default_factory=dict)
     control_registers: dict[int, ControlRegister] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from anyvirt.jit.frontend import Module
 from anyvirt.jit.handlers import CONVENTION, PARAMETERS, Features
 from anyvirt.jit.host_x86_64 import FLOAT_ENVIRONMENT, host_module
 from anyvirt.jit.interpreter import InterpreterTarget
-from anyvirt.jit.layout import Slot, StopReason
+from anyvirt.jit.layout import RecordLayout, Slot, StopReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,8 @@ def interpreter_blob(isa: InstructionSet, *, counted: bool) -> Blob:
 
     target = InterpreterTarget(isa, Features(counted=counted, fma=host_has("fma")))
     text = interpreter_module(isa, target)
-    return blobs.link(compile_module(text), dataclasses.asdict(target.layout))
+    notes = {**dataclasses.asdict(target.layout), "records": dataclasses.astuple(RecordLayout.of(isa))}
+    return blobs.link(compile_module(text), notes)
 
 
 def interpreter_module(isa: InstructionSet, target: InterpreterTarget) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.isa.description import DescriptionError
 from anyvirt.jit.handlers import CONVENTION, PARAMETERS
-from anyvirt.jit.layout import HANDLER_FIELD, PAGE_SIZE, RECORD_SCALE, Access, Slot, StopReason
+from anyvirt.jit.layout import HANDLER_FIELD, PAGE_SIZE, Access, Slot, StopReason
 from anyvirt.jit.records import ends_straight_line, operand_slots, sunk_operands
 from anyvirt.typed import load8, load16, load64, store8, store64, u8, u16, u64
 
@@ -123,7 +123,7 @@ class DecoderGenerator:
         return self._emit(f"add i64 {value}, {operand.field.bias}") if operand.field.bias else value
 
     def _write_record(self, pattern: Pattern) -> None:
-        slots = operand_slots(self._module, pattern.semantics)
+        slots = operand_slots(self._isa, self._module, pattern.semantics)
         sunk = sunk_operands(self._isa, pattern.semantics)
         for name, slot in slots.items():
             operand = pattern.by_name[name]
@@ -168,7 +168,7 @@ def decode_run(state: u64, record: u64) -> u64:
     """Decode from a record on until control leaves, the page ends, or it is known; 0 if there is nothing."""
     memory = load64(state + Slot.MEMORY)
     executable = load64(state + Slot.EXECUTABLE)
-    pc = (record - load64(state + Slot.RECORDS)) // RECORD_SCALE
+    pc = (record - load64(state + Slot.RECORDS)) >> load64(state + Slot.RECORD_SHIFT)
     store64(state + Slot.FAULT_RECORD, record)
     if load8(executable + pc // PAGE_SIZE) == 0:
         return refuse(state, pc)
@@ -193,7 +193,7 @@ def decode_run(state: u64, record: u64) -> u64:
         if decode_instruction(word, length, place) != 0:
             break
         pc += length
-        place += length * RECORD_SCALE
+        place += length << load64(state + Slot.RECORD_SHIFT)
         left -= 1
         if left == 0 or pc % PAGE_SIZE < length or load64(place + HANDLER_FIELD) != 0:
             break

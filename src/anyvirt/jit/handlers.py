@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from anyvirt.jit import ir
 from anyvirt.jit.frontend import FunctionCompiler, Module
 from anyvirt.jit.ir import LIKELY, Value
-from anyvirt.jit.layout import RECORD_SCALE, Slot, StopReason
+from anyvirt.jit.layout import RecordLayout, Slot, StopReason
 from anyvirt.jit.records import operand_slots, sunk_operands
 
 if TYPE_CHECKING:
@@ -56,9 +56,10 @@ class HandlerCompiler(FunctionCompiler):
         super().__init__(module, semantics)
         self.features = features
         self.length = length
+        self.records = RecordLayout.of(isa)
         self.sunk = sunk_operands(isa, semantics)
         self.remaining = "%count"
-        self._slots = operand_slots(module, semantics)
+        self._slots = operand_slots(isa, module, semantics)
 
     def handler(self, name: str) -> str:
         """The LLVM definition of the handler."""
@@ -109,7 +110,7 @@ class HandlerCompiler(FunctionCompiler):
 
     def next_record(self) -> str:
         """The record behind this one."""
-        return self.body.emit(f"getelementptr i8, ptr %record, i64 {self.length * RECORD_SCALE}")
+        return self.body.emit(f"getelementptr i8, ptr %record, i64 {self.length * self.records.scale}")
 
     def dispatch(self, record: str) -> None:
         """Continue with the handler of a record."""
@@ -153,6 +154,4 @@ class HandlerCompiler(FunctionCompiler):
         """Address of this instruction."""
         body = self.body
         here, base = (body.emit(f"ptrtoint ptr {name} to i64") for name in ("%record", "%records"))
-        return body.emit(
-            f"lshr exact i64 {body.emit(f'sub i64 {here}, {base}')}, {RECORD_SCALE.bit_length() - 1}"
-        )
+        return body.emit(f"lshr exact i64 {body.emit(f'sub i64 {here}, {base}')}, {self.records.shift}")

@@ -25,8 +25,6 @@ from anyvirt.jit.layout import (
     HANDLER_FIELD,
     NO_CODE,
     PAGE_SIZE,
-    RECORD_SCALE,
-    RECORD_SIZE,
     STATE_SIZE,
     Access,
     Slot,
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     from anyvirt.jit.target import Argument
 
 _STACK_REACH = 1 << 16
-_GUARD = BRANCH_REACH * RECORD_SCALE
 
 
 class Saved(IntEnum):
@@ -119,17 +116,19 @@ def stop_guest(signal: u64, info: u64, context: u64, state: u64) -> bool:
     record = load64(state + Slot.FAULT_RECORD)
     count = load64(state + Slot.FAULT_COUNT)
     size = load64(state + Slot.MEMORY_SIZE)
+    shift = load64(state + Slot.RECORD_SHIFT)
+    guard = u64(BRANCH_REACH) << shift
     intent = load64(state + Slot.INTENT)
     store64(state + Slot.INTENT, u64(0))
     if guest < size + _STACK_REACH:
         access = (load64(context + Saved.ERR) // _PAGE_FAULT_WRITE) & 1 if intent == 0 else intent - 1
         if access != Access.EXECUTE:
             count += 1
-    elif address - (records - _GUARD) < size * RECORD_SCALE + 2 * _GUARD:
+    elif address - (records - guard) < (size << shift) + 2 * guard:
         access = u64(NO_CODE)
-        guest = u64((address - records) // RECORD_SCALE)
+        guest = (address - records) >> shift
         if address < records:
-            guest = -((records - address) // RECORD_SCALE)
+            guest = -((records - address) >> shift)
     else:
         return False
     store64(state + Slot.REASON, u64(StopReason.ACCESS_FAULT))
@@ -175,8 +174,8 @@ def on_signal(signal: u64, info: u64, context: u64) -> None:
         store64(context + Saved.RIP, load64(data() + Data.RESTART_TARGET))
 
 
-def forget(records: u64, decoded: u64, start: u64, end: u64) -> None:
-    """Empty the handlers of all records of [start, end), both even, that may have been written.
+def forget(records: u64, decoded: u64, start: u64, end: u64, shift: u64, size: u64) -> None:
+    """Empty the handlers of all records, of `size` bytes, of [start, end) that may have been written.
 
     Operands stay: another thread may be in the middle of an instruction that has not changed.
     """
@@ -188,8 +187,8 @@ def forget(records: u64, decoded: u64, start: u64, end: u64) -> None:
             if stop - place == PAGE_SIZE:
                 store8(flag, u8(0))
             while place < stop:
-                store64(records + place * RECORD_SCALE + HANDLER_FIELD, u64(0))
-                place += RECORD_SIZE // RECORD_SCALE
+                store64(records + (place << shift) + HANDLER_FIELD, u64(0))
+                place += size >> shift
         place = stop
 
 

@@ -10,7 +10,7 @@ from anyvirt.jit import ir
 from anyvirt.jit.floats import FLOAT_METHODS, accrued_flags
 from anyvirt.jit.handlers import Features, HandlerCompiler, RecordOperand
 from anyvirt.jit.ir import Value
-from anyvirt.jit.layout import NO_CODE, RECORD_SCALE, SYNCHRONIZE, Access, Slot, StateLayout, StopReason
+from anyvirt.jit.layout import NO_CODE, SYNCHRONIZE, Access, Slot, StateLayout, StopReason
 from anyvirt.jit.target import Target
 from anyvirt.typed import FixedInteger, TypedPythonError, u8, u16, u32, u64
 
@@ -121,14 +121,14 @@ class InterpreterTarget(Target):
         handler.store_slot(Slot.FAULT_ACCESS, NO_CODE)
         handler.leave(StopReason.ACCESS_FAULT, "%record", handler.remaining)
         body.open(good)
-        offset = body.emit(f"shl i64 {address}, {RECORD_SCALE.bit_length() - 1}")
+        offset = body.emit(f"shl i64 {address}, {handler.records.shift}")
         handler.arrive(body.emit(f"getelementptr i8, ptr %records, i64 {offset}"))
 
     def branch(self, handler: HandlerCompiler, offset: Argument) -> None:
         """Continue at a distance that is within BRANCH_REACH: guards around the records catch the rest."""
         if not isinstance(offset, RecordOperand):
             raise TypedPythonError("branch wants an operand of the instruction as its offset")
-        scaled = handler.body.emit(f"shl i64 {offset.text}, {RECORD_SCALE.bit_length() - 1}")
+        scaled = handler.body.emit(f"shl i64 {offset.text}, {handler.records.shift}")
         handler.arrive(handler.body.emit(f"getelementptr i8, ptr %record, i64 {scaled}"))
 
     def system_call(self, handler: HandlerCompiler) -> None:

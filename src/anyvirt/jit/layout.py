@@ -1,7 +1,7 @@
 """What compiled code and the run-time agree on in memory: the state block, records, and reasons to stop.
 
 A state block holds one virtual CPU: first what every executor needs (`Slot`), then the registers of its
-instruction set. A record is one decoded instruction: 16 bytes at eight times its address.
+instruction set. A record is one decoded instruction, at its address times the scale of its instruction set.
 """
 
 from __future__ import annotations
@@ -16,11 +16,8 @@ if TYPE_CHECKING:
 PAGE_SIZE = 4096
 STATE_SIZE = 1 << 14
 """Distance between state blocks, in bytes."""
-RECORD_SIZE = 16
-RECORD_SCALE = 8
-"""Bytes of records for each byte of guest code: one record for each two bytes."""
-HANDLER_FIELD, SMALL_FIELDS, WIDE_FIELD = 0, 8, 12
-"""Offsets in a record: the handler (0: not decoded yet), four operands of a byte, one of 32 bits."""
+HANDLER_FIELD, OPERAND_FIELDS = 0, 8
+"""Offsets in a record: the handler (0: not decoded yet), and what is left for operands."""
 BRANCH_REACH = 1 << 25
 """No direct branch goes further than this from its instruction, in bytes of guest code."""
 
@@ -104,7 +101,34 @@ class Slot(IntEnum):
     """Two words of work space."""
     DECODED = 0xB8
     """Host address of one byte a guest page: 1 where there may be records."""
+    RECORD_SHIFT = 0xC0
+    """log2 of the bytes of records for each byte of guest code."""
     END = 0x100
+
+
+@dataclass(frozen=True)
+class RecordLayout:
+    """The geometry of the records of an instruction set."""
+
+    granule: int
+    """Bytes of guest code for each record: instructions start at multiples of it."""
+    size: int
+    """Bytes of a record."""
+
+    @classmethod
+    def of(cls, isa: InstructionSet) -> RecordLayout:
+        """One record for each place where an instruction can start."""
+        return cls(isa.parcel, isa.record_size)
+
+    @property
+    def scale(self) -> int:
+        """Bytes of records for each byte of guest code."""
+        return self.size // self.granule
+
+    @property
+    def shift(self) -> int:
+        """log2 of the scale."""
+        return self.scale.bit_length() - 1
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from anyvirt.isa.description import DescriptionError
 from anyvirt.jit import ir
 from anyvirt.jit.frontend import FunctionCompiler
-from anyvirt.jit.layout import SMALL_FIELDS, WIDE_FIELD
+from anyvirt.jit.layout import OPERAND_FIELDS, RecordLayout
 from anyvirt.jit.scope import function_tree, plain_function
 
 if TYPE_CHECKING:
@@ -29,20 +29,23 @@ class OperandSlot:
     type: ir.ValueType
 
 
-def operand_slots(module: Module, semantics: Callable[..., None]) -> dict[str, OperandSlot]:
-    """A slot for each parameter but the first: bytes for u8, the 32-bit field for the one that is wider."""
+def operand_slots(
+    isa: InstructionSet, module: Module, semantics: Callable[..., None]
+) -> dict[str, OperandSlot]:
+    """A slot for each parameter but the first: bytes for u8 from the front, 32 bits for others from the end."""
     slots: dict[str, OperandSlot] = {}
-    small, wide = SMALL_FIELDS, WIDE_FIELD
+    small: int = OPERAND_FIELDS
+    wide = RecordLayout.of(isa).size
     for name, kind in FunctionCompiler(module, semantics).signature.parameters[1:]:
         if kind is None:
             raise DescriptionError(f"{semantics.__qualname__}: operand {name} has no fixed-width type")
-        if ir.bit_width(kind) <= 8 and small < WIDE_FIELD:
+        if ir.bit_width(kind) <= 8:
             slots[name] = OperandSlot(small, "i8", kind)
             small += 1
-        elif wide == WIDE_FIELD:
-            slots[name] = OperandSlot(wide, "i32", kind)
-            wide += 4
         else:
+            wide -= 4
+            slots[name] = OperandSlot(wide, "i32", kind)
+        if small > wide:
             raise DescriptionError(f"{semantics.__qualname__}: a record has no room for operand {name}")
     return slots
 
