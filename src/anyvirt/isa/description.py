@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -37,12 +37,18 @@ class DescriptionError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RegisterFile:
-    """A numbered set of 64-bit registers; `zero` is the number of one that always reads 0, if any."""
+    """A numbered set of registers; `zero` is the number of one that always reads 0, if any."""
 
     name: str
     count: int
     names: tuple[str, ...]
     zero: int | None = None
+    width: int = 64
+    """Bits, 32 or 64. Semantics read narrow registers extended to 64 bits and write their low bits."""
+    signed: bool = True
+    """Whether reading a narrow register extends its sign."""
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    """Further names that assembly text may use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +157,8 @@ class Pattern:
     assembly: str
     semantics: Callable[..., None]
     source: str
+    extension: str = ""
+    """The part of the instruction set that it belongs to."""
 
     @property
     def mnemonic(self) -> str:
@@ -183,20 +191,41 @@ class InstructionSet:
     """Typed function: bytes of an instruction from its first parcel."""
     record_size: int = 16
     """Bytes a decoded instruction takes in the compiled tiers: 16, or 32 for more and wider operands."""
+    address_bits: int = 64
+    """Addresses are computed modulo 2 to this."""
     register_files: dict[str, RegisterFile] = field(default_factory=dict)
     scalars: dict[str, Scalar] = field(default_factory=dict)
     control_registers: dict[int, ControlRegister] = field(default_factory=dict)
     fields: dict[str, Field] = field(default_factory=dict)
+    extensions: dict[str, str] = field(default_factory=dict)
+    """The parts of the instruction set in the order of the manual: name and meaning."""
     patterns: list[Pattern] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     """Files that the description consists of, for the keys of caches."""
+    _extension: str = ""
 
     # Declarations ---------------------------------------------------------------------------------------
 
-    def registers(self, name: str, names: Sequence[str], *, zero: int | None = None) -> RegisterFile:
+    def registers(
+        self,
+        name: str,
+        names: Sequence[str],
+        *,
+        zero: int | None = None,
+        width: int = 64,
+        signed: bool = True,
+        aliases: Mapping[str, int] | None = None,
+    ) -> RegisterFile:
         """Declare a register file."""
-        self.register_files[name] = RegisterFile(name, len(names), tuple(names), zero)
+        self.register_files[name] = RegisterFile(
+            name, len(names), tuple(names), zero, width, signed, aliases or {}
+        )
         return self.register_files[name]
+
+    def extension(self, name: str, meaning: str) -> None:
+        """Begin a part of the instruction set: what is declared from here on belongs to it."""
+        self.extensions.setdefault(name, meaning)
+        self._extension = name
 
     def state(self, name: str, initial: int, meaning: str) -> None:
         """Declare a piece of state."""
@@ -242,15 +271,18 @@ class InstructionSet:
         *,
         fixed: Mapping[str, int] | None = None,
         excluding: Mapping[str, tuple[int, ...]] | None = None,
+        extension: str | None = None,
     ) -> Callable[[Function], Function]:
         """Declare one encoding of the function that follows; stack several for several encodings.
 
         `fixed` gives operands that the encoding implies; `excluding` values that belong to other
-        instructions or are reserved.
+        instructions or are reserved; `extension` names another part than the one begun last.
         """
+        part = self._extension if extension is None else extension
 
         def register(semantics: Function) -> Function:
-            self.patterns.append(self._pattern(bits, assembly, fixed or {}, excluding or {}, semantics))
+            pattern = self._pattern(bits, assembly, fixed or {}, excluding or {}, semantics)
+            self.patterns.append(replace(pattern, extension=part))
             return semantics
 
         return register
@@ -399,7 +431,7 @@ class InstructionSet:
         def show(match: re.Match[str]) -> str:
             relative, name = match.groups()
             if relative:
-                return f"{(pc + values[name]) & (1 << 64) - 1:#x}"
+                return f"{(pc + values[name]) & (1 << self.address_bits) - 1:#x}"
             return pattern.by_name[name].show(values[name], self.register_files)
 
         return re.sub(r"\{(pc\+)?(\w+)\}", show, pattern.assembly)
