@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, MutableSequence
 
     from anyvirt.cpu.memory import FlatMemory
-    from anyvirt.isa.description import Pattern
+    from anyvirt.isa.description import Pattern, RegisterFile
 
 
 class _Stopped(Exception):
@@ -33,18 +33,21 @@ class _Stopped(Exception):
 class _TypedRegisters:
     """A register file as semantics see it."""
 
-    def __init__(self, values: list[int], zero: int | None) -> None:
+    def __init__(self, values: list[int], file: RegisterFile) -> None:
         self._values = values
-        self._zero = zero
+        self._zero = file.zero
+        self._mask = (1 << file.width) - 1
+        self._sign = 1 << file.width - 1 if file.signed else 0
 
     def __getitem__(self, number: u8) -> u64:
-        return u64(self._values[number])
+        value = self._values[number] & self._mask
+        return u64((value ^ self._sign) - self._sign)
 
     def __setitem__(self, number: u8, value: u64) -> None:
         if not isinstance(value, u64):
             raise TypeError(f"a register holds u64, not {type(value).__name__}")
         if int(number) != self._zero:
-            self._values[number] = int(value)
+            self._values[number] = int(value) & self._mask
 
 
 class ReferenceExecutor:
@@ -63,14 +66,14 @@ class ReferenceExecutor:
         self.x: MutableSequence[int] = self._files.get("x", [])
         self.f: MutableSequence[int] = self._files.get("f", [])
         self._pending = False
-        self._processor = _Processor(memory)
+        self._processor = _Processor(memory, self._description.address_bits)
         for name, values in self._files.items():
-            setattr(self._processor, name, _TypedRegisters(values, files[name].zero))
+            setattr(self._processor, name, _TypedRegisters(values, files[name]))
         for scalar in self._description.scalars.values():
             setattr(self._processor, scalar.name, u64(scalar.initial))
 
     def registers(self, name: str) -> MutableSequence[int]:
-        """A register file: unsigned 64-bit values."""
+        """A register file: unsigned values of its width."""
         return self._files[name]
 
     def state(self, name: str) -> int:
@@ -159,8 +162,9 @@ def _typed_operands(pattern: Pattern, word: int) -> dict[str, FixedInteger]:
 class _Processor:
     """`anyvirt.isa.processor.Processor` in Python."""
 
-    def __init__(self, memory: FlatMemory) -> None:
+    def __init__(self, memory: FlatMemory, address_bits: int) -> None:
         self._memory = memory
+        self._address_mask = (1 << address_bits) - 1
         self.pc = u64(0)
         self.next_pc = u64(0)
         self.target = 0
@@ -172,7 +176,7 @@ class _Processor:
 
     def begin(self, pc: int, length: int, instructions: int) -> None:
         """Get ready for the instruction at `pc`."""
-        self.pc, self.next_pc = u64(pc), u64(pc + length)
+        self.pc, self.next_pc = u64(pc), u64(pc + length & self._address_mask)
         self.target = int(self.next_pc)
         self._length = length
         self._instructions = instructions
@@ -180,10 +184,10 @@ class _Processor:
     # Control --------------------------------------------------------------------------------------------
 
     def jump(self, target: u64) -> None:
-        self.target = int(target)
+        self.target = self._masked(target)
 
     def branch(self, offset: u64) -> None:
-        self.target = int(self.pc + offset)
+        self.target = self._masked(self.pc + offset)
 
     def system_call(self) -> NoReturn:
         raise _Stopped(Stop(StopReason.SYSTEM_CALL, int(self.pc), length=self._length))
@@ -208,18 +212,23 @@ class _Processor:
 
     # Memory ---------------------------------------------------------------------------------------------
 
+    def _masked(self, address: u64) -> int:
+        return int(address) & self._address_mask
+
     def _fault(self, reason: StopReason, address: int, access: Access) -> NoReturn:
+        address &= self._address_mask
         raise _Stopped(Stop(reason, int(self.pc), address=address, access=access)) from None
 
     def _read(self, address: u64, size: int) -> int:
         try:
-            return int.from_bytes(self._memory.read(int(address), size), "little")
+            return int.from_bytes(self._memory.read(self._masked(address), size), "little")
         except GuestFault as fault:
             self._fault(StopReason.ACCESS_FAULT, fault.address, Access.READ)
 
     def _write(self, address: u64, value: int, size: int, access: Access = Access.WRITE) -> None:
         try:
-            self._memory.write(int(address), (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
+            data = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+            self._memory.write(self._masked(address), data)
         except GuestFault as fault:
             self._fault(StopReason.ACCESS_FAULT, fault.address, access)
 
@@ -253,7 +262,7 @@ class _Processor:
 
     def _read_for_write(self, address: u64, size: int) -> int:
         """An atomic operation needs write permission from the start."""
-        mapping = self._memory.mapping_at(int(address))
+        mapping = self._memory.mapping_at(self._masked(address))
         if mapping is None or not mapping.protection & Protection.WRITE:
             self._fault(StopReason.ACCESS_FAULT, int(address), Access.WRITE)
         return self._read(address, size)

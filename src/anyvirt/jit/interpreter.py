@@ -72,7 +72,13 @@ class InterpreterTarget(Target):
 
     def read_element(self, compiler: FunctionCompiler, name: str, index: Argument) -> Value:
         """A register."""
-        return compiler.body.value(f"load i64, ptr {self._register(compiler, name, index)}", u64)
+        pointer = self._register(compiler, name, index)
+        file = self.isa.register_files[name]
+        if file.width == 64:
+            return compiler.body.value(f"load i64, ptr {pointer}", u64)
+        narrow = compiler.body.emit(f"load i{file.width}, ptr {pointer}")
+        extension = "sext" if file.signed else "zext"
+        return compiler.body.value(f"{extension} i{file.width} {narrow} to i64", u64)
 
     def write_element(self, compiler: FunctionCompiler, name: str, index: Argument, value: Argument) -> None:
         """Set a register; the zero register swallows it."""
@@ -85,7 +91,11 @@ class InterpreterTarget(Target):
             text = f"select i1 {swallowed}, i8 {file.count}, i8 {number.text}"
             index = compiler.body.value(text, u8)
         pointer = self._register(compiler, name, index)
-        compiler.body.effect(f"store i64 {compiler.typed(value, u64).text}, ptr {pointer}")
+        text, kind = compiler.typed(value, u64).text, "i64"
+        if file is not None and file.width != 64:
+            kind = f"i{file.width}"
+            text = compiler.body.emit(f"trunc i64 {text} to {kind}")
+        compiler.body.effect(f"store {kind} {text}, ptr {pointer}")
 
     def _register(self, compiler: FunctionCompiler, name: str, index: Argument) -> str:
         if name not in self.layout.files:
@@ -112,9 +122,14 @@ class InterpreterTarget(Target):
             raise TypedPythonError(f"{name} does not take {len(arguments)} argument(s)") from None
         return emitter(handler, *arguments)
 
+    def address(self, handler: HandlerCompiler, address: Argument) -> str:
+        """An address modulo the size of the instruction set's address space."""
+        text, bits = handler.typed(address, u64).text, self.isa.address_bits
+        return text if bits == 64 else handler.body.emit(f"and i64 {text}, {(1 << bits) - 1}")
+
     def jump(self, handler: HandlerCompiler, target: Argument) -> None:
         """Continue at an address, which may be anything."""
-        body, address = handler.body, handler.typed(target, u64).text
+        body, address = handler.body, self.address(handler, target)
         inside = body.emit(f"icmp ult i64 {address}, {handler.load_slot(Slot.MEMORY_SIZE)}")
         good = handler.require(inside)
         handler.store_slot(Slot.FAULT_ADDRESS, address)
@@ -128,6 +143,10 @@ class InterpreterTarget(Target):
         """Continue at a distance that is within BRANCH_REACH: guards around the records catch the rest."""
         if not isinstance(offset, RecordOperand):
             raise TypedPythonError("branch wants an operand of the instruction as its offset")
+        if self.isa.address_bits < 64:
+            target = handler.body.emit(f"add i64 {handler.program_counter()}, {offset.text}")
+            self.jump(handler, Value(target, u64))
+            return
         scaled = handler.body.emit(f"shl i64 {offset.text}, {handler.records.shift}")
         handler.arrive(handler.body.emit(f"getelementptr i8, ptr %record, i64 {scaled}"))
 
@@ -175,7 +194,7 @@ class InterpreterTarget(Target):
 
     def guest_pointer(self, handler: HandlerCompiler, address: Argument, access: Access) -> str:
         """The host's pointer for a guest address; the record is noted for a fault to be precise."""
-        body, guest = handler.body, handler.typed(address, u64).text
+        body, guest = handler.body, self.address(handler, address)
         inside = body.emit(f"icmp ult i64 {guest}, {handler.load_slot(Slot.MEMORY_SIZE)}")
         good = handler.require(inside)
         handler.store_slot(Slot.FAULT_ADDRESS, guest)
@@ -198,7 +217,7 @@ class InterpreterTarget(Target):
 
     def require_aligned(self, handler: HandlerCompiler, address: Argument, size: Argument) -> None:
         """Stop unless an address is a multiple of a power of two."""
-        guest = handler.typed(address, u64).text
+        guest = self.address(handler, address)
         rest = handler.body.emit(f"and i64 {guest}, {size - 1}")
         good = handler.require(handler.body.emit(f"icmp eq i64 {rest}, 0"))
         handler.store_slot(Slot.FAULT_ADDRESS, guest)
