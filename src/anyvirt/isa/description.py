@@ -19,7 +19,9 @@ import inspect
 import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from anyvirt.typed import u64
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound="Callable[..., None]")
 
 _TOKEN = re.compile(r"([A-Za-z][\w'/]*)(?:\[([\d:|]+)\])?|([01-]+)")
+
+
+DELAY_SLOT = 2
+"""In an executor's `pc` of an instruction set with delay slots: this bit says that the instruction there is
+in the slot of a taken branch, after which execution goes on at the state `delay_target`."""
 
 
 class DescriptionError(Exception):
@@ -87,6 +94,10 @@ class Field:
     """Values (after the bias) that this field never has."""
     show: Callable[[int], str] | None = None
     """How a disassembler writes the value, where that is not a plain number."""
+    renamed: tuple[tuple[int, int], ...] = ()
+    """Numbers that mean others: pairs of what is encoded and what that stands for."""
+    formula: Callable[[u64], u64] | None = None
+    """Typed function: the value that the encoded bits stand for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +123,11 @@ class Operand:
         """Bits from the highest encoded one down to bit 0."""
         return max(part.target + part.width for part in self.parts)
 
+    @property
+    def value_bits(self) -> int:
+        """Bits that the value needs."""
+        return 64 if self.field.formula is not None else self.width
+
     def extract(self, word: int) -> int:
         """The operand's value in an encoded instruction, sign-extended where signed."""
         if self.fixed is not None:
@@ -121,7 +137,10 @@ class Operand:
             value |= (word >> part.source & (1 << part.width) - 1) << part.target
         if self.field.signed and value >> self.width - 1:
             value -= 1 << self.width
-        return value + self.field.bias
+        if self.field.formula is not None:
+            return int(self.field.formula(u64(value)))
+        value += self.field.bias
+        return dict(self.field.renamed).get(value, value)
 
     def show(self, value: int, registers: Mapping[str, RegisterFile]) -> str:
         """The operand as assembly text."""
@@ -186,11 +205,15 @@ class InstructionSet:
     name: str
     title: str
     parcel: int
-    """Bytes that instructions are aligned to."""
+    """Bytes that instructions are aligned to, and in units of which they are fetched."""
     length: Callable[[u16], u8]
     """Typed function: bytes of an instruction from its first parcel."""
     record_size: int = 16
     """Bytes a decoded instruction takes in the compiled tiers: 16, or 32 for more and wider operands."""
+    byte_order: Literal["little", "big"] = "little"
+    """Of instructions and of data. Patterns read from the most significant bit in either case."""
+    delay_slots: bool = False
+    """The instruction after a branch is executed before its target; see `DELAY_SLOT`."""
     address_bits: int = 64
     """Addresses are computed modulo 2 to this."""
     register_files: dict[str, RegisterFile] = field(default_factory=dict)
@@ -245,10 +268,17 @@ class InstructionSet:
         operand: str = "",
         bias: int = 0,
         excluded: tuple[int, ...] = (),
+        renamed: Mapping[int, int] | None = None,
     ) -> None:
-        """Declare a field that selects a register."""
+        """Declare a field that selects a register; `renamed` gives encoded numbers another meaning."""
         self.fields[name] = Field(
-            name, operand or name, width, bias=bias, registers=registers, excluded=excluded
+            name,
+            operand or name,
+            width,
+            bias=bias,
+            registers=registers,
+            excluded=excluded,
+            renamed=tuple((renamed or {}).items()),
         )
 
     def number_field(
@@ -258,11 +288,26 @@ class InstructionSet:
         *,
         operand: str = "",
         signed: bool = False,
+        bias: int = 0,
         excluded: tuple[int, ...] = (),
         show: Callable[[int], str] | None = None,
+        formula: Callable[[u64], u64] | None = None,
     ) -> None:
-        """Declare a field that is a number; without a width its bits are named in each pattern."""
-        self.fields[name] = Field(name, operand or name, width, signed=signed, excluded=excluded, show=show)
+        """Declare a field that is a number; without a width its bits are named in each pattern.
+
+        `bias` is added to the encoded number. `formula` is a typed function that computes a value of up to
+        64 bits from it, when decoding.
+        """
+        self.fields[name] = Field(
+            name,
+            operand or name,
+            width,
+            signed=signed,
+            bias=bias,
+            excluded=excluded,
+            show=show,
+            formula=formula,
+        )
 
     def instruction(
         self,
@@ -375,6 +420,10 @@ class InstructionSet:
 
     # The whole ------------------------------------------------------------------------------------------
 
+    def variant(self, name: str, title: str, byte_order: Literal["little", "big"]) -> InstructionSet:
+        """The same instruction set with the other byte order: it shares all of the description."""
+        return replace(self, name=name, title=title, byte_order=byte_order)
+
     def build(self) -> InstructionSet:
         """Check patterns against each other and put the more specific ones first. Raises DescriptionError."""
         for position, first in enumerate(self.patterns):
@@ -402,18 +451,24 @@ class InstructionSet:
             )
 
     @cached_property
-    def _index(self) -> dict[tuple[int, int], list[Pattern]]:
-        """Patterns by length and the seven low bits, most specific first."""
-        index: dict[tuple[int, int], list[Pattern]] = {}
-        for pattern in self.patterns:
-            for low in range(128):
-                if not (low ^ pattern.match) & pattern.mask & 127:
-                    index.setdefault((pattern.length, low), []).append(pattern)
+    def _index(self) -> dict[int, tuple[int, dict[int, list[Pattern]]]]:
+        """For each length the bits to look at first, and the patterns for each of their values."""
+        index = {}
+        for length in {pattern.length for pattern in self.patterns}:
+            patterns = [pattern for pattern in self.patterns if pattern.length == length]
+            chosen = _telling_bits(patterns)
+            groups: dict[int, list[Pattern]] = {}
+            for value in _values_of(chosen):
+                groups[value] = [
+                    pattern for pattern in patterns if not (value ^ pattern.match) & pattern.mask & chosen
+                ]
+            index[length] = chosen, groups
         return index
 
     def find(self, word: int, length: int) -> Pattern | None:
         """The pattern of an encoded instruction; None if it is illegal."""
-        for pattern in self._index.get((length, word & 127), ()):
+        chosen, groups = self._index.get(length, (0, {}))
+        for pattern in groups.get(word & chosen, ()):
             if pattern.matches(word):
                 return pattern
         return None
@@ -439,6 +494,24 @@ class InstructionSet:
     def functions(self) -> list[tuple[Callable[..., Any], int]]:
         """Every pair of semantics and instruction length that occurs: one handler each."""
         return list(dict.fromkeys((pattern.semantics, pattern.length) for pattern in self.patterns))
+
+
+def _telling_bits(patterns: list[Pattern]) -> int:
+    """A mask of the eight bits that most patterns fix."""
+    often = sorted(
+        range(8 * patterns[0].length), key=lambda bit: -sum(pattern.mask >> bit & 1 for pattern in patterns)
+    )
+    return sum(1 << bit for bit in often[:8])
+
+
+def _values_of(mask: int) -> Iterator[int]:
+    """Every number whose bits are all within the mask."""
+    value = 0
+    while True:
+        yield value
+        value = (value - mask) & mask
+        if not value:
+            return
 
 
 def _examples(pattern: Pattern) -> Iterator[int]:

@@ -21,8 +21,13 @@ Immediate: TypeAlias = u64
 """An operand of up to 32 bits, sign- or zero-extended as its field was declared."""
 
 
+def four_bytes(parcel: u16) -> u8:
+    """The length function of an instruction set whose instructions all have four bytes."""
+    return u8(4)
+
+
 class Registers(Protocol):
-    """A register file; elements are 64 bits wide."""
+    """A register file; narrower registers than 64 bits are extended as declared, and cut when written."""
 
     def __getitem__(self, number: u8, /) -> u64: ...
     def __setitem__(self, number: u8, value: u64, /) -> None: ...
@@ -48,6 +53,22 @@ class Processor(Protocol):
 
     def branch(self, offset: u64, /) -> None:
         """Continue at `pc + offset`, where the offset is an operand, so known when decoding."""
+
+    def delayed_branch(self, offset: u64, /) -> None:
+        """Execute the next instruction, the delay slot, and then continue at `pc + offset`, an operand."""
+
+    def delayed_jump(self, target: u64, /) -> None:
+        """Execute the next instruction, the delay slot, and then continue at an address."""
+
+    def annul(self) -> None:
+        """Leave the next instruction out."""
+
+    @property
+    def big_endian(self) -> bool:
+        """Whether the byte order is big-endian; known when compiling."""
+
+    def trap(self, number: int | u64, /) -> NoReturn:
+        """An exception of this instruction set by its own number: overflow, a trap instruction."""
 
     def system_call(self) -> NoReturn:
         """Hand over to the environment; this instruction counts as executed."""
