@@ -18,6 +18,7 @@ __all__ = ["Access", "Executor", "Stop", "StopReason"]
 class Stop(NamedTuple):
     """Where and why a virtual CPU stopped.
 
+    With delay slots, bit 1 of `pc` says that the instruction is in one (`isa.description.DELAY_SLOT`).
     The state is precise: every instruction before `pc` has taken effect and nothing of the instruction
     at `pc` has (a system call or breakpoint included).
     """
@@ -25,9 +26,15 @@ class Stop(NamedTuple):
     reason: StopReason
     pc: int
     length: int = 0
-    """Bytes of the instruction at `pc` where that is known (system call, breakpoint), otherwise 0."""
+    """Bytes of the instruction at `pc` where that is known (system call, breakpoint), otherwise 0.
+
+    In a delay slot the distance to where execution goes on, which may be negative.
+    """
     address: int = 0
-    """Guest address of an ACCESS_FAULT or MISALIGNED; of an instruction fetch, the byte that is missing."""
+    """Guest address of an ACCESS_FAULT or MISALIGNED; of an instruction fetch, the byte that is missing.
+
+    The number of a TRAP.
+    """
     access: Access = Access.READ
     bus_error: bool = False
     """The page is mapped but has no store behind it (a file that was cut off): SIGBUS, not SIGSEGV."""

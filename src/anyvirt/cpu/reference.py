@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 from anyvirt.cpu.executor import Access, Stop, StopReason
 from anyvirt.cpu.memory import GuestFault, Protection
 from anyvirt.isa import ieee754
+from anyvirt.isa.description import DELAY_SLOT
 from anyvirt.jit.ahead import instruction_set
 from anyvirt.typed import FixedInteger, s32, s64, u8, u16, u32, u64
 
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, MutableSequence
 
     from anyvirt.cpu.memory import FlatMemory
-    from anyvirt.isa.description import Pattern, RegisterFile
+    from anyvirt.isa.description import InstructionSet, Pattern, RegisterFile
+
+_MOST_DECODED = 1 << 16
+"""Encodings whose decoding is remembered."""
 
 
 class _Stopped(Exception):
@@ -66,7 +70,10 @@ class ReferenceExecutor:
         self.x: MutableSequence[int] = self._files.get("x", [])
         self.f: MutableSequence[int] = self._files.get("f", [])
         self._pending = False
-        self._processor = _Processor(memory, self._description.address_bits)
+        self._lost = False
+        """The last jump led to where no instruction can start."""
+        self._decoded: dict[tuple[int, int], tuple[Pattern, dict[str, FixedInteger]] | None] = {}
+        self._processor = _Processor(memory, self._description)
         for name, values in self._files.items():
             setattr(self._processor, name, _TypedRegisters(values, files[name]))
         for scalar in self._description.scalars.values():
@@ -100,6 +107,9 @@ class ReferenceExecutor:
         while not self._pending:
             if executed == max_instructions:
                 return Stop(StopReason.BUDGET, self.pc)
+            if self._lost:
+                self._lost = False
+                return Stop(StopReason.ACCESS_FAULT, self.pc, address=self.pc, access=Access.EXECUTE)
             try:
                 self._step()
             except _Stopped as stopped:
@@ -118,30 +128,48 @@ class ReferenceExecutor:
         """Nothing is kept of code, so there is nothing to forget."""
 
     def _step(self) -> None:
-        word, length = self._fetch()
+        in_slot = self.pc & DELAY_SLOT if self._description.delay_slots else 0
+        address = self.pc - in_slot
+        word, length = self._fetch(address)
         processor = self._processor
-        processor.begin(self.pc, length, self.instructions)
-        pattern = self._description.find(word, length)
-        if pattern is None:
+        processor.begin(address, length, in_slot, self.instructions)
+        decoded = self._decode(word, length)
+        if decoded is None:
             processor.illegal()
-        pattern.semantics(processor, **_typed_operands(pattern, word))
-        self.pc = processor.target
+        pattern, operands = decoded
+        pattern.semantics(processor, **operands)
+        self._lost = processor.target % self._description.parcel != 0
+        self.pc = processor.target | (0 if self._lost else processor.before_target)
 
-    def _fetch(self) -> tuple[int, int]:
-        """The instruction at `pc` and its length in bytes."""
+    def _decode(self, word: int, length: int) -> tuple[Pattern, dict[str, FixedInteger]] | None:
+        """The pattern of an instruction and its operands; None if it is illegal."""
+        try:
+            return self._decoded[word, length]
+        except KeyError:
+            pattern = self._description.find(word, length)
+            if len(self._decoded) == _MOST_DECODED:
+                self._decoded.clear()
+            decoded = None if pattern is None else (pattern, _typed_operands(pattern, word))
+            self._decoded[word, length] = decoded
+            return decoded
+
+    def _fetch(self, address: int) -> tuple[int, int]:
+        """The instruction at an address and its length in bytes."""
         parcel = self._description.parcel
-        word = self._fetch_parcel(self.pc)
+        word = self._fetch_parcel(address)
         length = int(self._description.length(u16(word)))
         for position in range(parcel, length, parcel):
-            word |= self._fetch_parcel(self.pc + position) << 8 * position
+            word |= self._fetch_parcel(address + position) << 8 * position
         return word, length
 
     def _fetch_parcel(self, address: int) -> int:
-        mapping = self.memory.mapping_at(address) if address % 2 == 0 else None
+        aligned = address % self._description.parcel == 0
+        mapping = self.memory.mapping_at(address) if aligned else None
         if mapping is None or not mapping.protection & Protection.EXECUTE:
             stop = Stop(StopReason.ACCESS_FAULT, self.pc, address=address, access=Access.EXECUTE)
             raise _Stopped(stop)
-        return int.from_bytes(self.memory.read(address, self._description.parcel), "little")
+        data = self.memory.read(address, self._description.parcel)
+        return int.from_bytes(data, self._description.byte_order)
 
 
 @cache
@@ -162,22 +190,33 @@ def _typed_operands(pattern: Pattern, word: int) -> dict[str, FixedInteger]:
 class _Processor:
     """`anyvirt.isa.processor.Processor` in Python."""
 
-    def __init__(self, memory: FlatMemory, address_bits: int) -> None:
+    def __init__(self, memory: FlatMemory, isa: InstructionSet) -> None:
         self._memory = memory
-        self._address_mask = (1 << address_bits) - 1
+        self._address_mask = (1 << isa.address_bits) - 1
+        self._order = isa.byte_order
+        self.big_endian = isa.byte_order == "big"
         self.pc = u64(0)
         self.next_pc = u64(0)
         self.target = 0
         """Where execution goes on."""
+        self.before_target = 0
+        """DELAY_SLOT if the instruction there is in the slot of a taken branch."""
+        self.delay_target = u64(0)
+        self._here = 0
+        """`pc` as stops have it."""
         self.float_flags = u8(0)
         self.float_rounding = u8(0)
         self._length = 0
         self._instructions = 0
 
-    def begin(self, pc: int, length: int, instructions: int) -> None:
+    def begin(self, pc: int, length: int, in_slot: int, instructions: int) -> None:
         """Get ready for the instruction at `pc`."""
         self.pc, self.next_pc = u64(pc), u64(pc + length & self._address_mask)
+        if in_slot:
+            self.next_pc = self.delay_target
+        self._here = pc | in_slot
         self.target = int(self.next_pc)
+        self.before_target = 0
         self._length = length
         self._instructions = instructions
 
@@ -189,14 +228,31 @@ class _Processor:
     def branch(self, offset: u64) -> None:
         self.target = self._masked(self.pc + offset)
 
+    def delayed_jump(self, target: u64) -> None:
+        self.delay_target = u64(self._masked(target))
+        self.before_target = DELAY_SLOT
+
+    def delayed_branch(self, offset: u64) -> None:
+        self.delayed_jump(self.pc + offset)
+
+    def annul(self) -> None:
+        self.jump(self.next_pc + self._length)
+
+    def _distance(self) -> int:
+        """To where execution goes on behind this instruction."""
+        return int(self.next_pc) - self._here
+
     def system_call(self) -> NoReturn:
-        raise _Stopped(Stop(StopReason.SYSTEM_CALL, int(self.pc), length=self._length))
+        raise _Stopped(Stop(StopReason.SYSTEM_CALL, self._here, length=self._distance()))
 
     def breakpoint(self) -> NoReturn:
-        raise _Stopped(Stop(StopReason.BREAKPOINT, int(self.pc), length=self._length))
+        raise _Stopped(Stop(StopReason.BREAKPOINT, self._here, length=self._distance()))
 
     def illegal(self) -> NoReturn:
-        raise _Stopped(Stop(StopReason.ILLEGAL_INSTRUCTION, int(self.pc)))
+        raise _Stopped(Stop(StopReason.ILLEGAL_INSTRUCTION, self._here))
+
+    def trap(self, number: int | u64) -> NoReturn:
+        raise _Stopped(Stop(StopReason.TRAP, self._here, address=int(number)))
 
     def fence(self) -> None:
         return
@@ -217,17 +273,17 @@ class _Processor:
 
     def _fault(self, reason: StopReason, address: int, access: Access) -> NoReturn:
         address &= self._address_mask
-        raise _Stopped(Stop(reason, int(self.pc), address=address, access=access)) from None
+        raise _Stopped(Stop(reason, self._here, address=address, access=access)) from None
 
     def _read(self, address: u64, size: int) -> int:
         try:
-            return int.from_bytes(self._memory.read(self._masked(address), size), "little")
+            return int.from_bytes(self._memory.read(self._masked(address), size), self._order)
         except GuestFault as fault:
             self._fault(StopReason.ACCESS_FAULT, fault.address, Access.READ)
 
     def _write(self, address: u64, value: int, size: int, access: Access = Access.WRITE) -> None:
         try:
-            data = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+            data = (value & (1 << 8 * size) - 1).to_bytes(size, self._order)
             self._memory.write(self._masked(address), data)
         except GuestFault as fault:
             self._fault(StopReason.ACCESS_FAULT, fault.address, access)

@@ -227,6 +227,10 @@ class InstructionSet:
     """Files that the description consists of, for the keys of caches."""
     _extension: str = ""
 
+    def __post_init__(self) -> None:
+        if self.delay_slots:
+            self.state("delay_target", 0, "where execution goes on behind a delay slot")
+
     # Declarations ---------------------------------------------------------------------------------------
 
     def registers(

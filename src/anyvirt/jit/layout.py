@@ -39,10 +39,14 @@ class StopReason(IntEnum):
     """`interrupt()` was called, or a signal installed through `anyvirt.cpu.signals` arrived."""
     BUDGET = 7
     """`max_instructions` have been executed; `Stop.pc` is the next one."""
+    TRAP = 9
+    """An exception of the instruction set's own, not executed; `Stop.address` is its number there."""
 
 
 SYNCHRONIZE = 8
 """Like a stop reason, but served by the executor itself: forget what was decoded, go on."""
+INTERPRET = 16
+"""Like a stop reason, but served by the executor itself: the instruction is one for the interpreter."""
 
 
 class Access(IntEnum):
@@ -101,6 +105,8 @@ class Slot(IntEnum):
     """Two words of work space."""
     DECODED = 0xB8
     """Host address of one byte a guest page: 1 where there may be records."""
+    SOURCE = 0xC8
+    """Address of the indirect jump that a run was interrupted at; 0 if it was no such jump."""
     RECORD_SHIFT = 0xC0
     """log2 of the bytes of records for each byte of guest code."""
     END = 0x100
