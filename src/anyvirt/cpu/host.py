@@ -100,7 +100,10 @@ class Host:
         """Let the fault handlers know that faults in this blob are a guest's."""
         if self._ranges == CODE_RANGES:
             raise RuntimeError("too many blobs of compiled code in one process")
-        start, end = blob.code_range
+        self.add_code_range(*blob.code_range)
+
+    def add_code_range(self, start: int, end: int) -> None:
+        """Let the fault handlers know that faults in [start, end) are a guest's."""
         offset = Data.RANGES + 16 * self._ranges
         self.set(offset, start)
         self.set(offset + 8, end)
@@ -126,6 +129,14 @@ class Host:
     def give_state(self, address: int) -> None:
         """Take a state block back."""
         self._free.append(address)
+
+    def running_states(self) -> list[int]:
+        """Addresses of the state blocks whose CPU is in compiled code."""
+        return [
+            address
+            for address in range(self._states, self.word(Data.STATES_END).value, STATE_SIZE)
+            if ctypes.c_uint64.from_address(address + Slot.STACK).value
+        ]
 
     def _after_fork(self) -> None:
         """Only the forking thread lives on: no guest runs, and signals noted before were the parent's."""

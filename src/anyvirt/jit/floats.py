@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.isa import ieee754
 from anyvirt.jit import ir
-from anyvirt.jit.ir import LIKELY, Value
+from anyvirt.jit.ir import LIKELY, UNLIKELY, Value
 from anyvirt.jit.layout import Slot
 from anyvirt.typed import f32, f64, u8, u64
 
@@ -77,8 +77,9 @@ def _either(
     for label, compute in zip(labels, (hardware, software), strict=False):
         body.open(label)
         value = compute()
-        results.append((value.text, body.label))
-        body.branch(labels[2])
+        if not body.closed:
+            results.append((value.text, body.label))
+            body.branch(labels[2])
     body.open(labels[2])
     return body.value(f"phi i64 {', '.join(f'[{text}, %{label}]' for text, label in results)}", u64)
 
@@ -105,8 +106,18 @@ def _to_bits(handler: HandlerCompiler, width: int, text: str) -> Value:
 def _canonical(handler: HandlerCompiler, width: int, text: str) -> Value:
     """The encoding of a result, of which every NaN is the canonical one."""
     nan = _compare(handler, "fcmp", "uno", width, text, text)
-    encoded = _to_bits(handler, width, text)
     canonical = int(ieee754.canonical_nan(u8(width)))
+    if handler.predicts_numbers:
+        kind, body = _float_type(width)[0], handler.body
+        before, special, known = body.label, body.fresh("nan"), body.fresh("number")
+        body.close(f"br i1 {nan}, label %{special}, label %{known}{UNLIKELY}")
+        body.open(special)
+        constant = body.emit(f"bitcast i{width} {canonical} to {kind}")
+        body.branch(known)
+        body.open(known)
+        result = body.emit(f"phi {kind} [{text}, %{before}], [{constant}, %{special}]")
+        return _to_bits(handler, width, result)
+    encoded = _to_bits(handler, width, text)
     return handler.body.value(f"select i1 {nan}, i64 {canonical}, i64 {encoded.text}", u64)
 
 
@@ -119,6 +130,9 @@ def _compare(handler: HandlerCompiler, name: str, predicate: str, width: int, a:
 
 
 def _software(handler: HandlerCompiler, function: Callable[..., object], values: list[Value]) -> Value:
+    if not handler.has_software:
+        handler.give_up()
+        return Value("0", u64)
     symbol = handler.module.add(function, attributes="noinline nounwind")
     arguments = ", ".join(value.operand for value in values)
     pair = handler.body.emit(f"call {{ i64, i8 }} {symbol}({arguments})")

@@ -45,6 +45,15 @@ class RecordOperand(Value):
 class HandlerCompiler(FunctionCompiler):
     """Compiles the semantics of one instruction form into its handler."""
 
+    predicts_numbers = False
+    """A NaN as result of arithmetic is a case for a branch, not for a selection."""
+    has_software = True
+    """Functions of `anyvirt.isa.ieee754` can be called for what hardware does not do."""
+
+    def give_up(self) -> None:
+        """Leave an operation to somebody who has the software."""
+        raise NotImplementedError
+
     def __init__(
         self,
         module: Module,

@@ -37,6 +37,11 @@ class Data(IntEnum):
     RING_LOST = 0x40
     ZEROS = 0x48
     """Four words: the default action for a signal."""
+    ARENA = 0x68
+    """First address of the arena of translations."""
+    ARENA_SIZE = 0x70
+    ARENA_PAGES = 0x78
+    """Address of 32 bits for each page of the arena: how many pages before it its translation begins."""
     RANGES = 0x80
     """Pairs of addresses: where compiled code is."""
     RING = 0x80 + 16 * CODE_RANGES

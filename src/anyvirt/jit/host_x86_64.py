@@ -31,7 +31,7 @@ from anyvirt.jit.layout import (
     StopReason,
 )
 from anyvirt.jit.target import Target
-from anyvirt.typed import load8, load64, range, store8, store64, u8, u64
+from anyvirt.typed import load8, load32, load64, range, store8, store64, u8, u64
 
 if TYPE_CHECKING:
     from anyvirt.jit.frontend import FunctionCompiler
@@ -135,11 +135,36 @@ def stop_guest(signal: u64, info: u64, context: u64, state: u64) -> bool:
     store64(state + Slot.FAULT_ADDRESS, guest)
     store64(state + Slot.FAULT_ACCESS, access)
     store64(state + Slot.BUS_ERROR, u64(signal == _SIGBUS))
+    landing = fault_landing(load64(context + Saved.RIP))
+    if landing != 0:
+        store64(context + Saved.RIP, landing)
+        return True
     store64(context + Saved.R12, state)
     store64(context + Saved.R13, record)
     store64(context + Saved.R15, count)
     store64(context + Saved.RIP, load64(state + Slot.LEAVE))
     return True
+
+
+def fault_landing(instruction: u64) -> u64:
+    """Where a translation goes on if this instruction of it faults; 0 if it does not say."""
+    arena = load64(data() + Data.ARENA)
+    if instruction - arena >= load64(data() + Data.ARENA_SIZE):
+        return u64(0)
+    page = (instruction - arena) // PAGE_SIZE
+    start = arena + (page - u64(load32(load64(data() + Data.ARENA_PAGES) + page * 4))) * PAGE_SIZE
+    low, high = u64(0), u64(load32(start))
+    table = start + u64(load32(start + 4))
+    while low < high:
+        middle = (low + high) // 2
+        place = start + u64(load32(table + middle * 8))
+        if place == instruction:
+            return start + u64(load32(table + middle * 8 + 4))
+        if place < instruction:
+            low = middle + 1
+        else:
+            high = middle
+    return u64(0)
 
 
 def pass_on(signal: u64, info: u64, context: u64) -> None:

@@ -113,7 +113,8 @@ class InterpreterTarget(Target):
         if name in FLOAT_METHODS:
             emitter = FLOAT_METHODS[name]
         elif name in _METHODS:
-            emitter = functools.partial(_METHODS[name], self)
+            # Targets that refine this one override methods by name.
+            emitter = getattr(self, name, None) or functools.partial(_METHODS[name], self)
         else:
             raise TypedPythonError(f"a processor cannot {name}")
         try:

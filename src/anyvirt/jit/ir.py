@@ -12,7 +12,12 @@ ValueType: TypeAlias = type[FixedInteger] | type[FixedFloat] | type[bool]
 
 LIKELY = ", !prof !0"
 """Branch annotation: the first target is taken nearly always. Modules end with `METADATA` for it."""
-METADATA = '!0 = !{!"branch_weights", i32 100000, i32 1}\n'
+UNLIKELY = ", !prof !1"
+"""Branch annotation: the second target is taken nearly always."""
+METADATA = (
+    '!0 = !{!"branch_weights", i32 100000, i32 1}\n'
+    '!1 = !{!"branch_weights", i32 1, i32 100000}\n'
+)
 
 
 @dataclass(frozen=True, slots=True)
