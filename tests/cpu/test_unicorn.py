@@ -25,6 +25,7 @@ MSTATUS_FLOATS_ON = 0x6000
 # Not in streams: what leaves them, and what Unicorn 2.1 does otherwise than the manual says.
 CONTROL = {"jal", "jalr", "c.j", "c.jr", "c.jalr", "ecall", "ebreak", "c.ebreak", "fence.i"}
 CONTROL_REGISTERS = {"csrrw", "csrrs", "csrrc", "csrrwi", "csrrsi", "csrrci"}
+UNKNOWN_TO_UNICORN = ("Zba", "RV64Zba", "Zbb", "RV64Zbb", "Zbs", "Zicond")
 DIFFERENT = {
     "fmv.w.x": "does not box",
     "fmin.s": "minNum of IEEE 754-2008: a signaling NaN beats a number",
@@ -49,6 +50,7 @@ usable = [
     for pattern in riscv64.patterns
     if pattern.mnemonic not in CONTROL | CONTROL_REGISTERS | set(DIFFERENT)
     and not pattern.mnemonic.startswith(("c.b", "fcvt.s.d", "fcvt.d.s"))
+    and pattern.extension not in UNKNOWN_TO_UNICORN
 ]
 STREAMS = {
     "integer": [pattern for pattern in usable if pattern.mnemonic.removeprefix("c.")[0] != "f"],

@@ -1,5 +1,7 @@
 """Describing instruction sets: patterns, fields, and the contradictions that are found when building."""
 
+from collections import Counter
+
 import pytest
 
 from anyvirt.isa.description import DescriptionError, InstructionSet
@@ -113,9 +115,28 @@ def test_wrong_patterns_are_refused(toy, bits, options, reason):
         toy.instruction(bits, "wrong", **options)(copy)
 
 
+def test_extensions_name_the_parts(toy):
+    toy.extension("base", "what there always is")
+    toy.extension("more", "what there may be")
+    toy.begin("base")
+    toy.instruction("0000 a b 0000", "copy {a}, {b}")(copy)
+    toy.instruction("0000 a b 0001", "copy.more {a}, {b}", extension="more")(copy)
+    assert [pattern.extension for pattern in toy.patterns] == ["base", "more"]
+    with pytest.raises(DescriptionError, match="toy has no extension mere"):
+        toy.begin("mere")
+    with pytest.raises(DescriptionError, match="no extension mere"):
+        toy.instruction("0000 a b 0010", "copy.mere {a}, {b}", extension="mere")
+
+
+# Instructions for each extension, what only RV64 has included (manual, "Instruction Set Listings" and "B").
+RISC_V = {
+    "I": 52, "M": 13, "A": 22, "F": 30, "D": 32, "Zicsr": 6, "Zifencei": 1, "C": 37, "Zba": 8, "Zbb": 24,
+    "Zbs": 8, "Zicond": 2,
+}  # fmt: skip
+
+
 def test_risc_v_is_complete():
-    # RV64I 52, M 13, A 22, F 30, D 32, Zicsr 6, Zifencei 1; RV64DC 37 (manual, "Instruction Set Listings").
-    mnemonics = {pattern.mnemonic for pattern in riscv64.patterns}
-    compressed = {name for name in mnemonics if name.startswith("c.")}
-    assert len(mnemonics - compressed) == 52 + 13 + 22 + 30 + 32 + 6 + 1
-    assert len(compressed) == 37
+    found = Counter()
+    for extension, _ in {(pattern.extension, pattern.mnemonic) for pattern in riscv64.patterns}:
+        found[extension.removeprefix("RV64")] += 1
+    assert found == RISC_V

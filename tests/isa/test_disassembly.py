@@ -55,6 +55,8 @@ ONLY_OURS = {
     "fence": "fields for future use are ignored",
     "fence.i": "fields for future use are ignored",
 }
+# Extensions that capstone 5 does not know; tests/isa/test_assembler.py has another oracle for them.
+UNKNOWN_TO_CAPSTONE = ("Zba", "RV64Zba", "Zbb", "RV64Zbb", "Zbs", "Zicond")
 # What capstone shows and the manual reserves, or leaves to modes and extensions that do not exist here.
 ONLY_THEIRS = {
     "c.unimp": "all zero: defined to be illegal",
@@ -107,7 +109,9 @@ def disagreement(oracle, word, length):
         return None
     if ours is None and other.split()[0] in ONLY_THEIRS:
         return None
-    if other is None and ours.split()[0] in ONLY_OURS:
+    if other is None and (
+        ours.split()[0] in ONLY_OURS or riscv64.find(word, length).extension in UNKNOWN_TO_CAPSTONE
+    ):
         return None
     # capstone knows names of more control registers, and aliases for some.
     if is_control_register_access(ours) and is_control_register_access(other):

@@ -250,9 +250,17 @@ class InstructionSet:
         return self.register_files[name]
 
     def extension(self, name: str, meaning: str) -> None:
-        """Begin a part of the instruction set: what is declared from here on belongs to it."""
-        self.extensions.setdefault(name, meaning)
-        self._extension = name
+        """Declare a part of the instruction set."""
+        self.extensions[name] = meaning
+
+    def begin(self, extension: str) -> None:
+        """Instructions declared from here on belong to this part, unless they say otherwise."""
+        self._extension = self._known_extension(extension)
+
+    def _known_extension(self, name: str) -> str:
+        if name and name not in self.extensions:
+            raise DescriptionError(f"{self.name} has no extension {name}")
+        return name
 
     def state(self, name: str, initial: int, meaning: str) -> None:
         """Declare a piece of state."""
@@ -327,7 +335,7 @@ class InstructionSet:
         `fixed` gives operands that the encoding implies; `excluding` values that belong to other
         instructions or are reserved; `extension` names another part than the one begun last.
         """
-        part = self._extension if extension is None else extension
+        part = self._extension if extension is None else self._known_extension(extension)
 
         def register(semantics: Function) -> Function:
             pattern = self._pattern(bits, assembly, fixed or {}, excluding or {}, semantics)

@@ -1,4 +1,4 @@
-"""RV64A: load-reserved, store-conditional, atomic memory operations. Chapter "A".
+"""A: load-reserved, store-conditional, atomic memory operations. Chapter "A".
 
 A store-conditional succeeds if memory still holds the value that was reserved. Acquire and release bits
 need no care: every operation is sequentially consistent.
@@ -13,6 +13,8 @@ from anyvirt.isa.processor import Register
 from anyvirt.isa.riscv64.hart import NO_RESERVATION, Hart, rv
 from anyvirt.typed import s32, u32, u64
 
+rv.begin("A")
+
 
 @rv.instruction("00010 aqrl 00000 rs1 010 rd 0101111", "lr.w{aqrl} {rd}, ({rs1})")
 def lr_w(cpu: Hart, rd: Register, rs1: Register) -> None:
@@ -24,7 +26,7 @@ def lr_w(cpu: Hart, rd: Register, rs1: Register) -> None:
     cpu.x[rd] = u64(s32(value))
 
 
-@rv.instruction("00010 aqrl 00000 rs1 011 rd 0101111", "lr.d{aqrl} {rd}, ({rs1})")
+@rv.instruction("00010 aqrl 00000 rs1 011 rd 0101111", "lr.d{aqrl} {rd}, ({rs1})", extension="RV64A")
 def lr_d(cpu: Hart, rd: Register, rs1: Register) -> None:
     address = cpu.x[rs1]
     cpu.require_aligned(address, 8)
@@ -45,7 +47,7 @@ def sc_w(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
     cpu.x[rd] = u64(not stored)
 
 
-@rv.instruction("00011 aqrl rs2 rs1 011 rd 0101111", "sc.d{aqrl} {rd}, {rs2}, ({rs1})")
+@rv.instruction("00011 aqrl rs2 rs1 011 rd 0101111", "sc.d{aqrl} {rd}, {rs2}, ({rs1})", extension="RV64A")
 def sc_d(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
     address = cpu.x[rs1]
     cpu.require_aligned(address, 8)
@@ -68,7 +70,9 @@ def _describe(code: str, operation: str) -> None:
         cpu.x[rd] = u64(s32(cpu.exchange(operation, address, u32(cpu.x[rs2]))))
 
     @rv.instruction(
-        f"{code} aqrl rs2 rs1 011 rd 0101111", f"amo{operation}.d{{aqrl}} {{rd}}, {{rs2}}, ({{rs1}})"
+        f"{code} aqrl rs2 rs1 011 rd 0101111",
+        f"amo{operation}.d{{aqrl}} {{rd}}, {{rs2}}, ({{rs1}})",
+        extension="RV64A",
     )
     def amo_d(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
         address = cpu.x[rs1]

@@ -1,4 +1,4 @@
-"""RV64F and RV64D: single and double precision. Chapters "F" and "D".
+"""F and D: single and double precision. Chapters "F" and "D".
 
 A single-precision number in a 64-bit register is boxed: its upper half is all ones. A register that is
 not properly boxed reads as the canonical NaN in single-precision arithmetic.
@@ -12,7 +12,7 @@ from __future__ import annotations
 from anyvirt.isa import ieee754
 from anyvirt.isa.ieee754 import Kind
 from anyvirt.isa.processor import Immediate, Register, Small
-from anyvirt.isa.riscv64.hart import DYNAMIC, Hart, rv
+from anyvirt.isa.riscv64.hart import DYNAMIC, Hart, compressed, rv
 from anyvirt.typed import s32, u8, u32, u64
 
 
@@ -43,6 +43,9 @@ def rounding(cpu: Hart, rm: Small) -> u8:
 # Loads and stores -------------------------------------------------------------------------------------------
 
 
+rv.begin("F")
+
+
 @rv.instruction("imm[11:0] rs1 010 fd 0000111", "flw {rd}, {imm}({rs1})")
 def flw(cpu: Hart, rd: Register, rs1: Register, imm: Immediate) -> None:
     cpu.f[rd] = u64(cpu.load32(cpu.x[rs1] + imm)) | 0xFFFFFFFF00000000
@@ -53,16 +56,19 @@ def fsw(cpu: Hart, rs1: Register, rs2: Register, imm: Immediate) -> None:
     cpu.store32(cpu.x[rs1] + imm, cpu.f[rs2])
 
 
+rv.begin("D")
+
+
 @rv.instruction("imm[11:0] rs1 011 fd 0000111", "fld {rd}, {imm}({rs1})")
-@rv.instruction("001 uimm[5:3] rs1' uimm[7:6] fd' 00", "c.fld {rd}, {imm}({rs1})")
-@rv.instruction("001 uimm[5] fd uimm[4:3|8:6] 10", "c.fldsp {rd}, {imm}({rs1})", fixed={"rs1": 2})
+@compressed("001 uimm[5:3] rs1' uimm[7:6] fd' 00", "c.fld {rd}, {imm}({rs1})")
+@compressed("001 uimm[5] fd uimm[4:3|8:6] 10", "c.fldsp {rd}, {imm}({rs1})", fixed={"rs1": 2})
 def fld(cpu: Hart, rd: Register, rs1: Register, imm: Immediate) -> None:
     cpu.f[rd] = cpu.load64(cpu.x[rs1] + imm)
 
 
 @rv.instruction("imm[11:5] fs2 rs1 011 imm[4:0] 0100111", "fsd {rs2}, {imm}({rs1})")
-@rv.instruction("101 uimm[5:3] rs1' uimm[7:6] fs2' 00", "c.fsd {rs2}, {imm}({rs1})")
-@rv.instruction("101 uimm[5:3|8:6] fs2 10", "c.fsdsp {rs2}, {imm}({rs1})", fixed={"rs1": 2})
+@compressed("101 uimm[5:3] rs1' uimm[7:6] fs2' 00", "c.fsd {rs2}, {imm}({rs1})")
+@compressed("101 uimm[5:3|8:6] fs2 10", "c.fsdsp {rs2}, {imm}({rs1})", fixed={"rs1": 2})
 def fsd(cpu: Hart, rs1: Register, rs2: Register, imm: Immediate) -> None:
     cpu.store64(cpu.x[rs1] + imm, cpu.f[rs2])
 
@@ -206,8 +212,13 @@ def _describe_integers(width: int, letter: str, code: str) -> None:
 def _describe_one_integer(
     width: int, letter: str, code: str, selector: str, integer: str, suffix: str
 ) -> None:
+    part = {"s": "F", "d": "D"}[letter]
+    extension = f"RV64{part}" if integer.endswith("64") else part
+
     @rv.instruction(
-        f"11000{code} {selector} fs1 rm rd 1010011", f"fcvt.{suffix}.{letter} {{rd}}, {{rs1}}{{rm}}"
+        f"11000{code} {selector} fs1 rm rd 1010011",
+        f"fcvt.{suffix}.{letter} {{rd}}, {{rs1}}{{rm}}",
+        extension=extension,
     )
     def fcvt_to_integer(cpu: Hart, rd: Register, rs1: Register, rm: Small) -> None:
         mode = rounding(cpu, rm)
@@ -217,14 +228,17 @@ def _describe_one_integer(
     shown = "" if exact else "{rm}"
 
     @rv.instruction(
-        f"11010{code} {selector} rs1 rm fd 1010011", f"fcvt.{letter}.{suffix} {{rd}}, {{rs1}}{shown}"
+        f"11010{code} {selector} rs1 rm fd 1010011",
+        f"fcvt.{letter}.{suffix} {{rd}}, {{rs1}}{shown}",
+        extension=extension,
     )
     def fcvt_from_integer(cpu: Hart, rd: Register, rs1: Register, rm: Small) -> None:
         mode = rounding(cpu, rm)
         write(cpu, width, rd, cpu.float_from_integer(width, integer, cpu.x[rs1], mode))
 
 
-for _width, _letter, _code in ((32, "s", "00"), (64, "d", "01")):
+for _part, _width, _letter, _code in (("F", 32, "s", "00"), ("D", 64, "d", "01")):
+    rv.begin(_part)
     for _describe in (
         _describe_arithmetic,
         _describe_fused,
@@ -250,21 +264,21 @@ def fcvt_d_s(cpu: Hart, rd: Register, rs1: Register, rm: Small) -> None:
     cpu.f[rd] = cpu.float_convert(32, 64, read(cpu, 32, rs1), mode)
 
 
-@rv.instruction("1110000 00000 fs1 000 rd 1010011", "fmv.x.w {rd}, {rs1}")
+@rv.instruction("1110000 00000 fs1 000 rd 1010011", "fmv.x.w {rd}, {rs1}", extension="F")
 def fmv_x_w(cpu: Hart, rd: Register, rs1: Register) -> None:
     cpu.x[rd] = u64(s32(cpu.f[rs1]))
 
 
-@rv.instruction("1111000 00000 rs1 000 fd 1010011", "fmv.w.x {rd}, {rs1}")
+@rv.instruction("1111000 00000 rs1 000 fd 1010011", "fmv.w.x {rd}, {rs1}", extension="F")
 def fmv_w_x(cpu: Hart, rd: Register, rs1: Register) -> None:
     cpu.f[rd] = cpu.x[rs1] | 0xFFFFFFFF00000000
 
 
-@rv.instruction("1110001 00000 fs1 000 rd 1010011", "fmv.x.d {rd}, {rs1}")
+@rv.instruction("1110001 00000 fs1 000 rd 1010011", "fmv.x.d {rd}, {rs1}", extension="RV64D")
 def fmv_x_d(cpu: Hart, rd: Register, rs1: Register) -> None:
     cpu.x[rd] = cpu.f[rs1]
 
 
-@rv.instruction("1111001 00000 rs1 000 fd 1010011", "fmv.d.x {rd}, {rs1}")
+@rv.instruction("1111001 00000 rs1 000 fd 1010011", "fmv.d.x {rd}, {rs1}", extension="RV64D")
 def fmv_d_x(cpu: Hart, rd: Register, rs1: Register) -> None:
     cpu.f[rd] = cpu.x[rs1]

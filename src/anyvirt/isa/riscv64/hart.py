@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 from anyvirt.isa.description import InstructionSet
@@ -32,12 +33,40 @@ def length(parcel: u16) -> u8:
 
 rv = InstructionSet("riscv64", "RISC-V RV64GC", 2, length)
 
+for _name, _meaning in (
+    ("I", "base integer instructions"),
+    ("RV64I", "base integer instructions that only RV64 has"),
+    ("Zifencei", "instruction-fetch fence"),
+    ("Zicsr", "control and status registers"),
+    ("M", "multiplication and division"),
+    ("RV64M", "multiplication and division of words"),
+    ("A", "atomic operations on words"),
+    ("RV64A", "atomic operations on double-words"),
+    ("F", "single-precision floating point"),
+    ("RV64F", "conversions between single precision and 64-bit integers"),
+    ("D", "double-precision floating point"),
+    ("RV64D", "conversions and moves between double precision and 64-bit integers"),
+    ("C", "compressed instructions"),
+    ("RV64C", "compressed instructions that only RV64 has"),
+    ("Zba", "address generation"),
+    ("RV64Zba", "address generation with unsigned words"),
+    ("Zbb", "basic bit manipulation"),
+    ("RV64Zbb", "basic bit manipulation of words"),
+    ("Zbs", "single-bit instructions"),
+    ("Zicond", "integer conditional operations"),
+):
+    rv.extension(_name, _meaning)
+
+compressed = partial(rv.instruction, extension="C")
+"""Declares a 16-bit encoding."""
+
 rv.registers(
     "x",
     _names(
         "zero ra sp gp tp t0 t1 t2 s0 s1 a0 a1 a2 a3 a4 a5 a6 a7 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 t3 t4 t5 t6"
     ),
     zero=0,
+    aliases={"fp": 8},
 )
 rv.registers(
     "f",

@@ -1,6 +1,6 @@
-"""RV64I with its compressed forms, Zicsr and Zifencei.
+"""The base integer instructions with their compressed forms, Zicsr and Zifencei.
 
-Chapters "RV32I", "RV64I", "Zicsr", "Zifencei" and "C".
+Chapters "RV32I", "Zicsr", "Zifencei" and "C"; what only RV64I has is in `words.py`.
 """
 
 # Pattern and assembly form document an instruction; the compiler resolves annotations at run time.
@@ -9,14 +9,16 @@ Chapters "RV32I", "RV64I", "Zicsr", "Zifencei" and "C".
 from __future__ import annotations
 
 from anyvirt.isa.processor import Immediate, Register, Small
-from anyvirt.isa.riscv64.hart import CYCLE, FCSR, FFLAGS, FRM, INSTRET, TIME, Hart, rv
+from anyvirt.isa.riscv64.hart import CYCLE, FCSR, FFLAGS, FRM, INSTRET, TIME, Hart, compressed, rv
 from anyvirt.typed import s8, s16, s32, s64, u8, u32, u64
+
+rv.begin("I")
 
 # Constants and addresses ------------------------------------------------------------------------------------
 
 
 @rv.instruction("upper[31:12] rd 0110111", "lui {rd}, {imm}")
-@rv.instruction("011 nzupper[17] rd nzupper[16:12] 01", "c.lui {rd}, {imm}", excluding={"rd": (2,)})
+@compressed("011 nzupper[17] rd nzupper[16:12] 01", "c.lui {rd}, {imm}", excluding={"rd": (2,)})
 def lui(cpu: Hart, rd: Register, imm: Immediate) -> None:
     cpu.x[rd] = imm
 
@@ -30,7 +32,7 @@ def auipc(cpu: Hart, rd: Register, imm: Immediate) -> None:
 
 
 @rv.instruction("imm[20|10:1|11|19:12] rd 1101111", "jal {rd}, {pc+imm}")
-@rv.instruction("101 imm[11|4|9:8|10|6|7|3:1|5] 01", "c.j {pc+imm}", fixed={"rd": 0})
+@compressed("101 imm[11|4|9:8|10|6|7|3:1|5] 01", "c.j {pc+imm}", fixed={"rd": 0})
 def jal(cpu: Hart, rd: Register, imm: Immediate) -> None:
     cpu.x[rd] = cpu.next_pc
     cpu.branch(imm)
@@ -43,8 +45,8 @@ def jalr(cpu: Hart, rd: Register, rs1: Register, imm: Immediate) -> None:
     cpu.jump(target)
 
 
-@rv.instruction("1000 rs1 00000 10", "c.jr {rs1}", fixed={"rd": 0}, excluding={"rs1": (0,)})
-@rv.instruction("1001 rs1 00000 10", "c.jalr {rs1}", fixed={"rd": 1}, excluding={"rs1": (0,)})
+@compressed("1000 rs1 00000 10", "c.jr {rs1}", fixed={"rd": 0}, excluding={"rs1": (0,)})
+@compressed("1001 rs1 00000 10", "c.jalr {rs1}", fixed={"rd": 1}, excluding={"rs1": (0,)})
 def jump_register(cpu: Hart, rd: Register, rs1: Register) -> None:
     target = cpu.x[rs1] & ~1
     cpu.x[rd] = cpu.next_pc
@@ -52,14 +54,14 @@ def jump_register(cpu: Hart, rd: Register, rs1: Register) -> None:
 
 
 @rv.instruction("imm[12|10:5] rs2 rs1 000 imm[4:1|11] 1100011", "beq {rs1}, {rs2}, {pc+imm}")
-@rv.instruction("110 imm[8|4:3] rs1' imm[7:6|2:1|5] 01", "c.beqz {rs1}, {pc+imm}", fixed={"rs2": 0})
+@compressed("110 imm[8|4:3] rs1' imm[7:6|2:1|5] 01", "c.beqz {rs1}, {pc+imm}", fixed={"rs2": 0})
 def beq(cpu: Hart, rs1: Register, rs2: Register, imm: Immediate) -> None:
     if cpu.x[rs1] == cpu.x[rs2]:
         cpu.branch(imm)
 
 
 @rv.instruction("imm[12|10:5] rs2 rs1 001 imm[4:1|11] 1100011", "bne {rs1}, {rs2}, {pc+imm}")
-@rv.instruction("111 imm[8|4:3] rs1' imm[7:6|2:1|5] 01", "c.bnez {rs1}, {pc+imm}", fixed={"rs2": 0})
+@compressed("111 imm[8|4:3] rs1' imm[7:6|2:1|5] 01", "c.bnez {rs1}, {pc+imm}", fixed={"rs2": 0})
 def bne(cpu: Hart, rs1: Register, rs2: Register, imm: Immediate) -> None:
     if cpu.x[rs1] != cpu.x[rs2]:
         cpu.branch(imm)
@@ -103,21 +105,12 @@ def lh(cpu: Hart, rd: Register, rs1: Register, imm: Immediate) -> None:
 
 
 @rv.instruction("imm[11:0] rs1 010 rd 0000011", "lw {rd}, {imm}({rs1})")
-@rv.instruction("010 uimm[5:3] rs1' uimm[2|6] rd' 00", "c.lw {rd}, {imm}({rs1})")
-@rv.instruction(
+@compressed("010 uimm[5:3] rs1' uimm[2|6] rd' 00", "c.lw {rd}, {imm}({rs1})")
+@compressed(
     "010 uimm[5] rd uimm[4:2|7:6] 10", "c.lwsp {rd}, {imm}({rs1})", fixed={"rs1": 2}, excluding={"rd": (0,)}
 )
 def lw(cpu: Hart, rd: Register, rs1: Register, imm: Immediate) -> None:
     cpu.x[rd] = u64(s32(cpu.load32(cpu.x[rs1] + imm)))
-
-
-@rv.instruction("imm[11:0] rs1 011 rd 0000011", "ld {rd}, {imm}({rs1})")
-@rv.instruction("011 uimm[5:3] rs1' uimm[7:6] rd' 00", "c.ld {rd}, {imm}({rs1})")
-@rv.instruction(
-    "011 uimm[5] rd uimm[4:3|8:6] 10", "c.ldsp {rd}, {imm}({rs1})", fixed={"rs1": 2}, excluding={"rd": (0,)}
-)
-def ld(cpu: Hart, rd: Register, rs1: Register, imm: Immediate) -> None:
-    cpu.x[rd] = cpu.load64(cpu.x[rs1] + imm)
 
 
 @rv.instruction("imm[11:0] rs1 100 rd 0000011", "lbu {rd}, {imm}({rs1})")
@@ -128,11 +121,6 @@ def lbu(cpu: Hart, rd: Register, rs1: Register, imm: Immediate) -> None:
 @rv.instruction("imm[11:0] rs1 101 rd 0000011", "lhu {rd}, {imm}({rs1})")
 def lhu(cpu: Hart, rd: Register, rs1: Register, imm: Immediate) -> None:
     cpu.x[rd] = u64(cpu.load16(cpu.x[rs1] + imm))
-
-
-@rv.instruction("imm[11:0] rs1 110 rd 0000011", "lwu {rd}, {imm}({rs1})")
-def lwu(cpu: Hart, rd: Register, rs1: Register, imm: Immediate) -> None:
-    cpu.x[rd] = u64(cpu.load32(cpu.x[rs1] + imm))
 
 
 @rv.instruction("imm[11:5] rs2 rs1 000 imm[4:0] 0100011", "sb {rs2}, {imm}({rs1})")
@@ -146,32 +134,25 @@ def sh(cpu: Hart, rs1: Register, rs2: Register, imm: Immediate) -> None:
 
 
 @rv.instruction("imm[11:5] rs2 rs1 010 imm[4:0] 0100011", "sw {rs2}, {imm}({rs1})")
-@rv.instruction("110 uimm[5:3] rs1' uimm[2|6] rs2' 00", "c.sw {rs2}, {imm}({rs1})")
-@rv.instruction("110 uimm[5:2|7:6] rs2 10", "c.swsp {rs2}, {imm}({rs1})", fixed={"rs1": 2})
+@compressed("110 uimm[5:3] rs1' uimm[2|6] rs2' 00", "c.sw {rs2}, {imm}({rs1})")
+@compressed("110 uimm[5:2|7:6] rs2 10", "c.swsp {rs2}, {imm}({rs1})", fixed={"rs1": 2})
 def sw(cpu: Hart, rs1: Register, rs2: Register, imm: Immediate) -> None:
     cpu.store32(cpu.x[rs1] + imm, cpu.x[rs2])
-
-
-@rv.instruction("imm[11:5] rs2 rs1 011 imm[4:0] 0100011", "sd {rs2}, {imm}({rs1})")
-@rv.instruction("111 uimm[5:3] rs1' uimm[7:6] rs2' 00", "c.sd {rs2}, {imm}({rs1})")
-@rv.instruction("111 uimm[5:3|8:6] rs2 10", "c.sdsp {rs2}, {imm}({rs1})", fixed={"rs1": 2})
-def sd(cpu: Hart, rs1: Register, rs2: Register, imm: Immediate) -> None:
-    cpu.store64(cpu.x[rs1] + imm, cpu.x[rs2])
 
 
 # Register and immediate -------------------------------------------------------------------------------------
 
 
 @rv.instruction("imm[11:0] rs1 000 rd 0010011", "addi {rd}, {rs1}, {imm}")
-@rv.instruction("000 nzuimm[5:4|9:6|2|3] rd' 00", "c.addi4spn {rd}, {rs1}, {imm}", fixed={"rs1": 2})
-@rv.instruction("000 imm[5] rd/rs1 imm[4:0] 01", "c.addi {rd}, {imm}", excluding={"rd": (0,)})
-@rv.instruction("000 imm[5] 00000 imm[4:0] 01", "c.nop", fixed={"rd": 0, "rs1": 0})
-@rv.instruction("011 nzimm[9] 00010 nzimm[4|6|8:7|5] 01", "c.addi16sp {rd}, {imm}", fixed={"rd": 2, "rs1": 2})
+@compressed("000 nzuimm[5:4|9:6|2|3] rd' 00", "c.addi4spn {rd}, {rs1}, {imm}", fixed={"rs1": 2})
+@compressed("000 imm[5] rd/rs1 imm[4:0] 01", "c.addi {rd}, {imm}", excluding={"rd": (0,)})
+@compressed("000 imm[5] 00000 imm[4:0] 01", "c.nop", fixed={"rd": 0, "rs1": 0})
+@compressed("011 nzimm[9] 00010 nzimm[4|6|8:7|5] 01", "c.addi16sp {rd}, {imm}", fixed={"rd": 2, "rs1": 2})
 def addi(cpu: Hart, rd: Register, rs1: Register, imm: Immediate) -> None:
     cpu.x[rd] = cpu.x[rs1] + imm
 
 
-@rv.instruction("010 imm[5] rd imm[4:0] 01", "c.li {rd}, {imm}")
+@compressed("010 imm[5] rd imm[4:0] 01", "c.li {rd}, {imm}")
 def load_immediate(cpu: Hart, rd: Register, imm: Immediate) -> None:
     cpu.x[rd] = imm
 
@@ -197,66 +178,45 @@ def ori(cpu: Hart, rd: Register, rs1: Register, imm: Immediate) -> None:
 
 
 @rv.instruction("imm[11:0] rs1 111 rd 0010011", "andi {rd}, {rs1}, {imm}")
-@rv.instruction("100 imm[5] 10 rd'/rs1' imm[4:0] 01", "c.andi {rd}, {imm}")
+@compressed("100 imm[5] 10 rd'/rs1' imm[4:0] 01", "c.andi {rd}, {imm}")
 def andi(cpu: Hart, rd: Register, rs1: Register, imm: Immediate) -> None:
     cpu.x[rd] = cpu.x[rs1] & imm
 
 
 @rv.instruction("000000 shamt rs1 001 rd 0010011", "slli {rd}, {rs1}, {shamt}")
-@rv.instruction("000 shamt[5] rd/rs1 shamt[4:0] 10", "c.slli {rd}, {shamt}")
+@compressed("000 shamt[5] rd/rs1 shamt[4:0] 10", "c.slli {rd}, {shamt}")
 def slli(cpu: Hart, rd: Register, rs1: Register, shamt: Small) -> None:
     cpu.x[rd] = cpu.x[rs1] << shamt
 
 
 @rv.instruction("000000 shamt rs1 101 rd 0010011", "srli {rd}, {rs1}, {shamt}")
-@rv.instruction("100 shamt[5] 00 rd'/rs1' shamt[4:0] 01", "c.srli {rd}, {shamt}")
+@compressed("100 shamt[5] 00 rd'/rs1' shamt[4:0] 01", "c.srli {rd}, {shamt}")
 def srli(cpu: Hart, rd: Register, rs1: Register, shamt: Small) -> None:
     cpu.x[rd] = cpu.x[rs1] >> shamt
 
 
 @rv.instruction("010000 shamt rs1 101 rd 0010011", "srai {rd}, {rs1}, {shamt}")
-@rv.instruction("100 shamt[5] 01 rd'/rs1' shamt[4:0] 01", "c.srai {rd}, {shamt}")
+@compressed("100 shamt[5] 01 rd'/rs1' shamt[4:0] 01", "c.srai {rd}, {shamt}")
 def srai(cpu: Hart, rd: Register, rs1: Register, shamt: Small) -> None:
     cpu.x[rd] = u64(s64(cpu.x[rs1]) >> shamt)
-
-
-@rv.instruction("imm[11:0] rs1 000 rd 0011011", "addiw {rd}, {rs1}, {imm}")
-@rv.instruction("001 imm[5] rd/rs1 imm[4:0] 01", "c.addiw {rd}, {imm}", excluding={"rd": (0,)})
-def addiw(cpu: Hart, rd: Register, rs1: Register, imm: Immediate) -> None:
-    cpu.x[rd] = u64(s32(cpu.x[rs1] + imm))
-
-
-@rv.instruction("0000000 shamtw rs1 001 rd 0011011", "slliw {rd}, {rs1}, {shamt}")
-def slliw(cpu: Hart, rd: Register, rs1: Register, shamt: Small) -> None:
-    cpu.x[rd] = u64(s32(cpu.x[rs1]) << shamt)
-
-
-@rv.instruction("0000000 shamtw rs1 101 rd 0011011", "srliw {rd}, {rs1}, {shamt}")
-def srliw(cpu: Hart, rd: Register, rs1: Register, shamt: Small) -> None:
-    cpu.x[rd] = u64(s32(u32(cpu.x[rs1]) >> shamt))
-
-
-@rv.instruction("0100000 shamtw rs1 101 rd 0011011", "sraiw {rd}, {rs1}, {shamt}")
-def sraiw(cpu: Hart, rd: Register, rs1: Register, shamt: Small) -> None:
-    cpu.x[rd] = u64(s32(cpu.x[rs1]) >> shamt)
 
 
 # Register and register --------------------------------------------------------------------------------------
 
 
 @rv.instruction("0000000 rs2 rs1 000 rd 0110011", "add {rd}, {rs1}, {rs2}")
-@rv.instruction("1001 rd/rs1 rs2 10", "c.add {rd}, {rs2}", excluding={"rs2": (0,)})
+@compressed("1001 rd/rs1 rs2 10", "c.add {rd}, {rs2}", excluding={"rs2": (0,)})
 def add(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
     cpu.x[rd] = cpu.x[rs1] + cpu.x[rs2]
 
 
-@rv.instruction("1000 rd rs2 10", "c.mv {rd}, {rs2}", excluding={"rs2": (0,)})
+@compressed("1000 rd rs2 10", "c.mv {rd}, {rs2}", excluding={"rs2": (0,)})
 def move(cpu: Hart, rd: Register, rs2: Register) -> None:
     cpu.x[rd] = cpu.x[rs2]
 
 
 @rv.instruction("0100000 rs2 rs1 000 rd 0110011", "sub {rd}, {rs1}, {rs2}")
-@rv.instruction("100011 rd'/rs1' 00 rs2' 01", "c.sub {rd}, {rs2}")
+@compressed("100011 rd'/rs1' 00 rs2' 01", "c.sub {rd}, {rs2}")
 def sub(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
     cpu.x[rd] = cpu.x[rs1] - cpu.x[rs2]
 
@@ -277,7 +237,7 @@ def sltu(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
 
 
 @rv.instruction("0000000 rs2 rs1 100 rd 0110011", "xor {rd}, {rs1}, {rs2}")
-@rv.instruction("100011 rd'/rs1' 01 rs2' 01", "c.xor {rd}, {rs2}")
+@compressed("100011 rd'/rs1' 01 rs2' 01", "c.xor {rd}, {rs2}")
 def xor(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
     cpu.x[rd] = cpu.x[rs1] ^ cpu.x[rs2]
 
@@ -293,42 +253,15 @@ def sra(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
 
 
 @rv.instruction("0000000 rs2 rs1 110 rd 0110011", "or {rd}, {rs1}, {rs2}")
-@rv.instruction("100011 rd'/rs1' 10 rs2' 01", "c.or {rd}, {rs2}")
+@compressed("100011 rd'/rs1' 10 rs2' 01", "c.or {rd}, {rs2}")
 def or_(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
     cpu.x[rd] = cpu.x[rs1] | cpu.x[rs2]
 
 
 @rv.instruction("0000000 rs2 rs1 111 rd 0110011", "and {rd}, {rs1}, {rs2}")
-@rv.instruction("100011 rd'/rs1' 11 rs2' 01", "c.and {rd}, {rs2}")
+@compressed("100011 rd'/rs1' 11 rs2' 01", "c.and {rd}, {rs2}")
 def and_(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
     cpu.x[rd] = cpu.x[rs1] & cpu.x[rs2]
-
-
-@rv.instruction("0000000 rs2 rs1 000 rd 0111011", "addw {rd}, {rs1}, {rs2}")
-@rv.instruction("100111 rd'/rs1' 01 rs2' 01", "c.addw {rd}, {rs2}")
-def addw(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
-    cpu.x[rd] = u64(s32(cpu.x[rs1]) + s32(cpu.x[rs2]))
-
-
-@rv.instruction("0100000 rs2 rs1 000 rd 0111011", "subw {rd}, {rs1}, {rs2}")
-@rv.instruction("100111 rd'/rs1' 00 rs2' 01", "c.subw {rd}, {rs2}")
-def subw(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
-    cpu.x[rd] = u64(s32(cpu.x[rs1]) - s32(cpu.x[rs2]))
-
-
-@rv.instruction("0000000 rs2 rs1 001 rd 0111011", "sllw {rd}, {rs1}, {rs2}")
-def sllw(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
-    cpu.x[rd] = u64(s32(cpu.x[rs1]) << cpu.x[rs2])
-
-
-@rv.instruction("0000000 rs2 rs1 101 rd 0111011", "srlw {rd}, {rs1}, {rs2}")
-def srlw(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
-    cpu.x[rd] = u64(s32(u32(cpu.x[rs1]) >> cpu.x[rs2]))
-
-
-@rv.instruction("0100000 rs2 rs1 101 rd 0111011", "sraw {rd}, {rs1}, {rs2}")
-def sraw(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
-    cpu.x[rd] = u64(s32(cpu.x[rs1]) >> cpu.x[rs2])
 
 
 # Order, environment -----------------------------------------------------------------------------------------
@@ -339,7 +272,7 @@ def fence(cpu: Hart) -> None:
     cpu.fence()
 
 
-@rv.instruction("------------ ----- 001 ----- 0001111", "fence.i")
+@rv.instruction("------------ ----- 001 ----- 0001111", "fence.i", extension="Zifencei")
 def fence_i(cpu: Hart) -> None:
     cpu.synchronize_code()
 
@@ -350,12 +283,14 @@ def ecall(cpu: Hart) -> None:
 
 
 @rv.instruction("000000000001 00000 000 00000 1110011", "ebreak")
-@rv.instruction("100 1 00000 00000 10", "c.ebreak")
+@compressed("100 1 00000 00000 10", "c.ebreak")
 def ebreak(cpu: Hart) -> None:
     cpu.breakpoint()
 
 
 # Control and status registers -------------------------------------------------------------------------------
+
+rv.begin("Zicsr")
 
 
 def read_control(cpu: Hart, number: u32) -> u64:

@@ -1,4 +1,4 @@
-"""RV64M: multiplication and division. Chapter "M"; division is total there exactly as in typed Python."""
+"""M: multiplication and division. Chapter "M"; division is total there exactly as in typed Python."""
 
 # Pattern and assembly form document an instruction; the compiler resolves annotations at run time.
 # ruff: noqa: D103, TC001
@@ -8,6 +8,8 @@ from __future__ import annotations
 from anyvirt.isa.processor import Register
 from anyvirt.isa.riscv64.hart import Hart, rv
 from anyvirt.typed import s32, s64, s128, u32, u64, u128
+
+rv.begin("M")
 
 
 @rv.instruction("0000001 rs2 rs1 000 rd 0110011", "mul {rd}, {rs1}, {rs2}")
@@ -48,6 +50,9 @@ def rem(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
 @rv.instruction("0000001 rs2 rs1 111 rd 0110011", "remu {rd}, {rs1}, {rs2}")
 def remu(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
     cpu.x[rd] = cpu.x[rs1] % cpu.x[rs2]
+
+
+rv.begin("RV64M")
 
 
 @rv.instruction("0000001 rs2 rs1 000 rd 0111011", "mulw {rd}, {rs1}, {rs2}")
