@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.jit import blob as blobs
 from anyvirt.jit.decoder import ILLEGAL, add_decoder
+from anyvirt.jit.fetch import add_flat_fetch
 from anyvirt.jit.frontend import Module
 from anyvirt.jit.handlers import CONVENTION, PARAMETERS, Features
 from anyvirt.jit.host_x86_64 import FLOAT_ENVIRONMENT, host_module
@@ -58,6 +59,7 @@ def interpreter_module(isa: InstructionSet, target: InterpreterTarget) -> str:
     for length in {pattern.length for pattern in isa.patterns}:
         module.define(_illegal(length))
     add_decoder(module, isa, lambda semantics, length: names[semantics, length])
+    add_flat_fetch(module)
     return module.text()
 
 

@@ -14,6 +14,7 @@ from anyvirt.jit import ir
 from anyvirt.jit.frontend import FunctionCompiler, Module
 from anyvirt.jit.ir import LIKELY, Value
 from anyvirt.jit.layout import RecordLayout, Slot, StopReason
+from anyvirt.jit.memory_model import memory_model
 from anyvirt.jit.records import operand_slots, sunk_operands
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Features:
     """Count instructions and stop exactly when the budget is used up."""
     fma: bool
     """The host has fused multiply-add."""
+    memory: str = "flat"
+    """The memory model, by its name in `anyvirt.jit.memory_model`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class HandlerCompiler(FunctionCompiler):
     ) -> None:
         super().__init__(module, semantics)
         self.features = features
+        self.model = memory_model(features.memory)
         self.length = length
         self.records = RecordLayout.of(isa)
         self.sunk = sunk_operands(isa, semantics)
@@ -87,7 +91,7 @@ class HandlerCompiler(FunctionCompiler):
         self.leave(StopReason.BUDGET, "%record", "%count")
         body.open(enough)
         self.remaining = body.emit("sub i64 %count, 1")
-        body.effect(f"store volatile i64 {self.remaining}, ptr {self.slot(Slot.FAULT_COUNT)}")
+        self.model.note_count(self)
 
     def _operand(self, name: str) -> RecordOperand:
         slot = self._slots[name]
@@ -121,36 +125,37 @@ class HandlerCompiler(FunctionCompiler):
         """The record behind this one."""
         return self.body.emit(f"getelementptr i8, ptr %record, i64 {self.length * self.records.scale}")
 
-    def dispatch(self, record: str) -> None:
-        """Continue with the handler of a record."""
+    def dispatch(self, record: str, records: str = "%records") -> None:
+        """Continue with the handler of a record, to which a base of records belongs."""
         handler = self.body.emit(f"load ptr, ptr {record}")
-        self._tail_call(handler, record, self.remaining)
+        self.tail_call(handler, record, self.remaining, records)
 
-    def _tail_call(self, function: str, record: str, count: str) -> None:
-        arguments = f"ptr %state, ptr {record}, ptr %memory, i64 {count}, ptr %records"
+    def tail_call(self, function: str, record: str, count: str, records: str = "%records") -> None:
+        """Go on in another function of the handlers' kind."""
+        arguments = f"ptr %state, ptr {record}, ptr %memory, i64 {count}, ptr {records}"
         self.body.effect(f"musttail call {CONVENTION} void {function}({arguments})")
         self.body.close("ret void")
 
-    def leave(self, reason: int, record: str, count: str) -> None:
+    def leave(self, reason: int, record: str, count: str, records: str = "%records") -> None:
         """End the run; it can go on at `record` with `count`."""
         self.store_slot(Slot.REASON, int(reason))
         exit_code = self.body.emit(f"load ptr, ptr {self.slot(Slot.LEAVE)}")
-        self._tail_call(exit_code, record, count)
+        self.tail_call(exit_code, record, count, records)
 
     def stop(self, reason: StopReason) -> None:
         """End the run at this instruction, which has not been executed."""
         self.leave(reason, "%record", "%count")
 
-    def arrive(self, record: str) -> None:
+    def arrive(self, record: str, records: str = "%records") -> None:
         """Continue elsewhere, unless somebody wants the run to end: the point where loops can be stopped."""
         body = self.body
         pending = body.emit(f"load atomic i64, ptr {self.slot(Slot.PENDING)} monotonic, align 8")
         onward, stopped = body.fresh("onward"), body.fresh("stopped")
         body.branch_if(body.emit(f"icmp eq i64 {pending}, 0"), onward, stopped, hint=LIKELY)
         body.open(stopped)
-        self.leave(StopReason.INTERRUPTED, record, self.remaining)
+        self.leave(StopReason.INTERRUPTED, record, self.remaining, records)
         body.open(onward)
-        self.dispatch(record)
+        self.dispatch(record, records)
 
     def require(self, condition: str) -> str:
         """Go on only where `condition` holds; opens the block of the other case, returns the good label."""
@@ -161,6 +166,4 @@ class HandlerCompiler(FunctionCompiler):
 
     def program_counter(self) -> str:
         """Address of this instruction."""
-        body = self.body
-        here, base = (body.emit(f"ptrtoint ptr {name} to i64") for name in ("%record", "%records"))
-        return body.emit(f"lshr exact i64 {body.emit(f'sub i64 {here}, {base}')}, {self.records.shift}")
+        return self.model.program_counter(self)

@@ -6,11 +6,10 @@ import functools
 import inspect
 from typing import TYPE_CHECKING
 
-from anyvirt.jit import ir
 from anyvirt.jit.floats import FLOAT_METHODS, accrued_flags
 from anyvirt.jit.handlers import Features, HandlerCompiler, RecordOperand
 from anyvirt.jit.ir import Value
-from anyvirt.jit.layout import NO_CODE, SYNCHRONIZE, Access, Slot, StateLayout, StopReason
+from anyvirt.jit.layout import SYNCHRONIZE, Access, Slot, StateLayout, StopReason
 from anyvirt.jit.target import Target
 from anyvirt.typed import FixedInteger, TypedPythonError, u8, u16, u32, u64
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anyvirt.isa.description import InstructionSet
+    from anyvirt.jit import ir
     from anyvirt.jit.frontend import FunctionCompiler, Module
     from anyvirt.jit.target import Argument
 
@@ -130,26 +130,17 @@ class InterpreterTarget(Target):
 
     def jump(self, handler: HandlerCompiler, target: Argument) -> None:
         """Continue at an address, which may be anything."""
-        body, address = handler.body, self.address(handler, target)
-        inside = body.emit(f"icmp ult i64 {address}, {handler.load_slot(Slot.MEMORY_SIZE)}")
-        good = handler.require(inside)
-        handler.store_slot(Slot.FAULT_ADDRESS, address)
-        handler.store_slot(Slot.FAULT_ACCESS, NO_CODE)
-        handler.leave(StopReason.ACCESS_FAULT, "%record", handler.remaining)
-        body.open(good)
-        offset = body.emit(f"shl i64 {address}, {handler.records.shift}")
-        handler.arrive(body.emit(f"getelementptr i8, ptr %records, i64 {offset}"))
+        handler.model.jump(handler, self.address(handler, target))
 
     def branch(self, handler: HandlerCompiler, offset: Argument) -> None:
-        """Continue at a distance that is within BRANCH_REACH: guards around the records catch the rest."""
+        """Continue at a distance that is within BRANCH_REACH."""
         if not isinstance(offset, RecordOperand):
             raise TypedPythonError("branch wants an operand of the instruction as its offset")
         if self.isa.address_bits < 64:
             target = handler.body.emit(f"add i64 {handler.program_counter()}, {offset.text}")
             self.jump(handler, Value(target, u64))
             return
-        scaled = handler.body.emit(f"shl i64 {offset.text}, {handler.records.shift}")
-        handler.arrive(handler.body.emit(f"getelementptr i8, ptr %record, i64 {scaled}"))
+        handler.model.branch(handler, offset.text)
 
     def system_call(self, handler: HandlerCompiler) -> None:
         """Stop; the call counts as executed. Its length goes along."""
@@ -193,28 +184,14 @@ class InterpreterTarget(Target):
 
     # Memory ---------------------------------------------------------------------------------------------
 
-    def guest_pointer(self, handler: HandlerCompiler, address: Argument, access: Access) -> str:
-        """The host's pointer for a guest address; the record is noted for a fault to be precise."""
-        body, guest = handler.body, self.address(handler, address)
-        inside = body.emit(f"icmp ult i64 {guest}, {handler.load_slot(Slot.MEMORY_SIZE)}")
-        good = handler.require(inside)
-        handler.store_slot(Slot.FAULT_ADDRESS, guest)
-        handler.store_slot(Slot.FAULT_ACCESS, int(access))
-        handler.stop(StopReason.ACCESS_FAULT)
-        body.open(good)
-        body.effect(f"store volatile ptr %record, ptr {handler.slot(Slot.FAULT_RECORD)}")
-        return body.emit(f"getelementptr i8, ptr %memory, i64 {guest}")
-
     def load(self, handler: HandlerCompiler, kind: ir.ValueType, address: Argument) -> Value:
         """A little-endian load of any alignment."""
-        pointer = self.guest_pointer(handler, address, Access.READ)
-        return handler.body.value(f"load volatile {ir.llvm_type(kind)}, ptr {pointer}, align 1", kind)
+        return handler.model.load(handler, kind, self.address(handler, address))
 
     def store(self, handler: HandlerCompiler, kind: ir.ValueType, address: Argument, value: Argument) -> None:
         """A little-endian store of any alignment."""
         stored = handler.stored(value, kind)
-        pointer = self.guest_pointer(handler, address, Access.WRITE)
-        handler.body.effect(f"store volatile {stored.operand}, ptr {pointer}, align 1")
+        handler.model.store(handler, stored, self.address(handler, address))
 
     def require_aligned(self, handler: HandlerCompiler, address: Argument, size: Argument) -> None:
         """Stop unless an address is a multiple of a power of two."""
@@ -230,40 +207,23 @@ class InterpreterTarget(Target):
         self, handler: HandlerCompiler, operation: Argument, address: Argument, value: Argument
     ) -> Value:
         """An atomic read-modify-write of 32 or 64 bits."""
-        width = _width(value)
-        pointer = self.guest_pointer(handler, address, Access.WRITE)
-        name = _EXCHANGES.get(operation, operation)
-        self._intend_to_write(handler)
-        old = handler.body.value(
-            f"atomicrmw volatile {name} ptr {pointer}, {value.operand} seq_cst, align {width // 8}",
-            value.type,
-        )
-        handler.store_slot(Slot.INTENT, 0)
+        _check_width(value)
+        name = _EXCHANGES.get(operation) or operation
+        old = handler.model.exchange(handler, name, self.address(handler, address), value)
         return handler.cast(old, u64)
-
-    def _intend_to_write(self, handler: HandlerCompiler) -> None:
-        """Some atomic operations become a loop that begins with a load; a fault is a store's all the same."""
-        slot = handler.slot(Slot.INTENT)
-        handler.body.effect(f"store volatile i64 {1 + Access.WRITE}, ptr {slot}")
 
     def compare_exchange(
         self, handler: HandlerCompiler, address: Argument, expected: Argument, value: Argument
     ) -> Value:
         """An atomic compare-and-swap of 32 or 64 bits."""
-        width = _width(value)
-        pointer = self.guest_pointer(handler, address, Access.WRITE)
+        _check_width(value)
         wanted = handler.typed(expected, value.type)
-        pair = handler.body.emit(
-            f"cmpxchg volatile ptr {pointer}, {wanted.operand}, {value.operand} "
-            f"seq_cst seq_cst, align {width // 8}"
-        )
-        return handler.body.value(f"extractvalue {{ i{width}, i1 }} {pair}, 1", bool)
+        return handler.model.compare_exchange(handler, self.address(handler, address), wanted, value)
 
 
-def _width(value: Argument) -> int:
+def _check_width(value: Argument) -> None:
     if not isinstance(value, Value) or value.type not in (u32, u64):
         raise TypedPythonError("an atomic operation wants a value of type u32 or u64")
-    return ir.bit_width(value.type)
 
 
 def _handler(compiler: FunctionCompiler) -> HandlerCompiler:
