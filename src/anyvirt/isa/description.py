@@ -226,6 +226,8 @@ class InstructionSet:
     sources: list[str] = field(default_factory=list)
     """Files that the description consists of, for the keys of caches."""
     _extension: str = ""
+    _inherited: set[str] = field(default_factory=set)
+    """Mnemonics whose patterns come from the instruction set that this one is derived from."""
 
     def __post_init__(self) -> None:
         if self.delay_slots:
@@ -339,6 +341,9 @@ class InstructionSet:
 
         def register(semantics: Function) -> Function:
             pattern = self._pattern(bits, assembly, fixed or {}, excluding or {}, semantics)
+            if pattern.mnemonic in self._inherited:
+                self._inherited.remove(pattern.mnemonic)
+                self.patterns = [known for known in self.patterns if known.mnemonic != pattern.mnemonic]
             self.patterns.append(replace(pattern, extension=part))
             return semantics
 
@@ -435,6 +440,30 @@ class InstructionSet:
     def variant(self, name: str, title: str, byte_order: Literal["little", "big"]) -> InstructionSet:
         """The same instruction set with the other byte order: it shares all of the description."""
         return replace(self, name=name, title=title, byte_order=byte_order)
+
+    def derive(
+        self, name: str, title: str, *, address_bits: int, keep: Callable[[Pattern], bool]
+    ) -> InstructionSet:
+        """A relative, yet to be built, with what is declared here and, of the instructions, those to keep.
+
+        Declaring a register file, a field or a mnemonic again replaces what was taken over.
+        """
+        patterns = [pattern for pattern in self.patterns if keep(pattern)]
+        parts = {pattern.extension for pattern in patterns}
+        return replace(
+            self,
+            name=name,
+            title=title,
+            address_bits=address_bits,
+            register_files=dict(self.register_files),
+            scalars=dict(self.scalars),
+            control_registers=dict(self.control_registers),
+            fields=dict(self.fields),
+            extensions={part: meaning for part, meaning in self.extensions.items() if part in parts},
+            patterns=patterns,
+            sources=list(self.sources),
+            _inherited={pattern.mnemonic for pattern in patterns},
+        )
 
     def build(self) -> InstructionSet:
         """Check patterns against each other and put the more specific ones first. Raises DescriptionError."""

@@ -1,6 +1,6 @@
-"""The base integer instructions with their compressed forms, Zicsr and Zifencei.
+"""The base integer instructions with their compressed forms, and Zifencei.
 
-Chapters "RV32I", "Zicsr", "Zifencei" and "C"; what only RV64I has is in `words.py`.
+Chapters "RV32I", "Zifencei" and "C"; what only RV64I has is in `words.py`.
 """
 
 # Pattern and assembly form document an instruction; the compiler resolves annotations at run time.
@@ -9,8 +9,8 @@ Chapters "RV32I", "Zicsr", "Zifencei" and "C"; what only RV64I has is in `words.
 from __future__ import annotations
 
 from anyvirt.isa.processor import Immediate, Register, Small
-from anyvirt.isa.riscv64.hart import CYCLE, FCSR, FFLAGS, FRM, INSTRET, TIME, Hart, compressed, rv
-from anyvirt.typed import s8, s16, s32, s64, u8, u32, u64
+from anyvirt.isa.riscv64.hart import Hart, compressed, rv
+from anyvirt.typed import s8, s16, s32, s64, u64
 
 rv.begin("I")
 
@@ -286,82 +286,3 @@ def ecall(cpu: Hart) -> None:
 @compressed("100 1 00000 00000 10", "c.ebreak")
 def ebreak(cpu: Hart) -> None:
     cpu.breakpoint()
-
-
-# Control and status registers -------------------------------------------------------------------------------
-
-rv.begin("Zicsr")
-
-
-def read_control(cpu: Hart, number: u32) -> u64:
-    if number == FFLAGS:
-        value = u64(cpu.float_flags)
-    elif number == FRM:
-        value = u64(cpu.float_rounding)
-    elif number == FCSR:
-        value = u64(cpu.float_rounding) << 5 | u64(cpu.float_flags)
-    elif number in (CYCLE, INSTRET):
-        value = cpu.cycle_counter()
-    elif number == TIME:
-        value = cpu.time_counter()
-    else:
-        cpu.illegal()
-    return value
-
-
-def write_control(cpu: Hart, number: u32, value: u64) -> None:
-    if number == FFLAGS:
-        cpu.float_flags = u8(value) & 0x1F
-    elif number == FRM:
-        cpu.float_rounding = u8(value) & 7
-    elif number == FCSR:
-        cpu.float_flags = u8(value) & 0x1F
-        cpu.float_rounding = u8(value) >> 5
-    else:
-        cpu.illegal()
-
-
-@rv.instruction("csr rs1 001 rd 1110011", "csrrw {rd}, {csr}, {rs1}")
-def csrrw(cpu: Hart, rd: Register, rs1: Register, csr: u32) -> None:
-    old = read_control(cpu, csr)
-    write_control(cpu, csr, cpu.x[rs1])
-    cpu.x[rd] = old
-
-
-@rv.instruction("csr rs1 010 rd 1110011", "csrrs {rd}, {csr}, {rs1}")
-def csrrs(cpu: Hart, rd: Register, rs1: Register, csr: u32) -> None:
-    old = read_control(cpu, csr)
-    if rs1 != 0:
-        write_control(cpu, csr, old | cpu.x[rs1])
-    cpu.x[rd] = old
-
-
-@rv.instruction("csr rs1 011 rd 1110011", "csrrc {rd}, {csr}, {rs1}")
-def csrrc(cpu: Hart, rd: Register, rs1: Register, csr: u32) -> None:
-    old = read_control(cpu, csr)
-    if rs1 != 0:
-        write_control(cpu, csr, old & ~cpu.x[rs1])
-    cpu.x[rd] = old
-
-
-@rv.instruction("csr zimm 101 rd 1110011", "csrrwi {rd}, {csr}, {zimm}")
-def csrrwi(cpu: Hart, rd: Register, zimm: Small, csr: u32) -> None:
-    old = read_control(cpu, csr)
-    write_control(cpu, csr, u64(zimm))
-    cpu.x[rd] = old
-
-
-@rv.instruction("csr zimm 110 rd 1110011", "csrrsi {rd}, {csr}, {zimm}")
-def csrrsi(cpu: Hart, rd: Register, zimm: Small, csr: u32) -> None:
-    old = read_control(cpu, csr)
-    if zimm != 0:
-        write_control(cpu, csr, old | u64(zimm))
-    cpu.x[rd] = old
-
-
-@rv.instruction("csr zimm 111 rd 1110011", "csrrci {rd}, {csr}, {zimm}")
-def csrrci(cpu: Hart, rd: Register, zimm: Small, csr: u32) -> None:
-    old = read_control(cpu, csr)
-    if zimm != 0:
-        write_control(cpu, csr, old & ~u64(zimm))
-    cpu.x[rd] = old
