@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 PAGE_SIZE = 4096
-GUARD_SIZE = 1 << 16
-"""Inaccessible bytes after the last guest byte, so that an access that straddles the end faults too."""
+GUARD_SIZE = (1 << 31) + (1 << 16)
+"""Inaccessible bytes before the first and after the last guest byte: what an offset of 32 bits leads to faults too."""
 
 _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000
@@ -201,7 +201,7 @@ class FlatMemory:
             )
         self.size = size
         try:
-            self.base = reserve(size + GUARD_SIZE)
+            self.base = reserve(size + 2 * GUARD_SIZE) + GUARD_SIZE
             self.executable_pages = reserve(size // PAGE_SIZE, mmap.PROT_READ | mmap.PROT_WRITE)
         except OSError as error:
             raise UnsupportedError(
@@ -218,7 +218,7 @@ class FlatMemory:
 
     def __del__(self) -> None:
         if self.base:
-            host_munmap(self.base, self.size + GUARD_SIZE)
+            host_munmap(self.base - GUARD_SIZE, self.size + 2 * GUARD_SIZE)
         if self.executable_pages:
             host_munmap(self.executable_pages, self.size // PAGE_SIZE)
 
