@@ -276,6 +276,15 @@ def test_clocks_advance(make, memory):
     assert cpu.x[13] > 0
 
 
+def test_clocks_follow_from_the_instructions_in_runs_with_a_budget(make, memory):
+    for _ in range(2):
+        cpu = make("riscv64", memory)
+        # addi a1, a1, -1; bnez a1, -4; rdtime a0; rdcycle a3; ebreak
+        cpu.x[11] = 1000
+        run(cpu, 0xFFF58593, 0xFE059EE3, 0xC0102573, 0xC00026F3, EBREAK, budget=10_000)
+        assert (cpu.x[10], cpu.x[13]) == (20, 2001)
+
+
 def test_self_modifying_code_with_fence_i(cpu, memory):
     # Run the code at +16 once, store a new instruction over it, fence, run it again.
     new = 0x00A50513  # addi a0, a0, 10

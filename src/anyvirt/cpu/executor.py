@@ -83,7 +83,8 @@ class Executor(Protocol):
     def run(self, max_instructions: int | None = None) -> Stop:
         """Run from `pc` until something stops the CPU; with a budget, at most that many instructions.
 
-        The GIL is released meanwhile by every compiled tier.
+        The GIL is released meanwhile by every compiled tier. A run with a budget is reproducible bit for bit:
+        it stops exactly, and its counters (cycles, time) are derived from the instructions executed.
         """
 
     def interrupt(self) -> None:

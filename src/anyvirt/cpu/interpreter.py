@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.executor import Access, Stop, StopReason
 from anyvirt.cpu.host import host
+from anyvirt.cpu.view import FlatView
 from anyvirt.jit.host_layout import control_for, exceptions_of
-from anyvirt.jit.layout import NO_CODE, SYNCHRONIZE, Slot
+from anyvirt.jit.layout import NO_CODE, Request, Slot
 
 if TYPE_CHECKING:
     from collections.abc import MutableSequence
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
     from anyvirt.cpu.memory import FlatMemory
 
 _WORDS = Slot.END // 8
-_PENDING, _REASON, _RECORD, _COUNT = (
-    int(slot) // 8 for slot in (Slot.PENDING, Slot.REASON, Slot.RECORD, Slot.COUNT)
-)
+_REASON, _COUNT = Slot.REASON // 8, Slot.COUNT // 8
 _FAULT_ADDRESS, _FAULT_ACCESS, _FAULT_COUNT, _BUS_ERROR = (
     int(slot) // 8 for slot in (Slot.FAULT_ADDRESS, Slot.FAULT_ACCESS, Slot.FAULT_COUNT, Slot.BUS_ERROR)
 )
@@ -48,10 +47,11 @@ class Interpreter:
         self._host = host()
         self._host.catch_faults()
         code = code_space(memory, isa, counted=False)
-        self._code = code
         self._counted: bool | None = None
         self._state = self._host.take_state()
         self._slots = (ctypes.c_uint64 * _WORDS).from_address(self._state)
+        self._requests = (ctypes.c_uint8 * len(Request)).from_address(self._state + Slot.PENDING)
+        self._view = FlatView(self._state, memory, code)
         layout: dict[str, Any] = code.interpreter.blob.notes
         self._files: dict[str, tuple[int, int]] = layout["files"]
         self._scalars: dict[str, tuple[int, int]] = layout["scalars"]
@@ -60,11 +60,7 @@ class Interpreter:
             ctypes.c_uint64.from_address(self._state + offset).value = initial
         self.x = self.registers("x") if "x" in self._files else []
         self.f = self.registers("f") if "f" in self._files else []
-        self._set(Slot.MEMORY, memory.base)
-        self._set(Slot.MEMORY_SIZE, memory.size)
-        self._set(Slot.EXECUTABLE, memory.executable_pages)
         self._set(Slot.LEAVE, self._host.leave)
-        self._set(Slot.RECORD_SHIFT, code.layout.shift)
         self._set(Slot.FLOAT_CONTROL, control_for(0))
 
     def __del__(self) -> None:
@@ -99,18 +95,17 @@ class Interpreter:
 
     def run(self, max_instructions: int | None = None) -> Stop:
         """Run from `pc` until something stops the CPU; with a budget, at most that many instructions."""
-        slots, pc = self._slots, self.pc
-        if slots[_PENDING]:
-            slots[_PENDING] = 0
+        pc = self.pc
+        if self._requests[Request.STOP]:
+            self._requests[Request.STOP] = 0
             return Stop(StopReason.INTERRUPTED, pc)
         counted = max_instructions is not None
         if counted is not self._counted:
             self._select(counted)
-        if not 0 <= pc < self.memory.size or pc % self._code.layout.granule:
+        if not self._view.place(pc):
             return Stop(StopReason.ACCESS_FAULT, pc, address=pc, access=Access.EXECUTE)
         for register in self._zeros:
             register.value = 0
-        slots[_RECORD] = self._code.records + (pc << self._code.layout.shift)
         if max_instructions is not None:
             return self._run_counting(max_instructions)
         self._enter()
@@ -129,30 +124,36 @@ class Interpreter:
         return stop
 
     def _enter(self) -> None:
-        slots = self._slots
+        """Run compiled code until there is something that `run` has to come back for."""
         self._host.enter(self._state)
-        while slots[_REASON] == SYNCHRONIZE:
-            self._code.forget_all(self.memory)
+        while self._goes_on():
             self._host.enter(self._state)
+
+    def _goes_on(self) -> bool:
+        """Serve what compiled code was left for, if that is the executor's own business."""
+        reason = self._slots[_REASON]
+        if reason != StopReason.INTERRUPTED:
+            return self._view.serve(reason)
+        if self._requests[Request.STOP]:
+            return False
+        self._requests[Request.SAMPLE] = 0
+        return True
 
     def _select(self, counted: bool) -> None:
         """Use the handlers and records that count instructions, or those that do not."""
         self._counted = counted
-        self._code = code_space(self.memory, self.isa, counted=counted)
-        self._set(Slot.RECORDS, self._code.records)
-        self._set(Slot.DECODED, self._code.decoded_pages)
-        self._set(Slot.UNDECODED, self._code.interpreter["undecoded"])
+        self._view.use(code_space(self.memory, self.isa, counted=counted))
 
     def _stop(self) -> Stop:
         slots = self._slots
         reason = _REASONS[slots[_REASON]]
-        pc = self.pc = (slots[_RECORD] - self._code.records) >> self._code.layout.shift
+        pc = self.pc = self._view.program_counter()
         if reason in (StopReason.SYSTEM_CALL, StopReason.BREAKPOINT):
             return Stop(reason, pc, slots[_FAULT_ADDRESS])
         if reason in (StopReason.ACCESS_FAULT, StopReason.MISALIGNED):
             return self._fault(reason, pc)
         if reason == StopReason.INTERRUPTED:
-            slots[_PENDING] = 0
+            self._requests[Request.STOP] = 0
         return Stop(reason, pc)
 
     def _fault(self, reason: StopReason, pc: int) -> Stop:
@@ -166,7 +167,7 @@ class Interpreter:
 
     def interrupt(self) -> None:
         """Make a running `run` return INTERRUPTED soon; if none is running, the next one does at once."""
-        self._slots[_PENDING] = 1
+        self._requests[Request.STOP] = 1
 
     def invalidate(self, start: int, length: int) -> None:
         """Forget what was decoded from [start, start + length): the bytes have changed."""

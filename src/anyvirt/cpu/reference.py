@@ -104,6 +104,7 @@ class ReferenceExecutor:
     def run(self, max_instructions: int | None = None) -> Stop:
         """Run from `pc` until something stops the CPU; with a budget, at most that many instructions."""
         executed = 0
+        self._processor.counted = max_instructions is not None
         while not self._pending:
             if executed == max_instructions:
                 return Stop(StopReason.BUDGET, self.pc)
@@ -208,6 +209,8 @@ class _Processor:
         self.float_rounding = u8(0)
         self._length = 0
         self._instructions = 0
+        self.counted = False
+        """Whether time is to follow from the instructions executed."""
 
     def begin(self, pc: int, length: int, in_slot: int, instructions: int) -> None:
         """Get ready for the instruction at `pc`."""
@@ -264,7 +267,7 @@ class _Processor:
         return u64(self._instructions)
 
     def time_counter(self) -> u64:
-        return u64(time.monotonic_ns() // 100)
+        return u64((self._instructions if self.counted else time.monotonic_ns()) // 100)
 
     # Memory ---------------------------------------------------------------------------------------------
 

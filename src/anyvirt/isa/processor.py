@@ -125,7 +125,7 @@ class Processor(Protocol):
         """A counter that grows with the host's clock cycles, or with instructions in counting runs."""
 
     def time_counter(self) -> u64:
-        """Time since some start in units of 100 ns."""
+        """Time since some start in units of 100 ns; in counting runs an instruction takes 1 ns."""
 
     # Floating point. Every operation raises its exceptions in `float_flags`. Numbers travel as encodings;
     # 32-bit ones in the low half of a u64 that is otherwise 0.

@@ -27,6 +27,7 @@ from anyvirt.jit.layout import (
     PAGE_SIZE,
     STATE_SIZE,
     Access,
+    Request,
     Slot,
     StopReason,
 )
@@ -47,6 +48,7 @@ class Saved(IntEnum):
     R12 = 72
     R13 = 80
     R15 = 96
+    RDI = 104
     RSP = 160
     RIP = 168
     ERR = 192
@@ -120,7 +122,8 @@ def stop_guest(signal: u64, info: u64, context: u64, state: u64) -> bool:
     guard = u64(BRANCH_REACH) << shift
     intent = load64(state + Slot.INTENT)
     store64(state + Slot.INTENT, u64(0))
-    if guest < size + _STACK_REACH:
+    landing = fault_landing(load64(context + Saved.RIP))
+    if landing != 0 or guest < size + _STACK_REACH:
         access = (load64(context + Saved.ERR) // _PAGE_FAULT_WRITE) & 1 if intent == 0 else intent - 1
         if access != Access.EXECUTE:
             count += 1
@@ -135,13 +138,13 @@ def stop_guest(signal: u64, info: u64, context: u64, state: u64) -> bool:
     store64(state + Slot.FAULT_ADDRESS, guest)
     store64(state + Slot.FAULT_ACCESS, access)
     store64(state + Slot.BUS_ERROR, u64(signal == _SIGBUS))
-    landing = fault_landing(load64(context + Saved.RIP))
     if landing != 0:
         store64(context + Saved.RIP, landing)
         return True
     store64(context + Saved.R12, state)
     store64(context + Saved.R13, record)
     store64(context + Saved.R15, count)
+    store64(context + Saved.RDI, records)
     store64(context + Saved.RIP, load64(state + Slot.LEAVE))
     return True
 
@@ -192,7 +195,7 @@ def on_signal(signal: u64, info: u64, context: u64) -> None:
         atomic_add(data() + Data.RING_LOST, u64(1))
     state = load64(data() + Data.STATES)
     while state < load64(data() + Data.STATES_END):
-        store64(state + Slot.PENDING, u64(1))
+        store8(state + Slot.PENDING + Request.STOP, u8(1))
         state += STATE_SIZE
     begin = load64(data() + Data.RESTART_BEGIN)
     if load64(context + Saved.RIP) - begin <= load64(data() + Data.RESTART_END) - begin:
@@ -294,6 +297,7 @@ movq {Slot.STACK:d}(%r12), %rsp
 movq $0, {Slot.STACK:d}(%r12)
 movq %r13, {Slot.RECORD:d}(%r12)
 movq %r15, {Slot.COUNT:d}(%r12)
+movq %rdi, {Slot.RECORDS:d}(%r12)
 stmxcsr {Slot.FLOAT_CONTROL:d}(%r12)
 addq $8, %rsp
 ldmxcsr (%rsp)
@@ -306,7 +310,7 @@ popq %rbx
 popq %rbp
 retq
 """
-# system_call(state, number, six arguments): the host's, unless the state's PENDING is set; a signal handler
+# system_call(state, number, six arguments): the host's, unless the state is asked to STOP; a signal handler
 # that finds us between the check and the instruction moves us to the way out.
 _SYSTEM_CALL = f"""
 movq %rdi, %r11
@@ -319,7 +323,7 @@ movq 8(%rsp), %r8
 movq 16(%rsp), %r9
 .globl restart_begin
 restart_begin:
-cmpq $0, {Slot.PENDING:d}(%r11)
+cmpb $0, {Slot.PENDING + Request.STOP:d}(%r11)
 jne restart_target
 .globl restart_end
 restart_end:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from anyvirt.jit.target import Argument
 
 _EXCHANGES = {"swap": "xchg", "minu": "umin", "maxu": "umax"}
+TIME_UNIT = 100
+"""Nanoseconds for which the time counter grows by one."""
 _CLOCK_MONOTONIC, _CLOCK_GETTIME = 1, 228
 
 
@@ -168,18 +170,23 @@ class InterpreterTarget(Target):
         """The host's, or in counting runs the instructions executed before this one."""
         if not self.features.counted:
             return handler.body.value("call i64 @llvm.readcyclecounter()", u64)
+        return self._executed(handler)
+
+    def _executed(self, handler: HandlerCompiler) -> Value:
         return handler.body.value(f"sub i64 {handler.load_slot(Slot.RETIRED)}, %count", u64)
 
     def time_counter(self, handler: HandlerCompiler) -> Value:
-        """clock_gettime(CLOCK_MONOTONIC) of the host."""
+        """clock_gettime(CLOCK_MONOTONIC) of the host; in counting runs an instruction takes a nanosecond."""
         body = handler.body
+        if self.features.counted:
+            return body.value(f"udiv i64 {self._executed(handler).text}, {TIME_UNIT}", u64)
         pointer = body.emit(f"ptrtoint ptr {handler.slot(Slot.SCRATCH)} to i64")
         body.effect(
             f'call i64 asm sideeffect "syscall", "={{ax}},{{ax}},{{di}},{{si}},~{{rcx}},~{{r11}},~{{memory}}"'
             f"(i64 {_CLOCK_GETTIME}, i64 {_CLOCK_MONOTONIC}, i64 {pointer})"
         )
-        seconds = body.emit(f"mul i64 {handler.load_slot(Slot.SCRATCH)}, 10000000")
-        fraction = body.emit(f"udiv i64 {handler.load_slot(Slot.SCRATCH + 8)}, 100")
+        seconds = body.emit(f"mul i64 {handler.load_slot(Slot.SCRATCH)}, {10**9 // TIME_UNIT}")
+        fraction = body.emit(f"udiv i64 {handler.load_slot(Slot.SCRATCH + 8)}, {TIME_UNIT}")
         return body.value(f"add i64 {seconds}, {fraction}", u64)
 
     # Memory ---------------------------------------------------------------------------------------------

@@ -61,11 +61,20 @@ NO_CODE = 3
 """Like `Access.EXECUTE`, but the slot FAULT_ADDRESS holds a `pc` that has no record."""
 
 
+class Request(IntEnum):
+    """The bytes of the slot PENDING: who wants the CPU to leave compiled code."""
+
+    STOP = 0
+    """`interrupt()` or a signal: `run` comes back."""
+    SAMPLE = 1
+    """The manager of translations wants to know where the CPU is; served within `run`."""
+
+
 class Slot(IntEnum):
     """Offsets of the first 64-bit fields of a state block."""
 
     PENDING = 0x00
-    """Not 0: stop at the next taken branch."""
+    """Eight independent bytes (`Request`); if any is not 0 compiled code leaves at the next taken branch."""
     REASON = 0x08
     RECORD = 0x10
     """Address of the record to continue at."""
@@ -74,7 +83,7 @@ class Slot(IntEnum):
     COUNT = 0x20
     """Instructions left, in counting runs."""
     RECORDS = 0x28
-    """Host address of the record of guest address 0."""
+    """Where the record of guest address 0 would be, as seen from RECORD; constant in flat memory."""
     STACK = 0x30
     """The host's stack pointer while compiled code runs; 0 otherwise."""
     FAULT_RECORD = 0x38
