@@ -11,6 +11,13 @@ A pattern reads from the most significant bit: `0` and `1` are fixed, `-` is ign
 field, `name[11:5]` or `name[4]` are bits of a scattered field (several parts: `imm[4|9:8|10]`), and
 `rd/rs1` fills two operands from one field. Where two patterns match the same encoding the one that fixes
 more bits is meant; any other overlap is an error.
+
+Instructions that are streams of bytes behind prefixes have a `context` (see `anyvirt.isa.contexts`): then a
+pattern reads byte by byte, and further
+
+- `role:name` is the field `name` for the parameter `role`;
+- `role:M(000)` or `role:M(reg)` is the form `M`, whose shapes are declared with `form`; in parentheses stand
+  the bits of its first byte that belong to the instruction (`.` in the shapes' patterns).
 """
 
 from __future__ import annotations
@@ -21,16 +28,44 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from anyvirt.typed import u64
+from anyvirt.isa.fields import (
+    CONTEXT,
+    ControlRegister,
+    DescriptionError,
+    Exclusion,
+    Field,
+    Operand,
+    Part,
+    RegisterFile,
+    Scalar,
+)
+from anyvirt.isa.matching import PatternIndex, check, check_forms
+from anyvirt.isa.patterns import Bits, Form, FormUse, Handler, Pattern, PatternParser, Place
+from anyvirt.typed import u16
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from anyvirt.typed import u8, u16
+    from anyvirt.isa.contexts import Context
+    from anyvirt.typed import u8, u64
+
+__all__ = [
+    "DELAY_SLOT",
+    "ControlRegister",
+    "Decoded",
+    "DescriptionError",
+    "Exclusion",
+    "Field",
+    "Handler",
+    "InstructionSet",
+    "Operand",
+    "Part",
+    "Pattern",
+    "RegisterFile",
+    "Scalar",
+]
 
 Function = TypeVar("Function", bound="Callable[..., None]")
-
-_TOKEN = re.compile(r"([A-Za-z][\w'/]*)(?:\[([\d:|]+)\])?|([01-]+)")
 
 
 DELAY_SLOT = 2
@@ -38,164 +73,14 @@ DELAY_SLOT = 2
 in the slot of a taken branch, after which execution goes on at the state `delay_target`."""
 
 
-class DescriptionError(Exception):
-    """An instruction set contradicts itself: a mistake of its author, found when it is built."""
-
-
 @dataclass(frozen=True, slots=True)
-class RegisterFile:
-    """A numbered set of registers; `zero` is the number of one that always reads 0, if any."""
+class Decoded:
+    """An instruction found at the beginning of some bytes."""
 
-    name: str
-    count: int
-    names: tuple[str, ...]
-    zero: int | None = None
-    width: int = 64
-    """Bits, 32 or 64. Semantics read narrow registers extended to 64 bits and write their low bits."""
-    signed: bool = True
-    """Whether reading a narrow register extends its sign."""
-    aliases: Mapping[str, int] = field(default_factory=dict)
-    """Further names that assembly text may use."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scalar:
-    """A piece of state that is no register file: a 64-bit value with a name and a start value."""
-
-    name: str
-    initial: int
-    meaning: str
-
-
-@dataclass(frozen=True, slots=True)
-class ControlRegister:
-    """A control and status register: its number, name and what it holds."""
-
-    number: int
-    name: str
-    meaning: str
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """What the bits of a name in patterns mean."""
-
-    name: str
-    operand: str
-    """The parameter of the semantics that gets it."""
-    width: int | None
-    """Bits; None if the pattern says (scattered immediates)."""
-    signed: bool = False
-    bias: int = 0
-    """Added to the encoded number: registers 8 to 15 in three bits."""
-    registers: str | None = None
-    """The register file the number selects from."""
-    excluded: tuple[int, ...] = ()
-    """Values (after the bias) that this field never has."""
-    show: Callable[[int], str] | None = None
-    """How a disassembler writes the value, where that is not a plain number."""
-    renamed: tuple[tuple[int, int], ...] = ()
-    """Numbers that mean others: pairs of what is encoded and what that stands for."""
-    formula: Callable[[u64], u64] | None = None
-    """Typed function: the value that the encoded bits stand for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """`width` bits of an instruction at bit `source` are bits from `target` up of an operand."""
-
-    source: int
-    target: int
-    width: int
-
-
-@dataclass(frozen=True, slots=True)
-class Operand:
-    """How one operand is put together from an instruction, or which constant it is."""
-
-    name: str
-    field: Field
-    parts: tuple[Part, ...] = ()
-    fixed: int | None = None
-
-    @property
-    def width(self) -> int:
-        """Bits from the highest encoded one down to bit 0."""
-        return max(part.target + part.width for part in self.parts)
-
-    @property
-    def value_bits(self) -> int:
-        """Bits that the value needs."""
-        return 64 if self.field.formula is not None else self.width
-
-    def extract(self, word: int) -> int:
-        """The operand's value in an encoded instruction, sign-extended where signed."""
-        if self.fixed is not None:
-            return self.fixed
-        value = 0
-        for part in self.parts:
-            value |= (word >> part.source & (1 << part.width) - 1) << part.target
-        if self.field.signed and value >> self.width - 1:
-            value -= 1 << self.width
-        if self.field.formula is not None:
-            return int(self.field.formula(u64(value)))
-        value += self.field.bias
-        return dict(self.field.renamed).get(value, value)
-
-    def show(self, value: int, registers: Mapping[str, RegisterFile]) -> str:
-        """The operand as assembly text."""
-        if self.field.show is not None:
-            return self.field.show(value)
-        if self.field.registers is not None:
-            return registers[self.field.registers].names[value]
-        return str(value)
-
-
-@dataclass(frozen=True, slots=True)
-class Exclusion:
-    """Values an operand must not have for a pattern to match."""
-
-    operand: Operand
-    values: tuple[int, ...]
-
-    def rejects(self, word: int) -> bool:
-        """Whether this encoded instruction has one of the values."""
-        return self.operand.extract(word) in self.values
-
-
-@dataclass(frozen=True, eq=False)
-class Pattern:
-    """One encoding of an instruction."""
-
+    pattern: Pattern
+    word: int
     length: int
-    """Bytes."""
-    mask: int
-    match: int
-    operands: tuple[Operand, ...]
-    exclusions: tuple[Exclusion, ...]
-    assembly: str
-    semantics: Callable[..., None]
-    source: str
-    extension: str = ""
-    """The part of the instruction set that it belongs to."""
-
-    @property
-    def mnemonic(self) -> str:
-        """The first word of the assembly form."""
-        return self.assembly.split()[0].partition("{")[0]
-
-    def matches(self, word: int) -> bool:
-        """Whether an encoded instruction is of this form."""
-        return word & self.mask == self.match and not any(rule.rejects(word) for rule in self.exclusions)
-
-    @cached_property
-    def by_name(self) -> dict[str, Operand]:
-        """Operands by name."""
-        return {operand.name: operand for operand in self.operands}
-
-    def decode(self, word: int) -> dict[str, int]:
-        """The values of all operands."""
-        return {operand.name: operand.extract(word) for operand in self.operands}
+    """Bytes, prefixes included; more than were there if some are missing."""
 
 
 @dataclass(eq=False)
@@ -206,8 +91,8 @@ class InstructionSet:
     title: str
     parcel: int
     """Bytes that instructions are aligned to, and in units of which they are fetched."""
-    length: Callable[[u16], u8]
-    """Typed function: bytes of an instruction from its first parcel."""
+    length: Callable[[u16], u8] | None
+    """Typed function: bytes of an instruction from its first parcel; None if only decoding can tell."""
     record_size: int = 16
     """Bytes a decoded instruction takes in the compiled tiers: 16, or 32 for more and wider operands."""
     byte_order: Literal["little", "big"] = "little"
@@ -216,6 +101,9 @@ class InstructionSet:
     """The instruction after a branch is executed before its target; see `DELAY_SLOT`."""
     address_bits: int = 64
     """Addresses are computed modulo 2 to this."""
+    context: Context | None = None
+    """Instructions are streams of bytes whose meaning depends on prefixes and modes."""
+    forms: dict[str, list[Form]] = field(default_factory=dict)
     register_files: dict[str, RegisterFile] = field(default_factory=dict)
     scalars: dict[str, Scalar] = field(default_factory=dict)
     control_registers: dict[int, ControlRegister] = field(default_factory=dict)
@@ -283,8 +171,12 @@ class InstructionSet:
         bias: int = 0,
         excluded: tuple[int, ...] = (),
         renamed: Mapping[int, int] | None = None,
+        extension: tuple[str, ...] = (),
     ) -> None:
-        """Declare a field that selects a register; `renamed` gives encoded numbers another meaning."""
+        """Declare a field that selects a register; `renamed` gives encoded numbers another meaning.
+
+        `extension` names fields of the context that stand above the encoded bits.
+        """
         self.fields[name] = Field(
             name,
             operand or name,
@@ -293,6 +185,7 @@ class InstructionSet:
             registers=registers,
             excluded=excluded,
             renamed=tuple((renamed or {}).items()),
+            extension=extension,
         )
 
     def number_field(
@@ -306,11 +199,15 @@ class InstructionSet:
         excluded: tuple[int, ...] = (),
         show: Callable[[int], str] | None = None,
         formula: Callable[[u64], u64] | None = None,
+        renamed: Mapping[int, int] | None = None,
+        extension: tuple[str, ...] = (),
+        from_end: bool = False,
     ) -> None:
         """Declare a field that is a number; without a width its bits are named in each pattern.
 
         `bias` is added to the encoded number. `formula` is a typed function that computes a value of up to
-        64 bits from it, when decoding.
+        64 bits from it, when decoding. A distance `from_end` of the instruction is given to semantics as one
+        from its beginning.
         """
         self.fields[name] = Field(
             name,
@@ -321,7 +218,57 @@ class InstructionSet:
             excluded=excluded,
             show=show,
             formula=formula,
+            renamed=tuple((renamed or {}).items()),
+            extension=extension,
+            from_end=from_end,
         )
+
+    def object_field(
+        self,
+        name: str,
+        width: int,
+        structure: type,
+        members: Mapping[str, Mapping[int, int]],
+        *,
+        show: Callable[[int], str],
+        signed: bool = False,
+        extension: tuple[str, ...] = (),
+    ) -> None:
+        """Declare a field that semantics get as an object: a register of some size, an immediate.
+
+        Each of its attributes is the encoded number, or what that is renamed to; `show` gets the number.
+        """
+        plain = Field(name, name, width, signed=signed, show=show, extension=extension)
+        parts = tuple(
+            replace(plain, name=member, operand=member, renamed=tuple(renamed.items()))
+            for member, renamed in members.items()
+        )
+        self.fields[name] = replace(plain, structure=structure, members=parts)
+
+    def form(
+        self,
+        name: str,
+        bits: str,
+        assembly: str,
+        structure: type,
+        *,
+        fixed: Mapping[str, int] | None = None,
+        implied: Sequence[str] = (),
+        excluding: Mapping[str, tuple[int, ...]] | None = None,
+        when: Mapping[str, int] | None = None,
+    ) -> None:
+        """Declare a shape of a form: an addressing mode.
+
+        Semantics get an object of the class `structure`. `implied` names fields that take all of their bits
+        from the context; `when` says what must be in it.
+        """
+        try:
+            parsed = self._conditional(self._parser.parse(bits), when or {})
+            operands, _ = self._operands(parsed.places, fixed or {}, implied)
+            rules = self._exclusions(parsed.places, operands, excluding or {})
+        except (DescriptionError, KeyError) as error:
+            raise DescriptionError(f"{assembly!r} ({bits}): {error}") from None
+        self.forms.setdefault(name, []).append(Form(parsed, operands, rules, assembly, structure))
 
     def instruction(
         self,
@@ -331,100 +278,140 @@ class InstructionSet:
         fixed: Mapping[str, int] | None = None,
         excluding: Mapping[str, tuple[int, ...]] | None = None,
         extension: str | None = None,
+        when: Mapping[str, int] | None = None,
+        constants: Mapping[str, int] | None = None,
     ) -> Callable[[Function], Function]:
         """Declare one encoding of the function that follows; stack several for several encodings.
 
         `fixed` gives operands that the encoding implies; `excluding` values that belong to other
-        instructions or are reserved; `extension` names another part than the one begun last.
+        instructions or are reserved; `extension` names another part than the one begun last; `when` says
+        what must be in the context. `constants` are parameters that are known when compiling: each
+        combination that occurs gets a handler of its own.
         """
         part = self._extension if extension is None else self._known_extension(extension)
 
         def register(semantics: Function) -> Function:
-            pattern = self._pattern(bits, assembly, fixed or {}, excluding or {}, semantics)
+            try:
+                parsed = self._conditional(self._parser.parse(bits), when or {})
+                pattern = self._pattern(parsed, assembly, fixed or {}, excluding or {}, semantics)
+                pattern = replace(
+                    pattern, source=bits, extension=part, constants=tuple((constants or {}).items())
+                )
+                self._check_parameters(pattern)
+            except (DescriptionError, KeyError) as error:
+                raise DescriptionError(f"{assembly!r} ({bits}): {error}") from None
             if pattern.mnemonic in self._inherited:
                 self._inherited.remove(pattern.mnemonic)
                 self.patterns = [known for known in self.patterns if known.mnemonic != pattern.mnemonic]
-            self.patterns.append(replace(pattern, extension=part))
+            self.patterns.append(pattern)
             return semantics
 
         return register
 
     # Patterns -------------------------------------------------------------------------------------------
 
+    @property
+    def _parser(self) -> PatternParser:
+        return PatternParser(self.fields, stream=self.context is not None)
+
+    def _conditional(self, bits: Bits, when: Mapping[str, int]) -> Bits:
+        """Bits that also want something of the context."""
+        if not when or self.context is None:
+            return bits
+        mask, match = self.context.condition(when)
+        return replace(bits, mask=bits.mask | mask << CONTEXT, match=bits.match | match << CONTEXT)
+
     def _pattern(
         self,
-        bits: str,
+        bits: Bits,
         assembly: str,
         fixed: Mapping[str, int],
         excluding: Mapping[str, tuple[int, ...]],
         semantics: Callable[..., None],
     ) -> Pattern:
-        try:
-            mask, match, length, parts = self._parse(bits)
-            operands = self._operands(parts, fixed)
-            exclusions = self._exclusions(operands, excluding)
-        except (DescriptionError, KeyError) as error:
-            raise DescriptionError(f"{assembly!r} ({bits}): {error}") from None
-        missing = self._parameters(semantics) - {operand.name for operand in operands}
-        if missing:
-            raise DescriptionError(f"{assembly!r} ({bits}): nothing gives {', '.join(sorted(missing))}")
-        return Pattern(length, mask, match, operands, exclusions, assembly, semantics, bits)
+        operands, shown = self._operands(bits.places, fixed)
+        tail, shown_tail = self._operands(bits.tail, {})
+        names = [operand.name for operand in (*operands, *tail)]
+        if len(set(names)) != len(names):
+            raise DescriptionError("an operand is given twice")
+        structures = {
+            place.role: place.field.structure
+            for place in (*bits.places, *bits.tail)
+            if place.field.structure is not None
+        }
+        pattern = Pattern(
+            bits.length,
+            bits.mask,
+            bits.match,
+            operands,
+            self._exclusions(bits.places, operands, excluding),
+            assembly,
+            semantics,
+            "",
+            structures=tuple(structures.items()),
+            shown=shown,
+            form=bits.form,
+            forms=() if bits.form is None else self._compatible_forms(bits.form, bits),
+            tail=tail,
+            shown_tail=shown_tail,
+            tail_length=bits.tail_length,
+            stream=self.context is not None,
+        )
+        return pattern if bits.form else pattern.settled()
 
-    def _parse(self, bits: str) -> tuple[int, int, int, list[tuple[str, Part]]]:
-        tokens = [_TOKEN.fullmatch(token) for token in bits.split()]
-        if not all(tokens):
-            raise DescriptionError("this is no pattern")
-        sized = [(token, self._token_parts(token)) for token in tokens if token]
-        width = sum(total for _, (total, _) in sized)
-        if width % 8 or not width:
-            raise DescriptionError(f"{width} bits are no whole number of bytes")
-        position, mask, match, parts = width, 0, 0, []
-        for token, (total, fragments) in sized:
-            position -= total
-            for offset, digit in enumerate(reversed(token[3] or "")):
-                mask |= (digit != "-") << position + offset
-                match |= (digit == "1") << position + offset
-            parts += [
-                (name, Part(position + part.source, part.target, part.width)) for name, part in fragments
-            ]
-        return mask, match, width // 8, parts
-
-    def _token_parts(self, token: re.Match[str]) -> tuple[int, list[tuple[str, Part]]]:
-        """Bits a token takes, and the parts of fields in it relative to the token's lowest bit."""
-        names, ranges, digits = token.groups()
-        if digits:
-            return len(digits), []
-        fields = [self.fields[name] for name in names.split("/")]
-        spans = []
-        for span in (ranges or f"{(fields[0].width or 0) - 1}:0").split("|"):
-            high, _, low = span.partition(":")
-            spans.append((int(high), int(low or high)))
-        if spans[0][0] < 0:
-            raise DescriptionError(f"{names} needs its bits named")
-        total = sum(high - low + 1 for high, low in spans)
-        position, parts = total, []
-        for high, low in spans:
-            position -= high - low + 1
-            parts += [(item.name, Part(position, low, high - low + 1)) for item in fields]
-        return total, parts
-
-    def _operands(self, parts: list[tuple[str, Part]], fixed: Mapping[str, int]) -> tuple[Operand, ...]:
-        collected: dict[str, list[Part]] = {}
-        for name, part in parts:
-            collected.setdefault(name, []).append(part)
-        operands = [
-            Operand(self.fields[name].operand, self.fields[name], tuple(pieces))
-            for name, pieces in collected.items()
+    def _compatible_forms(self, use: FormUse, bits: Bits) -> tuple[Form, ...]:
+        """The shapes that a form can have where the context is as a pattern wants it, specific ones first."""
+        shapes = [
+            shape
+            for shape in self.forms[use.form]
+            if not (shape.bits.match ^ bits.match) >> CONTEXT & (shape.bits.mask & bits.mask) >> CONTEXT
         ]
+        return tuple(sorted(shapes, key=lambda shape: -shape.bits.mask.bit_count()))
+
+    def _operands(
+        self, places: Iterable[Place], fixed: Mapping[str, int], implied: Sequence[str] = ()
+    ) -> tuple[tuple[Operand, ...], tuple[Operand, ...]]:
+        """What semantics get, and what only assembly forms name: the objects whose parts semantics get."""
+        collected: dict[str, tuple[Field, list[Part]]] = {}
+        for place in places:
+            known, parts = collected.setdefault(place.role, (place.field, []))
+            if known is not place.field:
+                raise DescriptionError("an operand is given twice")
+            parts.append(place.part)
+        for name in implied:
+            collected[self.fields[name].operand] = (self.fields[name], [])
+        operands, shown = [], []
+        for role, (item, pieces) in collected.items():
+            parts = [*pieces, *self._extension_parts(item, pieces)]
+            if item.structure is None:
+                operands.append(Operand(role, item, tuple(parts)))
+            else:
+                shown.append(Operand(role, item, tuple(parts)))
+                operands += [Operand(f"{role}_{part.name}", part, tuple(parts)) for part in item.members]
         operands += [Operand(name, self.fields[name], fixed=value) for name, value in fixed.items()]
         if len({operand.name for operand in operands}) != len(operands):
             raise DescriptionError("an operand is given twice")
-        return tuple(operands)
+        return tuple(operands), tuple(shown)
+
+    def _extension_parts(self, item: Field, pieces: Sequence[Part]) -> Iterable[Part]:
+        if not item.extension or self.context is None:
+            return ()
+        top = max((part.target + part.width for part in pieces), default=0)
+        return self.context.parts(item.extension, top)
 
     def _exclusions(
-        self, operands: tuple[Operand, ...], excluding: Mapping[str, tuple[int, ...]]
+        self,
+        places: Iterable[Place],
+        operands: tuple[Operand, ...],
+        excluding: Mapping[str, tuple[int, ...]],
     ) -> tuple[Exclusion, ...]:
+        """Rules about operands; where the context extends one, about the bits that are encoded."""
         by_name = {operand.name: operand for operand in operands}
+        for role in excluding:
+            pieces = [place for place in places if place.role == role]
+            if pieces and (pieces[0].field.extension or pieces[0].field.structure):
+                encoded = replace(pieces[0].field, renamed=(), extension=(), structure=None, members=())
+                by_name[role] = Operand(role, encoded, tuple(place.part for place in pieces))
         rules = [Exclusion(by_name[name], values) for name, values in excluding.items()]
         rules += [
             Exclusion(operand, operand.field.excluded) for operand in operands if operand.field.excluded
@@ -432,8 +419,16 @@ class InstructionSet:
         return tuple(rules)
 
     @staticmethod
-    def _parameters(semantics: Callable[..., None]) -> set[str]:
-        return set(list(inspect.signature(semantics).parameters)[1:])
+    def _check_parameters(pattern: Pattern) -> None:
+        """Semantics get what they ask for."""
+        wanted = set(list(inspect.signature(pattern.semantics).parameters)[1:])
+        given = {operand.name for operand in (*pattern.operands, *pattern.tail)}
+        given |= {name for name, _ in (*pattern.constants, *pattern.structures)}
+        if pattern.form is not None:
+            given.add(pattern.form.role)
+        missing = wanted - given
+        if missing:
+            raise DescriptionError(f"nothing gives {', '.join(sorted(missing))}")
 
     # The whole ------------------------------------------------------------------------------------------
 
@@ -467,52 +462,59 @@ class InstructionSet:
 
     def build(self) -> InstructionSet:
         """Check patterns against each other and put the more specific ones first. Raises DescriptionError."""
-        for position, first in enumerate(self.patterns):
-            for second in self.patterns[position + 1 :]:
-                self._check_pair(first, second)
         self.patterns.sort(key=lambda pattern: -pattern.mask.bit_count())
-        for pattern in self.patterns:
-            if not any(self.find(word, pattern.length) is pattern for word in _examples(pattern)):
-                raise DescriptionError(
-                    f"{pattern.assembly!r} ({pattern.source}) is never reached: "
-                    "more specific patterns and exclusions leave nothing of it"
-                )
+        for name, forms in self.forms.items():
+            check_forms(name, forms)
+        check(self.patterns, self.find)
         return self
 
-    @staticmethod
-    def _check_pair(first: Pattern, second: Pattern) -> None:
-        if first.length != second.length or (first.match ^ second.match) & first.mask & second.mask:
-            return
-        common = first.mask & second.mask
-        if common in (first.mask, second.mask) and first.mask != second.mask:
-            return
-        if not (_excludes(first, second) or _excludes(second, first)):
-            raise DescriptionError(
-                f"{first.assembly!r} ({first.source}) and {second.assembly!r} ({second.source}) overlap"
-            )
-
     @cached_property
-    def _index(self) -> dict[int, tuple[int, dict[int, list[Pattern]]]]:
-        """For each length the bits to look at first, and the patterns for each of their values."""
-        index = {}
-        for length in {pattern.length for pattern in self.patterns}:
-            patterns = [pattern for pattern in self.patterns if pattern.length == length]
-            chosen = _telling_bits(patterns)
-            groups: dict[int, list[Pattern]] = {}
-            for value in _values_of(chosen):
-                groups[value] = [
-                    pattern for pattern in patterns if not (value ^ pattern.match) & pattern.mask & chosen
-                ]
-            index[length] = chosen, groups
-        return index
+    def _index(self) -> dict[int, PatternIndex]:
+        """By length; the lengths of byte streams are known only behind it, and stand under 0."""
+        groups: dict[int, list[Pattern]] = {}
+        for pattern in self.patterns:
+            groups.setdefault(0 if self.context is not None else pattern.length, []).append(pattern)
+        return {length: PatternIndex(patterns) for length, patterns in groups.items()}
 
     def find(self, word: int, length: int) -> Pattern | None:
-        """The pattern of an encoded instruction; None if it is illegal."""
-        chosen, groups = self._index.get(length, (0, {}))
-        for pattern in groups.get(word & chosen, ()):
-            if pattern.matches(word):
-                return pattern
-        return None
+        """The pattern of an encoded instruction, its form resolved; None if it is illegal.
+
+        Of byte streams the length is not needed.
+        """
+        index = self._index.get(0 if self.context is not None else length)
+        pattern = None if index is None else index.find(word)
+        return None if pattern is None else pattern.resolve(word)
+
+    def decode(self, code: bytes, mode: int = 0) -> Decoded | None:
+        """The instruction that `code` begins with, in a mode of the processor; None if it is illegal.
+
+        Bytes beyond the end of `code` count as 0.
+        """
+        if self.context is not None:
+            return self._decode_stream(self.context, code, mode)
+        if self.length is None:
+            raise DescriptionError(f"{self.name} does not say how long instructions are")
+        parcel = int.from_bytes(code[: self.parcel].ljust(self.parcel, b"\0"), self.byte_order)
+        length = int(self.length(u16(parcel)))
+        whole = code[:length].ljust(length, b"\0")
+        pieces = [whole[start : start + self.parcel] for start in range(0, length, self.parcel)]
+        word = sum(
+            int.from_bytes(piece, self.byte_order) << 8 * self.parcel * position
+            for position, piece in enumerate(pieces)
+        )
+        pattern = self.find(word, length)
+        return None if pattern is None else Decoded(pattern, word, length)
+
+    def _decode_stream(self, context: Context, code: bytes, mode: int) -> Decoded | None:
+        prefixes = context.read(code.ljust(context.longest, b"\0"), mode)
+        if prefixes is None:
+            return None
+        bits, count = prefixes
+        word = int.from_bytes(code[count : count + CONTEXT // 8], "little") | bits << CONTEXT
+        pattern = self.find(word, 0)
+        if pattern is None or count + pattern.length > context.longest:
+            return None
+        return Decoded(pattern, word, count + pattern.length)
 
     def disassemble(self, word: int, length: int, pc: int = 0) -> str | None:
         """Assembly text of an encoded instruction at address `pc`; None if it is illegal.
@@ -533,44 +535,13 @@ class InstructionSet:
         return re.sub(r"\{(pc\+)?(\w+)\}", show, pattern.assembly)
 
     def functions(self) -> list[tuple[Callable[..., Any], int]]:
-        """Every pair of semantics and instruction length that occurs: one handler each."""
+        """Every pair of semantics and instruction length that occurs."""
         return list(dict.fromkeys((pattern.semantics, pattern.length) for pattern in self.patterns))
 
-
-def _telling_bits(patterns: list[Pattern]) -> int:
-    """A mask of the eight bits that most patterns fix."""
-    often = sorted(
-        range(8 * patterns[0].length), key=lambda bit: -sum(pattern.mask >> bit & 1 for pattern in patterns)
-    )
-    return sum(1 << bit for bit in often[:8])
-
-
-def _values_of(mask: int) -> Iterator[int]:
-    """Every number whose bits are all within the mask."""
-    value = 0
-    while True:
-        yield value
-        value = (value - mask) & mask
-        if not value:
-            return
-
-
-def _examples(pattern: Pattern) -> Iterator[int]:
-    """Encodings of a pattern: all of them if they are few, otherwise a fixed selection."""
-    free = [bit for bit in range(8 * pattern.length) if not pattern.mask >> bit & 1]
-    if len(free) <= 8:
-        choices: Iterable[int] = range(1 << len(free))
-    else:
-        # Multiples of an odd number spread over all bits.
-        choices = (number * 0x9E3779B97F4A7C15 >> 16 for number in range(256))
-    for choice in choices:
-        yield pattern.match | sum((choice >> position & 1) << bit for position, bit in enumerate(free))
-
-
-def _excludes(first: Pattern, second: Pattern) -> bool:
-    """Whether `first` rejects everything that `second` matches, by a value that `second` fixes."""
-    for rule in first.exclusions:
-        bits = sum((1 << part.width) - 1 << part.source for part in rule.operand.parts)
-        if bits & second.mask == bits and rule.rejects(second.match):
-            return True
-    return False
+    def handlers(self) -> list[tuple[Handler, str]]:
+        """Everything that compiled tiers compile, with the mnemonic of a pattern that needs it."""
+        found: dict[Handler, str] = {}
+        for pattern in self.patterns:
+            for handler in pattern.handlers():
+                found.setdefault(handler, pattern.mnemonic)
+        return list(found.items())
