@@ -41,6 +41,7 @@ PACKAGES = (
         "qemu-user-static", "qemu-riscv64-static", "the oracle of the user engine and of RISC-V code"
     ),
     SystemPackage("binutils", "readelf", "an independent reader of the ELF files that the linker writes"),
+    SystemPackage("gdb-multiarch", "gdb-multiarch", "the debugger that the gdb server is tested with"),
     SystemPackage("strace", "strace", "an independent witness of the system calls that programs make"),
     SystemPackage("runc", "runc", "the runtime whose defaults the container engine is compared with"),
     SystemPackage("iproute2", "ip", "shows what network a container sees"),

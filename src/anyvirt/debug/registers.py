@@ -1,0 +1,211 @@
+"""What gdb is told about a CPU: its registers in order, and the target description that names them.
+
+Follows "Debugging with GDB", appendix "Target Descriptions". The registers come from the description of the
+instruction set; what gdb insists on (names of features, aliases) is a table here, one entry an architecture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+from xml.sax.saxutils import quoteattr
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Literal
+
+    from anyvirt.isa.description import InstructionSet
+    from anyvirt.isa.fields import RegisterFile
+
+
+@dataclass(frozen=True)
+class FileRegister:
+    """A register of a numbered file."""
+
+    file: str
+    number: int
+
+
+@dataclass(frozen=True)
+class StateValue:
+    """A piece of state that the instruction set declares."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class AttributeBits:
+    """Some bits of an attribute of executors, such as `pc` or `fcsr`."""
+
+    name: str
+    shift: int = 0
+    bits: int = 64
+
+
+@dataclass(frozen=True)
+class Constant:
+    """What gdb insists on and the CPU does not have."""
+
+    value: int = 0
+
+
+PROGRAM_COUNTER = AttributeBits("pc")
+
+Place: TypeAlias = FileRegister | StateValue | AttributeBits | Constant
+
+
+def read_place(cpu: Any, place: Place) -> int:  # noqa: ANN401 - any executor
+    """The value at a place of an executor."""
+    match place:
+        case FileRegister(file, number):
+            return int(cpu.registers(file)[number])
+        case StateValue(name):
+            return int(cpu.state(name))
+        case AttributeBits(name, shift, bits):
+            return int(getattr(cpu, name)) >> shift & (1 << bits) - 1
+        case Constant(value):
+            return value
+
+
+def write_place(cpu: Any, place: Place, value: int) -> None:  # noqa: ANN401 - any executor
+    """Change the value at a place of an executor."""
+    match place:
+        case FileRegister(file, number):
+            cpu.registers(file)[number] = value
+        case StateValue(name):
+            cpu.set_state(name, value)
+        case AttributeBits(name, shift, bits):
+            mask = (1 << bits) - 1 << shift
+            setattr(cpu, name, getattr(cpu, name) & ~mask | value << shift & mask)
+        case Constant():
+            return
+
+
+@dataclass(frozen=True)
+class Register:
+    """One register as gdb sees it."""
+
+    name: str
+    bits: int
+    place: Place
+    type: str = "int"
+    group: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes in packets."""
+        return self.bits // 8
+
+    def xml(self) -> str:
+        """Its element in a target description."""
+        group = f" group={quoteattr(self.group)}" if self.group else ""
+        return f'<reg name={quoteattr(self.name)} bitsize="{self.bits}" type={quoteattr(self.type)}{group}/>'
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A named group of registers; gdb knows the standard ones by name."""
+
+    name: str
+    registers: tuple[Register, ...]
+    types: str = ""
+    """XML of the types that the registers use beyond the predefined ones."""
+
+    def xml(self) -> str:
+        """Its element in a target description."""
+        body = "".join(register.xml() for register in self.registers)
+        return f"<feature name={quoteattr(self.name)}>{self.types}{body}</feature>"
+
+
+@dataclass(frozen=True)
+class TargetDescription:
+    """All registers of a CPU. A register's number in packets is its place in `registers`."""
+
+    architecture: str | None
+    """gdb's name for it; None where gdb has to be told by its user or the program."""
+    features: tuple[Feature, ...]
+    byte_order: Literal["little", "big"] = "little"
+    expedited: tuple[str, ...] = field(default=("pc",))
+    """Registers that gdb gets with each stop, so that it need not ask."""
+
+    @cached_property
+    def registers(self) -> tuple[Register, ...]:
+        """The registers of all features in order."""
+        return tuple(register for feature in self.features for register in feature.registers)
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Register numbers by name."""
+        return {register.name: number for number, register in enumerate(self.registers)}
+
+    @cached_property
+    def program_counter(self) -> int:
+        """The number of the program counter."""
+        return [register.place for register in self.registers].index(PROGRAM_COUNTER)
+
+    def xml(self) -> str:
+        """The document that qXfer:features:read answers with."""
+        architecture = f"<architecture>{self.architecture}</architecture>" if self.architecture else ""
+        features = "".join(feature.xml() for feature in self.features)
+        return (
+            '<?xml version="1.0"?><!DOCTYPE target SYSTEM "gdb-target.dtd">'
+            f'<target version="1.0">{architecture}{features}</target>'
+        )
+
+
+def describe(isa: InstructionSet) -> TargetDescription:
+    """The registers of an instruction set: as gdb wants them where it knows the architecture."""
+    return _LAYOUTS.get(isa.name, _plain)(isa)
+
+
+def _file(file: RegisterFile, names: Iterable[str] | None = None, **details: Any) -> Iterator[Register]:  # noqa: ANN401
+    for number, name in enumerate(names or file.names):
+        yield Register(name, file.width, FileRegister(file.name, number), **details)
+
+
+def _counter(isa: InstructionSet, name: str = "pc") -> Register:
+    return Register(name, isa.address_bits, PROGRAM_COUNTER, "code_ptr")
+
+
+def _plain(isa: InstructionSet) -> TargetDescription:
+    """Everything there is under its own name, in one feature."""
+    files = [register for file in isa.register_files.values() for register in _file(file)]
+    state = [Register(scalar.name, 64, StateValue(scalar.name)) for scalar in isa.scalars.values()]
+    feature = Feature(f"org.anyvirt.{isa.name}", (*files, _counter(isa), *state))
+    return TargetDescription(None, (feature,), isa.byte_order)
+
+
+_RISCV_DOUBLE = (
+    '<union id="riscv_double"><field name="float" type="ieee_single"/>'
+    '<field name="double" type="ieee_double"/></union>'
+)
+
+
+def _riscv(isa: InstructionSet) -> TargetDescription:
+    """Section "RISC-V Features" of the manual; gdb calls s0 fp."""
+    x = isa.register_files["x"]
+    names = ["fp" if name == "s0" else name for name in x.names]
+    pointers = {"ra": "code_ptr", "sp": "data_ptr", "gp": "data_ptr", "tp": "data_ptr", "fp": "data_ptr"}
+    integers = tuple(
+        Register(name, x.width, FileRegister("x", number), pointers.get(name, "int"), "general")
+        for number, name in enumerate(names)
+    )
+    features = [Feature("org.gnu.gdb.riscv.cpu", (*integers, _counter(isa)))]
+    if "f" in isa.register_files:
+        floats = tuple(_file(isa.register_files["f"], type="riscv_double", group="float"))
+        status = (
+            Register("fflags", 32, AttributeBits("fcsr", 0, 5), group="float"),
+            Register("frm", 32, AttributeBits("fcsr", 5, 3), group="float"),
+            Register("fcsr", 32, AttributeBits("fcsr", 0, 8), group="float"),
+        )
+        features.append(Feature("org.gnu.gdb.riscv.fpu", (*floats, *status), _RISCV_DOUBLE))
+    architecture = f"riscv:rv{x.width}"
+    return TargetDescription(architecture, tuple(features), isa.byte_order, ("pc", "sp", "fp"))
+
+
+_LAYOUTS: dict[str, Callable[[InstructionSet], TargetDescription]] = {
+    "riscv64": _riscv,
+    "riscv32": _riscv,
+}
+"""What gdb insists on, by instruction set."""
