@@ -41,12 +41,14 @@ from anyvirt.isa.fields import (
 )
 from anyvirt.isa.matching import PatternIndex, check, check_forms
 from anyvirt.isa.patterns import Bits, Form, FormUse, Handler, Pattern, PatternParser, Place
+from anyvirt.isa.pseudo import PseudoInstruction, template
 from anyvirt.typed import u16
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from anyvirt.isa.contexts import Context
+    from anyvirt.isa.pseudo import Values
     from anyvirt.typed import u8, u64
 
 __all__ = [
@@ -110,6 +112,8 @@ class InstructionSet:
     fields: dict[str, Field] = field(default_factory=dict)
     extensions: dict[str, str] = field(default_factory=dict)
     """The parts of the instruction set in the order of the manual: name and meaning."""
+    pseudo_instructions: dict[str, PseudoInstruction] = field(default_factory=dict)
+    """Further lines that the assembler understands, by form."""
     patterns: list[Pattern] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     """Files that the description consists of, for the keys of caches."""
@@ -151,6 +155,12 @@ class InstructionSet:
         if name and name not in self.extensions:
             raise DescriptionError(f"{self.name} has no extension {name}")
         return name
+
+    def pseudo_instruction(
+        self, form: str, *lines: str, expand: Callable[[Mapping[str, str], Values], list[str]] | None = None
+    ) -> None:
+        """Declare what a line stands for in assembly text: other lines with its operands, or a function's."""
+        self.pseudo_instructions[form] = PseudoInstruction(expand) if expand else template(lines)
 
     def state(self, name: str, initial: int, meaning: str) -> None:
         """Declare a piece of state."""
@@ -456,6 +466,7 @@ class InstructionSet:
             fields=dict(self.fields),
             extensions={part: meaning for part, meaning in self.extensions.items() if part in parts},
             patterns=patterns,
+            pseudo_instructions=dict(self.pseudo_instructions),
             sources=list(self.sources),
             _inherited={pattern.mnemonic for pattern in patterns},
         )
@@ -533,6 +544,15 @@ class InstructionSet:
             return pattern.by_name[name].show(values[name], self.register_files)
 
         return re.sub(r"\{(pc\+)?(\w+)\}", show, pattern.assembly)
+
+    def assemble(self, text: str, pc: int = 0, symbols: Mapping[str, int] | None = None) -> bytes:
+        """Machine code for lines of assembly text that starts at address `pc`: see `anyvirt.isa.assembler`.
+
+        Raises AssemblyError.
+        """
+        from anyvirt.isa.assembler import assemble
+
+        return assemble(self, text, pc, symbols).code
 
     def functions(self) -> list[tuple[Callable[..., Any], int]]:
         """Every pair of semantics and instruction length that occurs."""

@@ -11,11 +11,17 @@ the order of the words) and the `w` forms of RV64 right for what looks at the up
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from anyvirt.isa.processor import Register
-from anyvirt.isa.riscv64 import bits, control, floating, integer, multiply, riscv64, words
+from anyvirt.isa.riscv64 import bits, control, floating, integer, multiply, pseudo, riscv64, words
 from anyvirt.isa.riscv64.hart import CYCLE, INSTRET, TIME, Hart
 from anyvirt.typed import byte_swap, u32, u64
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from anyvirt.isa.pseudo import Values
 
 rv = riscv64.derive(
     "riscv32",
@@ -119,6 +125,20 @@ def binv(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
 def bset(cpu: Hart, rd: Register, rs1: Register, rs2: Register) -> None:
     cpu.x[rd] = cpu.x[rs1] | u64(1) << (cpu.x[rs2] & 31)
 
+
+# Pseudo-instructions ----------------------------------------------------------------------------------------
+
+
+def constant(operands: Mapping[str, str], values: Values) -> list[str]:
+    """Instructions that put a constant of 32 bits into a register."""
+    value, rd = values(operands["value"]), operands["rd"]
+    high, low = pseudo.split(value)
+    if high == 0:
+        return [f"addi {rd}, zero, {low}"]
+    return [f"lui {rd}, {high}", *([f"addi {rd}, {rd}, {low}"] if low else [])]
+
+
+rv.pseudo_instruction("li {rd}, {value}", expand=constant)
 
 rv.sources = [*riscv64.sources, __file__]
 riscv32 = rv.build()

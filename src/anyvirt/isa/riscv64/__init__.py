@@ -7,10 +7,10 @@ complete description.
 
 from pathlib import Path
 
-from anyvirt.isa.riscv64 import atomic, bits, control, floating, integer, multiply, words
+from anyvirt.isa.riscv64 import atomic, bits, control, floating, integer, multiply, pseudo, words
 from anyvirt.isa.riscv64.hart import rv
 
-__all__ = ["atomic", "bits", "control", "floating", "integer", "multiply", "riscv64", "words"]
+__all__ = ["atomic", "bits", "control", "floating", "integer", "multiply", "pseudo", "riscv64", "words"]
 
 rv.sources = sorted(str(path) for path in Path(__file__).parent.glob("*.py"))
 riscv64 = rv.build()
