@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import pytest
 
 from anyvirt.cpu.executor import Stop, StopReason
-from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.reference import ReferenceExecutor
 from anyvirt.jit.ahead import instruction_set
@@ -28,6 +27,26 @@ INTERESTING = [
 ]  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Scalar:
+    """A piece of state in Unicorn: how to read, write and make up one."""
+
+    read: object
+    write: object
+    make: object
+    bits: int = 64
+
+
+def register(number, bits, make=None):
+    """A piece of state that is a register of Unicorn's, of which `bits` are compared."""
+    return Scalar(
+        lambda engine: engine.reg_read(number) & (1 << bits) - 1,
+        lambda engine, value: engine.reg_write(number, value & (1 << bits) - 1),
+        make or (lambda generator: generator.getrandbits(bits)),
+        bits,
+    )
+
+
 @dataclass
 class Slice:
     """An instruction set, its counterpart in Unicorn, and what of it can be compared."""
@@ -38,7 +57,7 @@ class Slice:
     files: dict
     """For each register file the numbers Unicorn gives its registers; None for what it does not show."""
     scalars: dict = field(default_factory=dict)
-    """For each piece of state Unicorn's number, how many bits are compared, and how a random one is made."""
+    """For each piece of state a `Scalar`."""
     pointers: dict = field(default_factory=dict)
     """Registers of the first file that are never written, and their values."""
     adjust: object = None
@@ -82,12 +101,17 @@ def put(pattern, word, **values):
     """An encoded instruction with other operands; those that the pattern lacks are passed over."""
     for name, value in values.items():
         operand = pattern.by_name.get(name)
-        if operand is None or operand.fixed is not None:
-            continue
-        number = value - operand.field.bias
-        for part in operand.parts:
-            word &= ~((1 << part.width) - 1 << part.source)
-            word |= (number >> part.target & (1 << part.width) - 1) << part.source
+        if operand is not None:
+            word = put_field(pattern, word, name, value - operand.field.bias)
+    return word
+
+
+def put_field(pattern, word, name, number):
+    """An encoded instruction with other bits for one operand, if the pattern has it."""
+    operand = pattern.by_name.get(name)
+    for part in operand.parts if operand is not None else ():
+        word &= ~((1 << part.width) - 1 << part.source)
+        word |= (number >> part.target & (1 << part.width) - 1) << part.source
     return word
 
 
@@ -114,7 +138,7 @@ class Start:
                     values[number] = value
             self.files[name] = values
             first = False
-        self.scalars = {name: make(generator) for name, (_, _, make) in machine.scalars.items()}
+        self.scalars = {name: scalar.make(generator) for name, scalar in machine.scalars.items()}
         self.data = generator.randbytes(AREA)
 
     @staticmethod
@@ -161,8 +185,8 @@ class Guest:
                 value if number is not None else None
                 for value, number in zip(self.cpu.registers(name), numbers, strict=False)
             ]
-        for name, (_, bits, _) in self.machine.scalars.items():
-            result[name] = self.cpu.state(name) & (1 << bits) - 1
+        for name, scalar in self.machine.scalars.items():
+            result[name] = self.cpu.state(name) & (1 << scalar.bits) - 1
         result["data"] = self.memory.read(DATA, AREA)
         return result
 
@@ -191,8 +215,8 @@ class Oracle:
             for number, value in zip(numbers, start.files[name], strict=True):
                 if number is not None:
                     engine.reg_write(number, value)
-        for name, (number, bits, _) in self.machine.scalars.items():
-            engine.reg_write(number, start.scalars[name] & (1 << bits) - 1)
+        for name, scalar in self.machine.scalars.items():
+            scalar.write(engine, start.scalars[name])
 
     def run(self, until, count=0):
         """Up to an address; whether an exception ended it."""
@@ -211,8 +235,8 @@ class Oracle:
                 engine.reg_read(number) & (1 << width) - 1 if number is not None else None
                 for number in numbers
             ]
-        for name, (number, bits, _) in self.machine.scalars.items():
-            result[name] = engine.reg_read(number) & (1 << bits) - 1
+        for name, scalar in self.machine.scalars.items():
+            result[name] = scalar.read(engine)
         result["data"] = bytes(engine.mem_read(DATA, AREA))
         return result
 

@@ -44,8 +44,8 @@ def machine(isa):
         unicorn.UC_MODE_MIPS32 | endian,
         {"r": [constants.UC_MIPS_REG_0 + number for number in range(32)]},
         scalars={
-            "hi": (constants.UC_MIPS_REG_HI, 32, slices.signed_word),
-            "lo": (constants.UC_MIPS_REG_LO, 32, slices.signed_word),
+            "hi": slices.register(constants.UC_MIPS_REG_HI, 32, slices.signed_word),
+            "lo": slices.register(constants.UC_MIPS_REG_LO, 32, slices.signed_word),
         },
         pointers={GP: slices.MIDDLE, SP: slices.MIDDLE + 4096},
         adjust=adjust,
