@@ -36,7 +36,7 @@ _lock = threading.RLock()
 os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 _interpreters: dict[tuple[str, bool], MappedBlob] = {}
-_spaces: weakref.WeakKeyDictionary[FlatMemory, dict[tuple[str, bool], CodeSpace]] = (
+_spaces: weakref.WeakKeyDictionary[FlatMemory, dict[tuple[str, bool, bool], CodeSpace]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -89,11 +89,14 @@ class CodeSpace:
                 self.forget(mapping.start, mapping.end - mapping.start)
 
 
-def code_space(memory: FlatMemory, isa: str, *, counted: bool) -> CodeSpace:
-    """The records of an address space, shared by all its executors; made when first wanted."""
+def code_space(memory: FlatMemory, isa: str, *, counted: bool, translated: bool = False) -> CodeSpace:
+    """The records of an address space, shared by all its executors of a kind; made when first wanted.
+
+    Those of executors that run translations are their own: records lead into translations there.
+    """
     with _lock:
         spaces = _spaces.setdefault(memory, {})
-        key = (isa, counted)
+        key = (isa, counted, translated)
         if key not in spaces:
             spaces[key] = CodeSpace(memory, _interpreter(isa, counted=counted))
         return spaces[key]

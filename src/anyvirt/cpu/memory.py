@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PAGE_SIZE = 4096
 GUARD_SIZE = (1 << 31) + (1 << 16)
-"""Inaccessible bytes before the first and after the last guest byte: what an offset of 32 bits leads to faults too."""
+"""Inaccessible bytes on both sides of the guest's: what an offset of 32 bits leads to faults too."""
 
 _MAP_FIXED = 0x10
 _MAP_NORESERVE = 0x4000

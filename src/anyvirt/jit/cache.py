@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import stat
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = Path(__file__).parent.parent
 _SOURCES = ("typed/*.py", "isa/*.py", "isa/*/*.py", "jit/*.py")
-_FILES_KEPT = 16
+_FILES_KEPT = 64
 _CPU_INFORMATION = 8192
 """Bytes of /proc/cpuinfo that hold the first processor's model and flags."""
 
@@ -43,7 +44,17 @@ def _directory() -> Path:
 
 def _key(name: str) -> bytes:
     """A digest of all that decides what a blob contains: its name, our sources, the host's processor."""
-    digest = hashlib.sha256(name.encode())
+    return hashlib.sha256(name.encode() + _made_from()).digest()
+
+
+def version() -> str:
+    """A name for what compiles code here: our sources and the host's processor."""
+    return _made_from().hex()[:16]
+
+
+@functools.cache
+def _made_from() -> bytes:
+    digest = hashlib.sha256()
     for pattern in _SOURCES:
         for path in sorted(_PACKAGE.glob(pattern)):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())

@@ -45,6 +45,11 @@ class RecordOperand(Value):
     name: str = ""
 
 
+def twin_name(name: str) -> str:
+    """The name of the slow twin of a handler."""
+    return f"{name}.slow"
+
+
 class HandlerCompiler(FunctionCompiler):
     """Compiles the semantics of one instruction form into its handler."""
 
@@ -72,10 +77,18 @@ class HandlerCompiler(FunctionCompiler):
         self.records = RecordLayout.of(isa)
         self.sunk = sunk_operands(isa, semantics)
         self.remaining = "%count"
+        self.attentive = False
+        """Look for requests to leave compiled code behind this instruction too, not only where it jumps."""
+        self.has_changed = False
+        """The instruction has changed something, so it cannot be begun again."""
+        self.has_twin = False
+        """Some way through the handler ends in its slow twin."""
+        self._name = ""
         self._slots = operand_slots(isa, module, semantics)
 
     def handler(self, name: str) -> str:
         """The LLVM definition of the handler."""
+        self._name = name
         if self.features.counted:
             self._count_down()
         text = self.compile_with({name: self._operand(name) for name in self._slots})
@@ -119,7 +132,14 @@ class HandlerCompiler(FunctionCompiler):
 
     def finish(self) -> None:
         """Go on to the next instruction in memory."""
-        self.dispatch(self.next_record())
+        self.go_on(self.next_record())
+
+    def go_on(self, record: str) -> None:
+        """Go on where no jump leads to."""
+        if self.attentive:
+            self.arrive(record)
+        else:
+            self.dispatch(record)
 
     def next_record(self) -> str:
         """The record behind this one."""
@@ -153,9 +173,19 @@ class HandlerCompiler(FunctionCompiler):
         onward, stopped = body.fresh("onward"), body.fresh("stopped")
         body.branch_if(body.emit(f"icmp eq i64 {pending}, 0"), onward, stopped, hint=LIKELY)
         body.open(stopped)
+        self.store_slot(Slot.SOURCE, self.program_counter())
         self.leave(StopReason.INTERRUPTED, record, self.remaining, records)
         body.open(onward)
         self.dispatch(record, records)
+
+    def note_change(self) -> None:
+        """The instruction changes something here."""
+        self.has_changed = True
+
+    def leave_to_twin(self) -> None:
+        """Begin the instruction again in its slow twin (see `anyvirt.jit.machine_model`)."""
+        self.has_twin = True
+        self.tail_call(f"@{twin_name(self._name)}", "%record", "%count")
 
     def require(self, condition: str) -> str:
         """Go on only where `condition` holds; opens the block of the other case, returns the good label."""

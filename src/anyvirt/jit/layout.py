@@ -41,12 +41,22 @@ class StopReason(IntEnum):
     """`max_instructions` have been executed; `Stop.pc` is the next one."""
     TRAP = 9
     """An exception of the instruction set's own, not executed; `Stop.address` is its number there."""
+    HOOK = 12
+    """A breakpoint, watchpoint or hook (`anyvirt.cpu.hooks`) ended the run: `Stop.hit` is it."""
 
 
 SYNCHRONIZE = 8
 """Like a stop reason, but served by the executor itself: forget what was decoded, go on."""
+NEW_CODE = 10
+"""Like a stop reason, but served by the executor itself: make place for the code at TARGET, go on there."""
+DEVICE_ERROR = 11
+"""Like a stop reason, but `run` raises what a device raised."""
 INTERPRET = 16
 """Like a stop reason, but served by the executor itself: the instruction is one for the interpreter."""
+
+
+INSIDE = 1
+"""In the slot SOURCE: the run was interrupted in a loop within a translation."""
 
 
 class Access(IntEnum):
@@ -68,6 +78,10 @@ class Request(IntEnum):
     """`interrupt()` or a signal: `run` comes back."""
     SAMPLE = 1
     """The manager of translations wants to know where the CPU is; served within `run`."""
+    HOLD = 2
+    """Somebody changes the memory and waits for its CPUs to stand still; served within `run`."""
+    CHANGED = 3
+    """The CPU has changed code of which there are translations; served within `run`."""
 
 
 class Slot(IntEnum):
@@ -115,10 +129,29 @@ class Slot(IntEnum):
     DECODED = 0xB8
     """Host address of one byte a guest page: 1 where there may be records."""
     SOURCE = 0xC8
-    """Address of the indirect jump that a run was interrupted at; 0 if it was no such jump."""
+    """Address of the jump or branch that a run was interrupted at; 0 if it left a translation, or INSIDE."""
     RECORD_SHIFT = 0xC0
     """log2 of the bytes of records for each byte of guest code."""
-    END = 0x100
+    HOOKS = 0xD0
+    """Address of the cell with the table of hooked addresses (`anyvirt.jit.hook_layout`), or 0."""
+    HOOK_PASSED = 0xD8
+    """1 plus the address of the instruction whose hook has been served; 0: none."""
+    INSTRUMENTS = 0xE0
+    """Address of the CPU's instruments (`anyvirt.jit.hook_layout`)."""
+    MAP = 0x100
+    """Machine memory: address of its map (`anyvirt.jit.machine_layout`)."""
+    TARGET = 0x108
+    """Address to continue at, where looking it up needs more than one comparison."""
+    PAGES = 0x110
+    """Address of the pages of records by page number; 0 where there are none."""
+    CROSSING = 0x118
+    """Address of the page of records for instructions that cross the end of a page."""
+    OUTCOME = 0x120
+    """0, or why a memory access could not be made: a reason to leave compiled code."""
+    TRANSLATION = 0x128
+    """What the translation of addresses works with."""
+    RECORD_SIZE = 0x130
+    END = 0x180
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,155 @@
+"""A guest's process as a client of the compiler of regions: it asks, goes on, and looks for answers later."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import socket
+import sys
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anyvirt.jit.compile_protocol import ProtocolError, Reply, Request, Unpacker, pack, unpack_reply
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SOCKET = "compiler"
+OUTSTANDING = 3
+"""Most requests that wait for an answer: others may turn out to be more urgent."""
+_PACKAGES = str(Path(__file__).parents[2])
+_LOWEST_DESCRIPTOR = 900
+"""The guest uses the low ones."""
+_CLONE, _WALL = 56, 0x40000000
+
+
+class RegionClient:
+    """The connection of one process. Nothing here blocks, and without a compiler there are no answers."""
+
+    def __init__(self, directory: Path, version: str) -> None:
+        """The compiler of this `version` listens in `directory` or is started there."""
+        self._directory = directory
+        self._name = f"{SOCKET}-{version}"
+        self._connection: socket.socket | None = None
+        self._unpacker = Unpacker()
+        self._unsent: deque[memoryview] = deque()
+        self._server = 0
+        self._failed = False
+        self._owner = os.getpid()
+        self.waiting = 0
+        """Requests without an answer so far."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether another request makes sense now; connects if it has to, and starts the compiler."""
+        if self._failed or self.waiting >= OUTSTANDING:
+            return False
+        if self._connection is None:
+            self._connect()
+        return self._connection is not None
+
+    def ask(self, request: Request, code: bytes) -> None:
+        """Send a request with the code of its pages."""
+        self._unsent.append(memoryview(pack(request, code)))
+        self.waiting += 1
+        self._flush()
+
+    def answers(self) -> Iterator[tuple[Reply, bytes]]:
+        """What has come back since the last time."""
+        if self._connection is None:
+            return
+        self._flush()
+        try:
+            while data := self._connection.recv(1 << 18):
+                for header, image in self._unpacker.feed(data):
+                    self.waiting -= 1
+                    yield unpack_reply(header), image
+            self._give_up()
+        except BlockingIOError:
+            return
+        except (OSError, ProtocolError):
+            self._give_up()
+
+    def close(self) -> None:
+        """Leave the compiler; a child of fork(2) does so with what it got from its parent."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _give_up(self) -> None:
+        self.close()
+        self._failed = True
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent and self._connection is not None:
+                sent = self._connection.send(self._unsent[0])
+                self._unsent[0] = self._unsent[0][sent:]
+                if not self._unsent[0]:
+                    self._unsent.popleft()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._give_up()
+
+    def _connect(self) -> None:
+        try:
+            folder = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            self._failed = True
+            return
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(f"/proc/self/fd/{folder}/{self._name}")
+        except OSError:
+            connection.close()
+            self._start()
+            return
+        finally:
+            os.close(folder)
+        self._connection = self._out_of_the_way(connection)
+        self._connection.setblocking(False)
+
+    @staticmethod
+    def _out_of_the_way(connection: socket.socket) -> socket.socket:
+        """The same connection under a number that guests hardly use."""
+        import fcntl
+
+        with contextlib.suppress(OSError):
+            number = fcntl.fcntl(connection.fileno(), fcntl.F_DUPFD_CLOEXEC, _LOWEST_DESCRIPTOR)
+            moved = socket.socket(fileno=number)
+            connection.close()
+            return moved
+        return connection
+
+    def _start(self) -> None:
+        """Start the compiler, once: as a process that is not seen by a guest that waits for its children."""
+        if self._server:
+            with contextlib.suppress(ChildProcessError):
+                if os.waitpid(self._server, os.WNOHANG | _WALL)[0]:
+                    self._failed = True
+            return
+        code = f"import sys; sys.path.insert(0, {_PACKAGES!r}); from anyvirt.jit.compile_server import main; "
+        code += "main(*sys.argv[1:])"
+        command = [sys.executable, "-I", "-c", code, os.fspath(self._directory), self._name]
+        # fork(2) would signal the end of the child to the handlers of the guest. The GIL stays ours.
+        pid = ctypes.PyDLL(None).syscall(_CLONE, 0, 0, 0, 0, 0)
+        if pid == 0:
+            _become(command)
+        self._server = max(pid, 0)
+        self._failed = pid < 0
+
+
+def _become(command: list[str]) -> None:
+    """In the new process: nothing of the guest's but its user."""
+    try:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in range(3):
+            os.dup2(null, number)
+        os.closerange(3, 1 << 20)
+        os.execve(command[0], command, {"PATH": os.environ.get("PATH", os.defpath)})
+    finally:
+        os._exit(127)

@@ -1,0 +1,76 @@
+"""A clock that now and then asks a running virtual CPU to show where it is.
+
+One thread for each CPU, asleep nearly always; it looks more rarely when there is nothing new, and stops
+when the CPU has not been running for a while.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+import time
+import weakref
+from typing import ClassVar
+
+from anyvirt.jit.layout import Request, Slot
+
+SHORTEST, LONGEST = 0.001, 0.016
+"""Seconds between two looks."""
+_IDLE_LOOKS = 64
+
+
+class Ticker:
+    """Sets the request SAMPLE of a state block while its CPU runs."""
+
+    _all: ClassVar[weakref.WeakSet[Ticker]] = weakref.WeakSet()
+
+    def __init__(self, state: int) -> None:
+        self._request = ctypes.c_uint8.from_address(state + Slot.PENDING + Request.SAMPLE)
+        self._stack = ctypes.c_uint64.from_address(state + Slot.STACK)
+        self._interval = SHORTEST
+        self._thread: threading.Thread | None = None
+        Ticker._all.add(self)
+
+    def start(self) -> None:
+        """The CPU is going to run."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=_tick, args=(weakref.ref(self),), daemon=True)
+            self._thread.start()
+
+    def rest(self, eager: bool) -> None:
+        """Look again soon if there was anything new, and later each time if there was not."""
+        self._interval = SHORTEST if eager else min(2 * self._interval, LONGEST)
+
+    def look(self) -> bool:
+        """Ask the CPU if it runs; whether it does."""
+        if not self._stack.value:
+            return False
+        self._request.value = 1
+        return True
+
+    @classmethod
+    def after_fork(cls) -> None:
+        """Threads are not inherited."""
+        for ticker in cls._all:
+            ticker._thread = None
+
+
+def _tick(reference: weakref.ref[Ticker]) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    idle = 0
+    while True:
+        ticker = reference()
+        if ticker is None:
+            return
+        idle = 0 if ticker.look() else idle + 1
+        if idle > _IDLE_LOOKS:
+            ticker._thread = None
+            return
+        interval = ticker._interval
+        del ticker
+        time.sleep(interval)
+
+
+os.register_at_fork(after_in_child=Ticker.after_fork)

@@ -1,0 +1,191 @@
+"""The translations of one address space: where they are, what they were made from, and when they end.
+
+A translation is entered through the record of its first instruction, whose handler it replaces. It is given
+up when code it was made from changes, is remapped or may not be executed any more; CPUs that are in it at
+that time leave it as any CPU leaves code that was changed under it, and its memory is used again once none
+can be in it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from anyvirt.cpu.arena import ArenaFullError, Placement, arena
+from anyvirt.cpu.code import code_space
+from anyvirt.cpu.memory import PAGE_SIZE, Protection
+from anyvirt.jit.compile_protocol import code_digest
+from anyvirt.jit.layout import HANDLER_FIELD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from anyvirt.cpu.code import CodeSpace
+    from anyvirt.cpu.memory import FlatMemory
+
+
+@dataclass(eq=False)
+class Translation:
+    """Guest code as machine code of the host."""
+
+    entry: int
+    ranges: list[tuple[int, int]]
+    """Addresses of the guest's instructions in it, as (start, end)."""
+    digest: str
+    """Of those instructions."""
+    placement: Placement
+    start: int
+    """Host address of its code."""
+    missed: int = 0
+    """How often control left it for a place that it could have contained."""
+    generation: int = 0
+    """How often its region has been compiled anew."""
+
+    def covers(self, start: int, end: int) -> bool:
+        """Whether some of its instructions lie in [start, end)."""
+        return any(low < end and start < high for low, high in self.ranges)
+
+
+@dataclass
+class Statistics:
+    """What has been translated so far."""
+
+    published: int = 0
+    given_up: int = 0
+    instructions: int = 0
+    from_disk: int = 0
+
+
+class TranslationSpace:
+    """The translations of one address space for one instruction set and way of counting."""
+
+    def __init__(self, memory: FlatMemory, code: CodeSpace) -> None:
+        self._memory = weakref.proxy(memory)
+        self._code = code
+        self._by_entry: dict[int, Translation] = {}
+        self._by_page: dict[int, set[Translation]] = {}
+        self._lock = threading.RLock()
+        self.barriers: set[int] = set()
+        """Instructions that must not be translated: somebody wants to see them executed."""
+        self.changes = 0
+        """Grows whenever executable memory changes."""
+        self.statistics = Statistics()
+        memory.on_code_change.append(self.forget)
+
+    def __del__(self) -> None:
+        for translation in self._by_entry.values():
+            arena().retire(translation.placement)
+
+    def at(self, entry: int) -> Translation | None:
+        """The translation that is entered at an address."""
+        return self._by_entry.get(entry)
+
+    def containing(self, pc: int) -> Iterator[Translation]:
+        """Translations that an instruction is part of."""
+        for translation in self._by_page.get(pc // PAGE_SIZE, ()):
+            if translation.covers(pc, pc + 1):
+                yield translation
+
+    def publish(
+        self, entry: int, ranges: list[tuple[int, int]], digest: str, image: bytes, offset: int
+    ) -> Translation | None:
+        """Let CPUs enter an image at `offset` for the code at `entry`; None if that has changed."""
+        with self._lock:
+            if any(low <= barrier < high for barrier in self.barriers for low, high in ranges):
+                return None
+            if code_digest(ranges, self.read_code) != digest:
+                return None
+            try:
+                placement = arena().place(image)
+            except ArenaFullError:
+                self.forget_all()
+                return None
+            old = self._by_entry.get(entry)
+            if old is not None:
+                self._give_up(old)
+            translation = Translation(entry, ranges, digest, placement, placement.address + offset)
+            self._by_entry[entry] = translation
+            for page in _pages(ranges):
+                self._by_page.setdefault(page, set()).add(translation)
+            self._handler(entry).value = translation.start
+            self.statistics.published += 1
+            return translation
+
+    def forget(self, start: int, length: int) -> None:
+        """Give up what was made from [start, start + length): the bytes have changed."""
+        with self._lock:
+            self.changes += 1
+            if len(self._by_page) * PAGE_SIZE < length:
+                found = set(self._by_entry.values())
+            else:
+                pages = range(start // PAGE_SIZE, (start + length - 1) // PAGE_SIZE + 1)
+                found = set().union(*(self._by_page.get(page, ()) for page in pages))
+            for translation in found:
+                if translation.covers(start, start + length):
+                    self._give_up(translation)
+
+    def forget_all(self) -> None:
+        """Give up everything."""
+        with self._lock:
+            for translation in list(self._by_entry.values()):
+                self._give_up(translation)
+
+    def revalidate(self) -> None:
+        """Records were emptied although code may be the same: go on with what was made from that."""
+        with self._lock:
+            for translation in list(self._by_entry.values()):
+                if code_digest(translation.ranges, self.read_code) == translation.digest:
+                    self._handler(translation.entry).value = translation.start
+                else:
+                    self._give_up(translation)
+
+    def read_code(self, address: int, length: int) -> bytes | None:
+        """Bytes that the guest may execute, or None."""
+        position, end = address, address + length
+        for mapping in self._memory.mappings_in(address, length):
+            if mapping.start != position or not mapping.protection & Protection.EXECUTE:
+                return None
+            position = mapping.end
+        if position != end:
+            return None
+        return bytes(self._memory.read(address, length))
+
+    def _handler(self, entry: int) -> ctypes.c_uint64:
+        record = self._code.records + (entry << self._code.layout.shift)
+        return ctypes.c_uint64.from_address(record + HANDLER_FIELD)
+
+    def _give_up(self, translation: Translation) -> None:
+        del self._by_entry[translation.entry]
+        for page in _pages(translation.ranges):
+            self._by_page[page].discard(translation)
+            if not self._by_page[page]:
+                del self._by_page[page]
+        handler = self._handler(translation.entry)
+        if handler.value == translation.start:
+            handler.value = 0
+        arena().retire(translation.placement)
+        self.statistics.given_up += 1
+
+
+_lock = threading.Lock()
+_spaces: weakref.WeakKeyDictionary[FlatMemory, dict[tuple[str, bool], TranslationSpace]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def translation_space(memory: FlatMemory, isa: str, *, counted: bool) -> TranslationSpace:
+    """The translations of an address space, shared by all CPUs that execute translations there."""
+    with _lock:
+        spaces = _spaces.setdefault(memory, {})
+        key = (isa, counted)
+        if key not in spaces:
+            code = code_space(memory, isa, counted=counted, translated=True)
+            spaces[key] = TranslationSpace(memory, code)
+        return spaces[key]
+
+
+def _pages(ranges: list[tuple[int, int]]) -> set[int]:
+    return {page for start, end in ranges for page in range(start // PAGE_SIZE, (end - 1) // PAGE_SIZE + 1)}

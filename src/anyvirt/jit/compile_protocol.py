@@ -1,0 +1,131 @@
+"""What a guest's process and the compiler of its regions say to each other over a local socket.
+
+A message is its length, a JSON header and bytes: of a request, new pages of code; of a reply, an image. Both
+sides belong to the same user and check every size all the same.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+_LENGTHS = struct.Struct("<II")
+LARGEST_MESSAGE = 64 << 20
+
+
+class ProtocolError(Exception):
+    """Bytes that are no message."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Compile the region around `entry`."""
+
+    number: int
+    isa: str
+    entry: int
+    counted: bool
+    memory_size: int
+    rounding: int = 0
+    indirect: dict[int, list[int]] = field(default_factory=dict)
+    """Seen targets by the address of the indirect jump."""
+    barriers: list[int] = field(default_factory=list)
+    """Instructions that must not become part of a region."""
+    pages: list[int] = field(default_factory=list)
+    """Addresses of the pages of code that follow, in the order of their bytes."""
+    gone: list[int] = field(default_factory=list)
+    """Pages sent before that may not be executed any more."""
+
+    @property
+    def kind(self) -> str:
+        """What decides about a region besides the code: the name of the cache that it belongs to."""
+        return region_kind(
+            self.isa, counted=self.counted, memory_size=self.memory_size, rounding=self.rounding
+        )
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A region, or the news that there is none."""
+
+    number: int
+    entry: int
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    """Addresses of the instructions in it, as (start, end)."""
+    digest: str = ""
+    """Of the code in the ranges; see `code_digest`."""
+    instructions: int = 0
+
+
+def region_kind(isa: str, *, counted: bool, memory_size: int, rounding: int) -> str:
+    """The name of all regions that can serve each other's purpose, at one version of the compiler."""
+    from anyvirt.jit.cache import version
+
+    return f"{version()} {isa} {counted} {memory_size} {rounding}"
+
+
+def code_digest(ranges: Iterable[tuple[int, int]], read_code: Callable[[int, int], bytes | None]) -> str:
+    """A digest of the guest's code in the ranges, empty if some of it cannot be executed."""
+    digest = blake2b(digest_size=16)
+    for start, end in ranges:
+        code = read_code(start, end - start)
+        if code is None:
+            return ""
+        digest.update(code)
+    return digest.hexdigest()
+
+
+def pack(message: Request | Reply, payload: bytes = b"") -> bytes:
+    """The bytes of a message."""
+    header = json.dumps(asdict(message)).encode()
+    return _LENGTHS.pack(len(header), len(payload)) + header + payload
+
+
+def unpack_request(header: dict[str, Any]) -> Request:
+    """The request with this header. Raises ProtocolError."""
+    try:
+        indirect = {int(source): list(targets) for source, targets in header.pop("indirect").items()}
+        return Request(**header, indirect=indirect)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ProtocolError(str(error)) from None
+
+
+def unpack_reply(header: dict[str, Any]) -> Reply:
+    """The reply with this header. Raises ProtocolError."""
+    try:
+        ranges = [(int(start), int(end)) for start, end in header.pop("ranges")]
+        return Reply(**header, ranges=ranges)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ProtocolError(str(error)) from None
+
+
+class Unpacker:
+    """Cuts a stream into messages."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """The headers and payloads that are complete with `data`. Raises ProtocolError."""
+        self._buffer += data
+        while len(self._buffer) >= _LENGTHS.size:
+            header_size, payload_size = _LENGTHS.unpack_from(self._buffer)
+            end = _LENGTHS.size + header_size + payload_size
+            if end > LARGEST_MESSAGE:
+                raise ProtocolError(f"a message of {end} bytes")
+            if len(self._buffer) < end:
+                return
+            middle = _LENGTHS.size + header_size
+            try:
+                header = json.loads(self._buffer[_LENGTHS.size : middle])
+            except ValueError as error:
+                raise ProtocolError(str(error)) from None
+            payload = bytes(self._buffer[middle:end])
+            del self._buffer[:end]
+            yield header, payload

@@ -1,0 +1,221 @@
+"""The compiler of regions as a process of its own: `python -m anyvirt.jit.compile_server DIRECTORY NAME`.
+
+LLVM is large, takes a while to import and holds locks, so the processes that run guests do not load it. One
+server works for all guests of a user at the same version of this package; it starts with the first region
+that is wanted and ends when nobody has been connected for a few seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import struct
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anyvirt.jit.compile_protocol import (
+    ProtocolError,
+    Reply,
+    Request,
+    Unpacker,
+    code_digest,
+    pack,
+    unpack_request,
+)
+from anyvirt.jit.region_cache import RegionCache, StoredRegion
+
+if TYPE_CHECKING:
+    from anyvirt.jit.region_template import Templates
+
+PAGE_SIZE = 4096
+LINGER = 3.0
+"""Seconds without a client after which the server ends."""
+_PRUNE_EVERY = 256
+CACHE = "regions"
+"""Directory, beside the socket, of what has been compiled."""
+_CREDENTIALS = struct.Struct("3i")
+
+
+@dataclass
+class Client:
+    """A guest's process: what it wants compiled, and the code it has sent."""
+
+    connection: socket.socket
+    unpacker: Unpacker = field(default_factory=Unpacker)
+    wanted: deque[Request] = field(default_factory=deque)
+    pages: dict[int, bytes] = field(default_factory=dict)
+
+    def read_code(self, address: int, length: int) -> bytes | None:
+        """Code that was sent; None if some of it was not."""
+        page, offset = address & -PAGE_SIZE, address % PAGE_SIZE
+        first = self.pages.get(page)
+        if first is None:
+            return None
+        if offset + length <= PAGE_SIZE:
+            return first[offset : offset + length]
+        rest = self.read_code(page + PAGE_SIZE, offset + length - PAGE_SIZE)
+        return None if rest is None else first[offset:] + rest
+
+    def accept(self, request: Request, payload: bytes) -> None:
+        """Keep the code that came with a request, and the request."""
+        if len(payload) != PAGE_SIZE * len(request.pages):
+            raise ProtocolError("the code is not that of the pages named")
+        for page in request.gone:
+            self.pages.pop(page, None)
+        for position, page in enumerate(request.pages):
+            self.pages[page] = payload[position * PAGE_SIZE : (position + 1) * PAGE_SIZE]
+        self.wanted.append(request)
+
+
+@cache
+def _templates(isa: str, rounding: int) -> Templates:
+    from anyvirt.jit.ahead import instruction_set
+    from anyvirt.jit.handlers import Features
+    from anyvirt.jit.llvm import host_has
+    from anyvirt.jit.region_template import Templates
+
+    return Templates(instruction_set(isa), Features(counted=False, fma=host_has("fma")), rounding)
+
+
+def compile_image(client: Client, request: Request) -> tuple[Reply, bytes]:
+    """Find, write and compile the region of a request."""
+    from anyvirt.jit.region import RegionFunction, discover
+    from anyvirt.jit.region_compiler import compile_region
+
+    templates = _templates(request.isa, request.rounding)
+    barriers = frozenset(request.barriers)
+    plan = discover(templates, client.read_code, request.entry, request.indirect, barriers)
+    if not plan.steps:
+        return Reply(request.number, request.entry), b""
+    function = RegionFunction(templates.isa, plan, counted=request.counted, memory_size=request.memory_size)
+    image = compile_region(function.text())
+    ranges = plan.ranges()
+    digest = code_digest(ranges, client.read_code)
+    return Reply(request.number, request.entry, ranges, digest, len(plan.steps)), image
+
+
+def compile_request(client: Client, request: Request, directory: Path) -> tuple[Reply, bytes]:
+    """Compile a region and keep it on disk."""
+    reply, image = compile_image(client, request)
+    page = request.entry & -PAGE_SIZE
+    if image:
+        region = StoredRegion(reply.entry, reply.ranges, reply.digest, image)
+        RegionCache(directory, request.kind).store(page, client.pages[page], region)
+    return reply, image
+
+
+class Server:
+    """Serves clients one region at a time, in turn."""
+
+    def __init__(self, listener: socket.socket, directory: Path) -> None:
+        self._listener = listener
+        self._directory = directory
+        self._compiled = 0
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ, None)
+        self._clients: deque[Client] = deque()
+
+    def serve(self) -> None:
+        """Work until nobody has been there for a while."""
+        alone_since = time.monotonic()
+        while True:
+            if self._clients:
+                alone_since = time.monotonic()
+            elif time.monotonic() - alone_since > LINGER:
+                return
+            busy = any(client.wanted for client in self._clients)
+            for key, _ in self._selector.select(0 if busy else LINGER / 2):
+                if key.data is None:
+                    self._admit()
+                else:
+                    self._listen(key.data)
+            self._work()
+
+    def _admit(self) -> None:
+        connection, _ = self._listener.accept()
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        if _CREDENTIALS.unpack(credentials)[1] != os.geteuid():
+            connection.close()
+            return
+        client = Client(connection)
+        self._clients.append(client)
+        self._selector.register(connection, selectors.EVENT_READ, client)
+
+    def _listen(self, client: Client) -> None:
+        try:
+            data = client.connection.recv(1 << 20)
+            if not data:
+                self._dismiss(client)
+                return
+            for header, payload in client.unpacker.feed(data):
+                client.accept(unpack_request(header), payload)
+        except (OSError, ProtocolError):
+            self._dismiss(client)
+
+    def _dismiss(self, client: Client) -> None:
+        self._selector.unregister(client.connection)
+        client.connection.close()
+        self._clients.remove(client)
+
+    def _work(self) -> None:
+        """Compile one region of the client whose turn it is."""
+        for _ in range(len(self._clients)):
+            client = self._clients[0]
+            self._clients.rotate(-1)
+            if client.wanted:
+                request = client.wanted.popleft()
+                reply, image = self._compile(client, request)
+                try:
+                    client.connection.sendall(pack(reply, image))
+                except OSError:
+                    self._dismiss(client)
+                return
+
+    def _compile(self, client: Client, request: Request) -> tuple[Reply, bytes]:
+        """A region that cannot be compiled is none: a mistake of ours must not end the guest."""
+        try:
+            self._compiled += 1
+            if self._compiled % _PRUNE_EVERY == 0:
+                RegionCache(self._directory, request.kind).prune()
+            return compile_request(client, request, self._directory)
+        except Exception as error:
+            if os.environ.get("ANYVIRT_DEBUG"):
+                raise
+            print(f"anyvirt: region at {request.entry:#x}: {error}", file=sys.stderr)
+            return Reply(request.number, request.entry), b""
+
+
+def listen(directory: str, name: str) -> socket.socket | None:
+    """The socket that clients find; None if another server has it."""
+    import fcntl
+
+    folder = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    lock = os.open(f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return None
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"/proc/self/fd/{folder}/{name}")
+    listener.listen()
+    return listener
+
+
+def main(directory: str, name: str) -> None:
+    """Serve on a socket called `name` in `directory`."""
+    listener = listen(directory, name)
+    if listener is not None:
+        Server(listener, Path(directory, CACHE)).serve()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

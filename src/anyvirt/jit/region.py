@@ -1,0 +1,556 @@
+"""Regions: which instructions around a hot address are compiled together, and the LLVM function they become.
+
+A region is found breadth-first from its entry through branches, direct calls and the targets that indirect
+jumps have been seen to take. It becomes one function that is entered and left like a handler of the
+interpreter: registers live in SSA values inside, and every way out first stores those that may have
+changed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from anyvirt.jit.handlers import CONVENTION, PARAMETERS
+from anyvirt.jit.ir import METADATA
+from anyvirt.jit.layout import INSIDE, INTERPRET, NO_CODE, RecordLayout, Slot, StateLayout, StopReason
+from anyvirt.jit.region_template import Way, register_name, scalar_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from anyvirt.isa.description import InstructionSet, Pattern
+    from anyvirt.jit.region_template import Template, Templates
+
+LARGEST_REGION = 320
+"""Most guest instructions of a region."""
+_LONGEST = 4
+"""Most bytes of an instruction that says from its first parcel how many it has."""
+_MASK = (1 << 64) - 1
+
+ReadCode = "Callable[[int, int], bytes | None]"
+
+
+class _Register(NamedTuple):
+    """A register or a piece of declared state, as a region sees it."""
+
+    variable: str
+    offset: int
+    """In the state block."""
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One instruction of a region."""
+
+    pc: int
+    length: int
+    pattern: Pattern
+    operands: dict[str, int]
+    template: Template
+    target: int | None
+    """Where Way.TAKEN leads."""
+    indirect: tuple[int, ...] = ()
+    """Where Way.JUMP is expected to lead, within the region."""
+
+    @property
+    def next(self) -> int:
+        """Address of the instruction behind it."""
+        return self.pc + self.length
+
+
+@dataclass
+class Plan:
+    """The instructions of a region and how control flows between them."""
+
+    entry: int
+    steps: dict[int, Step] = field(default_factory=dict)
+    leaders: set[int] = field(default_factory=set)
+    """Instructions that are arrived at from elsewhere than the one before."""
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Addresses covered, as (start, end), ascending and disjoint."""
+        result: list[tuple[int, int]] = []
+        for pc in sorted(self.steps):
+            end = self.steps[pc].next
+            if result and result[-1][1] >= pc:
+                result[-1] = (result[-1][0], max(end, result[-1][1]))
+            else:
+                result.append((pc, end))
+        return result
+
+
+def discover(
+    templates: Templates,
+    read_code: Callable[[int, int], bytes | None],
+    entry: int,
+    indirect: Mapping[int, Iterable[int]],
+    barriers: frozenset[int] = frozenset(),
+    limit: int = LARGEST_REGION,
+) -> Plan:
+    """The region around `entry`; without any instruction if the first one cannot be part of one.
+
+    `read_code` returns bytes that may be executed, or None; `indirect` has seen targets by the address of the
+    jump; `barriers` are instructions to be left out.
+    """
+    isa = templates.isa
+    plan = Plan(entry, leaders={entry})
+    found: dict[int, tuple[int, Pattern, dict[str, int], Template]] = {}
+    returns: set[int] = set()
+    work = deque([entry])
+    while work and len(found) < limit:
+        pc = work.popleft()
+        while pc not in found and len(found) < limit:
+            decoded = None if pc in barriers else _decode(isa, templates, read_code, pc)
+            if decoded is None:
+                break
+            found[pc] = decoded
+            length, _, operands, template = decoded
+            following = pc + length
+            if Way.TAKEN in template.ways:
+                target = pc + operands[template.target_operand or ""] & _MASK
+                plan.leaders.add(target)
+                work.append(target)
+            if _is_call(isa, template, operands):
+                returns.add(following)
+                plan.leaders.add(following)
+                work.append(following)
+            if Way.JUMP in template.ways:
+                plan.leaders.update(indirect.get(pc, ()))
+                work.extend(indirect.get(pc, ()))
+            if Way.NEXT not in template.ways:
+                break
+            if Way.TAKEN in template.ways:
+                plan.leaders.add(following)
+            pc = following
+    for pc, (length, pattern, operands, template) in found.items():
+        target: int | None = None
+        if Way.TAKEN in template.ways:
+            target = pc + operands[template.target_operand or ""] & _MASK
+        expected: list[int] = []
+        if Way.JUMP in template.ways:
+            seen = [goal for goal in indirect.get(pc, ()) if goal in found]
+            back = () if _is_call(isa, template, operands) else sorted(returns & found.keys())
+            expected = list(dict.fromkeys([*seen, *back]))
+        plan.steps[pc] = Step(pc, length, pattern, operands, template, target, tuple(expected))
+    return plan
+
+
+def _is_call(isa: InstructionSet, template: Template, operands: Mapping[str, int]) -> bool:
+    """Whether an instruction leaves and keeps the address behind it somewhere: control may come back."""
+    if not template.links or not template.ways & {Way.TAKEN, Way.JUMP} or Way.NEXT in template.ways:
+        return False
+    for file, selector in template.writes:
+        number = operands[selector] if isinstance(selector, str) and file else selector
+        if not file or number != isa.register_files[file].count:
+            return True
+    return False
+
+
+def _decode(
+    isa: InstructionSet, templates: Templates, read_code: Callable[[int, int], bytes | None], pc: int
+) -> tuple[int, Pattern, dict[str, int], Template] | None:
+    decoded = isa.decode(_window(isa, read_code, pc))
+    if decoded is None or read_code(pc, decoded.length) is None:
+        return None
+    pattern, length = decoded.pattern, decoded.length
+    operands = pattern.decode(decoded.word)
+    template = templates.get(pattern, operands)
+    if template is None or not template.ways - {Way.INTERPRET, Way.FAULT}:
+        return None
+    for name in template.sunk:
+        file = isa.register_files[pattern.by_name[name].field.registers or ""]
+        if operands[name] == file.zero:
+            operands[name] = file.count
+    return length, pattern, operands, template
+
+
+def _window(isa: InstructionSet, read_code: Callable[[int, int], bytes | None], pc: int) -> bytes:
+    """As many bytes from `pc` on as an instruction may have and as can be executed."""
+    longest = isa.context.longest if isa.context is not None else _LONGEST
+    for length in range(longest, 0, -isa.parcel):
+        code = read_code(pc, length)
+        if code is not None:
+            return code
+    return b""
+
+
+class RegionFunction:
+    """The LLVM function of a region."""
+
+    def __init__(self, isa: InstructionSet, plan: Plan, *, counted: bool, memory_size: int) -> None:
+        self._isa = isa
+        self._plan = plan
+        self._counted = counted
+        self._memory_size = memory_size
+        self._layout = StateLayout.of(isa)
+        self._shift = RecordLayout.of(isa).shift
+        self._lines: list[str] = []
+        self._side: list[str] = []
+        self._allocas: list[str] = []
+        self._registers: dict[str, _Register] = {}
+        self._bits: dict[str, int] = {}
+        self._in_memory = frozenset().union(*(step.template.dynamic_files for step in plan.steps.values()))
+        self._dirty: dict[int, int] = {}
+        self._written = {pc: self._writes(step) for pc, step in plan.steps.items()}
+        self._blocks = self._find_blocks()
+        self._exits = 0
+
+    def text(self) -> str:
+        """LLVM IR of the module, in which the function is `region`."""
+        self._solve()
+        for block in self._blocks.values():
+            self._emit_block(block)
+        body = "\n".join([*self._lines, *self._side])
+        strict = any(step.template.strict for step in self._plan.steps.values())
+        attributes = 'nounwind "no-jump-tables"="true"' + (" strictfp" if strict else "")
+        parameters = PARAMETERS.replace("ptr %state", "ptr noalias %state")
+        return (
+            f"define {CONVENTION} void @region({parameters}) {attributes} {{\n"
+            f"{self._prologue(body)}\n{body}\n}}\n{METADATA}"
+        )
+
+    # Registers ------------------------------------------------------------------------------------------
+
+    def _register(self, file: str, number: int) -> str | None:
+        """The variable of a register, None for those whose value is never wanted outside."""
+        declared = self._isa.register_files[file]
+        if number in (declared.count, declared.zero) and declared.zero is not None:
+            return None
+        if file in self._in_memory:
+            return None
+        return register_name(file, number)
+
+    def _writes(self, step: Step) -> int:
+        """Variables an instruction may change, as a set of bits."""
+        written = 0
+        for file, selector in step.template.writes:
+            if not file:
+                name: str | None = scalar_name(str(selector))
+            else:
+                number = step.operands[selector] if isinstance(selector, str) else selector
+                name = self._register(file, number)
+            if name is not None:
+                written |= 1 << self._bits.setdefault(name, len(self._bits))
+        return written
+
+    def _prologue(self, body: str) -> str:
+        """Variables with their values on entry, and what the templates expect to be there."""
+        lines = [
+            "entry:",
+            "  %jump.target = alloca i64",
+            "  %left = alloca i64",
+            "  store i64 %count, ptr %left",
+            *self._allocas,
+        ]
+        named = set(re.findall(r"%[rs]\.[\w.]+", body))
+        for file, (offset, count) in self._layout.files.items():
+            declared = self._isa.register_files[file]
+            kind = "double" if file == "f" else "i64"
+            for number in range(count + (declared.zero is not None)):
+                name = register_name(file, number)
+                if name not in named:
+                    continue
+                place = f"%p{name[2:]}"
+                lines.append(f"  {place} = getelementptr i8, ptr %state, i64 {offset + 8 * number}")
+                if file in self._in_memory:
+                    lines.append(f"  {name} = getelementptr i8, ptr %state, i64 {offset + 8 * number}")
+                    continue
+                lines.append(f"  {name} = alloca {kind}")
+                if number == declared.zero:
+                    lines.append(f"  store i64 0, ptr {name}")
+                elif number < count:
+                    lines.append(f"  %e{name[2:]} = load {kind}, ptr {place}")
+                    lines.append(f"  store {kind} %e{name[2:]}, ptr {name}")
+        for name_, (offset, _) in self._layout.scalars.items():
+            name = scalar_name(name_)
+            if name in named:
+                lines.append(f"  %p{name[2:]} = getelementptr i8, ptr %state, i64 {offset}")
+                lines.append(f"  {name} = alloca i64")
+                lines.append(f"  %e{name[2:]} = load i64, ptr %p{name[2:]}")
+                lines.append(f"  store i64 %e{name[2:]}, ptr {name}")
+        lines.append(f"  br label %{self._label(self._plan.entry)}")
+        return "\n".join(lines)
+
+    def _flush(self, dirty: int, unique: str) -> list[str]:
+        """Store the variables of a set back to the state block."""
+        lines = []
+        for name, bit in self._bits.items():
+            if dirty >> bit & 1:
+                kind = "double" if name.startswith("%r.f.") else "i64"
+                lines.append(f"  %d{name[2:]}.{unique} = load {kind}, ptr {name}")
+                lines.append(f"  store {kind} %d{name[2:]}.{unique}, ptr %p{name[2:]}")
+        return lines
+
+    # Control flow ---------------------------------------------------------------------------------------
+
+    def _find_blocks(self) -> dict[int, list[Step]]:
+        blocks: dict[int, list[Step]] = {}
+        current: list[Step] | None = None
+        for pc in sorted(self._plan.steps):
+            step = self._plan.steps[pc]
+            if current is None or pc in self._plan.leaders or current[-1].next != pc:
+                current = blocks[pc] = []
+            current.append(step)
+            if step.template.ways & {Way.TAKEN, Way.JUMP} or Way.NEXT not in step.template.ways:
+                current = None
+        return blocks
+
+    def _successors(self, block: list[Step]) -> list[int]:
+        last = block[-1]
+        goals = list(last.indirect)
+        if last.target is not None:
+            goals.append(last.target)
+        if Way.NEXT in last.template.ways:
+            goals.append(last.next)
+        return [goal for goal in goals if goal in self._blocks]
+
+    def _solve(self) -> None:
+        """Which variables may differ from the state block at the beginning of each block."""
+        gained = {}
+        for start, block in self._blocks.items():
+            total = 0
+            for step in block:
+                total |= self._written[step.pc]
+            gained[start] = total
+        self._dirty = dict.fromkeys(self._blocks, 0)
+        work = list(self._blocks)
+        while work:
+            start = work.pop()
+            out = self._dirty[start] | gained[start]
+            for goal in self._successors(self._blocks[start]):
+                if out | self._dirty[goal] != self._dirty[goal]:
+                    self._dirty[goal] |= out
+                    work.append(goal)
+
+    # Instructions ---------------------------------------------------------------------------------------
+
+    def _label(self, pc: int) -> str:
+        return f"i{pc:x}"
+
+    def _emit_block(self, block: list[Step]) -> None:
+        start = block[0].pc
+        self._lines.append(f"{self._label(start)}:")
+        dirty = self._dirty[start]
+        if self._counted:
+            self._count(block, dirty)
+        for position, step in enumerate(block):
+            if position:
+                self._lines.append(f"{self._label(step.pc)}:")
+            self._emit_step(step, dirty, len(block) - position)
+            dirty |= self._written[step.pc]
+
+    def _count(self, block: list[Step], dirty: int) -> None:
+        """Use up the budget for a whole block, or leave it to the interpreter if there is not enough."""
+        unique, number = f"{block[0].pc:x}", len(block)
+        self._lines += [
+            f"  %c.{unique} = load i64, ptr %left",
+            f"  %enough.{unique} = icmp uge i64 %c.{unique}, {number}",
+            f"  br i1 %enough.{unique}, label %n{unique}, label %short{unique}, !prof !0",
+        ]
+        self._side.append(f"short{unique}:")
+        self._interpret(block[0].pc, dirty, 0, f"s{unique}")
+        self._lines += [
+            f"n{unique}:",
+            f"  %m.{unique} = sub i64 %c.{unique}, {number}",
+            f"  store i64 %m.{unique}, ptr %left",
+            f"  br label %t{unique}",
+            f"t{unique}:",
+        ]
+
+    def _emit_step(self, step: Step, dirty: int, unused: int) -> None:
+        """An instruction; `unused` ones of its block, itself included, are counted but not executed."""
+        template, unique = step.template, f"{step.pc:x}"
+        after = dirty | self._written[step.pc]
+        label = self._label(step.pc)
+        values: dict[str, object] = dict(step.operands)
+        values.update(
+            u=unique, pc=_signed(step.pc), next_pc=_signed(step.next), memory_size=self._memory_size
+        )
+        text = template.format % values
+        if template.allocas:
+            self._allocas.append(template.allocas % values)
+        for way in template.ways:
+            goal = self._way(way, step, dirty, after, unused)
+            text = text.replace(f"label %{way}{unique}", f"label %{goal}")
+        if self._counted and step.pc in self._blocks:
+            # Phis of the template name the block it begins in.
+            text = text.replace(f"%{label}]", f"%t{unique}]")
+        self._lines.append(text)
+
+    def _way(self, way: Way, step: Step, dirty: int, after: int, unused: int) -> str:
+        """The label that a way out of an instruction leads to; emits what is there."""
+        unique = f"{step.pc:x}"
+        before = after if step.template.early_writes else dirty
+        match way:
+            case Way.NEXT:
+                label = self._onward(step.next, after, unused - 1)
+            case Way.TAKEN:
+                label = self._branch(step, after, unused - 1)
+            case Way.JUMP:
+                label = self._indirect(step, after, unique)
+            case Way.INTERPRET:
+                label = f"interpret{unique}"
+                self._side.append(f"{label}:")
+                self._interpret(step.pc, before, unused, f"i{unique}")
+            case Way.FAULT:
+                label = f"fault{unique}"
+                self._side += [f"{label}:", *self._flush(before, f"f{unique}")]
+                self._leave(None, self._record(step.pc, f"f{unique}"), unused, f"f{unique}")
+        return label
+
+    def _onward(self, pc: int, dirty: int, unused: int) -> str:
+        """Where the next instruction is, in the region or out of it."""
+        return self._label(pc) if pc in self._plan.steps else self._chain(pc, dirty, unused)
+
+    def _branch(self, step: Step, dirty: int, unused: int) -> str:
+        """Where a taken branch leads."""
+        target = step.target or 0
+        if target not in self._blocks:
+            return self._chain(target, dirty, unused, taken=True)
+        if target > step.pc:
+            return self._label(target)
+        return self._back_edge(target, dirty, f"{step.pc:x}")
+
+    # Ways out -------------------------------------------------------------------------------------------
+
+    def _record(self, pc: int, unique: str) -> str:
+        name = f"%record.{unique}"
+        self._side.append(
+            f"  {name} = getelementptr i8, ptr %records, i64 {_signed(pc << self._shift & _MASK)}"
+        )
+        return name
+
+    def _left(self, unused: int, unique: str) -> str:
+        """The budget left, with `unused` instructions given back."""
+        if not self._counted:
+            return "%count"
+        self._side.append(f"  %left.{unique} = load i64, ptr %left")
+        if not unused:
+            return f"%left.{unique}"
+        self._side.append(f"  %kept.{unique} = add i64 %left.{unique}, {unused}")
+        return f"%kept.{unique}"
+
+    def _tail(self, function: str, record: str, left: str) -> None:
+        arguments = f"ptr %state, ptr {record}, ptr %memory, i64 {left}, ptr %records"
+        self._side += [f"  musttail call {CONVENTION} void {function}({arguments})", "  ret void"]
+
+    def _dispatch(self, record: str, left: str, unique: str) -> None:
+        self._side.append(f"  %handler.{unique} = load ptr, ptr {record}")
+        self._tail(f"%handler.{unique}", record, left)
+
+    def _leave(self, reason: int | None, record: str, unused: int, unique: str) -> None:
+        """End the run; without a reason, the fault handler has given one."""
+        left = self._left(unused, unique)
+        if reason is not None:
+            self._side += [
+                f"  %reason.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.REASON)}",
+                f"  store i64 {reason}, ptr %reason.{unique}",
+            ]
+        self._side += [
+            f"  %out.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.LEAVE)}",
+            f"  %leave.{unique} = load ptr, ptr %out.{unique}",
+        ]
+        self._tail(f"%leave.{unique}", record, left)
+
+    def _interpret(self, pc: int, dirty: int, unused: int, unique: str) -> None:
+        """Go on in the interpreter at an instruction; the entry's own record would only lead back here."""
+        self._side += self._flush(dirty, unique)
+        record = self._record(pc, unique)
+        if pc == self._plan.entry:
+            self._leave(INTERPRET, record, unused, unique)
+        else:
+            self._dispatch(record, self._left(unused, unique), unique)
+
+    def _chain(self, pc: int, dirty: int, unused: int, *, taken: bool = False) -> str:
+        """Leave for an instruction outside of the region."""
+        self._exits += 1
+        unique = f"x{self._exits}"
+        self._side.append(f"{unique}:")
+        if taken:
+            self._check_pending(pc, dirty, unused, unique, f"go.{unique}")
+            self._side.append(f"go.{unique}:")
+        self._side += self._flush(dirty, unique)
+        self._dispatch(self._record(pc, unique), self._left(unused, unique), unique)
+        return unique
+
+    def _check_pending(
+        self, pc: int, dirty: int, unused: int, unique: str, onward: str, source: int = 0
+    ) -> None:
+        """Let the run be stopped on the way to `pc`."""
+        self._side += [
+            f"  %wish.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.PENDING)}",
+            f"  %pending.{unique} = load volatile i64, ptr %wish.{unique}",
+            f"  %quiet.{unique} = icmp eq i64 %pending.{unique}, 0",
+            f"  br i1 %quiet.{unique}, label %{onward}, label %stop.{unique}, !prof !0",
+            f"stop.{unique}:",
+            *self._flush(dirty, f"p{unique}"),
+            f"  %source.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.SOURCE)}",
+            f"  store i64 {source}, ptr %source.{unique}",
+        ]
+        self._leave(StopReason.INTERRUPTED, self._record(pc, f"p{unique}"), unused, f"p{unique}")
+
+    def _back_edge(self, target: int, dirty: int, unique: str) -> str:
+        """A loop can be stopped where it begins again."""
+        label = f"back{unique}"
+        self._side.append(f"{label}:")
+        self._check_pending(target, dirty, 0, f"b{unique}", self._label(target), INSIDE)
+        return label
+
+    def _indirect(self, step: Step, dirty: int, unique: str) -> str:
+        """A computed jump: to places in the region that it is expected to reach, or out."""
+        label = f"jump{unique}"
+        goals = [goal for goal in step.indirect if goal in self._blocks]
+        cases = " ".join(f"i64 {_signed(goal)}, label %{self._goal(goal, step, dirty)}" for goal in goals)
+        address = f"%to.{unique}"
+        self._side += [
+            f"{label}:",
+            f"  {address} = load i64, ptr %jump.target",
+            f"  switch i64 {address}, label %out{unique} [{cases}]",
+            f"out{unique}:",
+            *self._flush(dirty, f"j{unique}"),
+            f"  %inside.{unique} = icmp ult i64 {address}, {self._memory_size}",
+            f"  br i1 %inside.{unique}, label %far{unique}, label %nowhere{unique}, !prof !0",
+            f"nowhere{unique}:",
+            f"  %where.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.FAULT_ADDRESS)}",
+            f"  store i64 {address}, ptr %where.{unique}",
+            f"  %how.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.FAULT_ACCESS)}",
+            f"  store i64 {NO_CODE}, ptr %how.{unique}",
+        ]
+        self._leave(StopReason.ACCESS_FAULT, self._record(step.pc, f"n{unique}"), 0, f"n{unique}")
+        self._side += [
+            f"far{unique}:",
+            f"  %scaled.{unique} = shl i64 {address}, {self._shift}",
+            f"  %record.{unique} = getelementptr i8, ptr %records, i64 %scaled.{unique}",
+            f"  %wish.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.PENDING)}",
+            f"  %pending.{unique} = load volatile i64, ptr %wish.{unique}",
+            f"  %quiet.{unique} = icmp eq i64 %pending.{unique}, 0",
+            f"  br i1 %quiet.{unique}, label %onward{unique}, label %stop{unique}, !prof !0",
+            f"stop{unique}:",
+            f"  %source.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.SOURCE)}",
+            f"  store i64 {_signed(step.pc)}, ptr %source.{unique}",
+        ]
+        self._leave(StopReason.INTERRUPTED, f"%record.{unique}", 0, f"q{unique}")
+        self._side.append(f"onward{unique}:")
+        self._dispatch(f"%record.{unique}", self._left(0, f"o{unique}"), f"o{unique}")
+        return label
+
+    def _goal(self, goal: int, step: Step, dirty: int) -> str:
+        """Backward, an indirect jump closes a loop as any other does."""
+        if goal > step.pc:
+            return self._label(goal)
+        return self._back_edge_once(goal, dirty, f"{step.pc:x}.{goal:x}")
+
+    def _back_edge_once(self, goal: int, dirty: int, unique: str) -> str:
+        waiting, self._side = self._side, []
+        label = self._back_edge(goal, dirty, unique)
+        self._side = waiting + self._side
+        return label
+
+
+def _signed(number: int) -> int:
+    """A 64-bit pattern as LLVM writes it."""
+    return number - (1 << 64) if number >> 63 else number

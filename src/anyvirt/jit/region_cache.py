@@ -1,0 +1,134 @@
+"""Regions kept on disk, so that a program that has run before starts hot.
+
+There is a file for each page of guest code that a region begins in, named by a hash of the page, its
+address and all else that decides what is compiled. A file is used only if it is ours, its checksum is
+right, and the guest's code is still what each region was made from; anything else counts as absent and is
+overwritten. The oldest files go when all together are too large.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+import struct
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+LARGEST_CACHE = 256 << 20
+"""Bytes of all files together."""
+_MAGIC = b"anyvirt regions 1\n"
+_HEADER = struct.Struct(f"<{len(_MAGIC)}s32sI")
+_REGIONS_OF_A_FILE = 256
+
+
+@dataclass(frozen=True)
+class StoredRegion:
+    """A compiled region and the code it was made from."""
+
+    entry: int
+    ranges: list[tuple[int, int]]
+    digest: str
+    """See `anyvirt.jit.compile_protocol.code_digest`."""
+    image: bytes = b""
+
+
+class RegionCache:
+    """The files of one kind of region; see `anyvirt.jit.compile_protocol.region_kind`."""
+
+    def __init__(self, directory: Path, kind: str) -> None:
+        self._directory = directory
+        self._kind = kind.encode()
+        self._present: frozenset[str] | None = None
+
+    def load(self, page: int, code: bytes) -> list[StoredRegion]:
+        """The regions that begin in a page of guest code, if there are any that can be trusted."""
+        name = self._name(page, code)
+        if self._present is None:
+            try:
+                self._present = frozenset(os.listdir(self._directory))
+            except OSError:
+                self._present = frozenset()
+        if name not in self._present:
+            return []
+        return self._read(name)
+
+    def store(self, page: int, code: bytes, region: StoredRegion) -> None:
+        """Add a region, in place of one with the same entry; a disk that is full costs time only."""
+        name = self._name(page, code)
+        with contextlib.suppress(OSError):
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            others = [other for other in self._read(name) if other.entry != region.entry]
+            self._write(name, [region, *others][:_REGIONS_OF_A_FILE])
+
+    def prune(self, limit: int = LARGEST_CACHE) -> None:
+        """Remove the files that were written longest ago until the rest is within the limit."""
+        files = []
+        for entry in os.scandir(self._directory):
+            with contextlib.suppress(FileNotFoundError):
+                status = entry.stat()
+                files.append((status.st_mtime, status.st_size, entry.path))
+        total = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if total <= limit:
+                return
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            total -= size
+
+    def _name(self, page: int, code: bytes) -> str:
+        digest = blake2b(self._kind, digest_size=16)
+        digest.update(page.to_bytes(8, "little") + code)
+        return digest.hexdigest()
+
+    def _read(self, name: str) -> list[StoredRegion]:
+        try:
+            with Path(self._directory, name).open("rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                    return []
+                content = file.read()
+        except OSError:
+            return []
+        return _unpack(content, name)
+
+    def _write(self, name: str, regions: list[StoredRegion]) -> None:
+        import tempfile
+
+        descriptor, temporary = tempfile.mkstemp(dir=self._directory, prefix=".new.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(_pack(regions, name))
+            os.rename(temporary, Path(self._directory, name))
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+
+def _pack(regions: list[StoredRegion], name: str) -> bytes:
+    facts = [{**asdict(region), "image": len(region.image)} for region in regions]
+    head = json.dumps(facts).encode()
+    body = head + b"".join(region.image for region in regions)
+    return _HEADER.pack(_MAGIC, _checksum(name, body), len(head)) + body
+
+
+def _unpack(content: bytes, name: str) -> list[StoredRegion]:
+    if len(content) < _HEADER.size:
+        return []
+    magic, checksum, head_size = _HEADER.unpack_from(content)
+    body = content[_HEADER.size :]
+    if magic != _MAGIC or checksum != _checksum(name, body):
+        return []
+    regions, position = [], head_size
+    for fact in json.loads(body[:head_size]):
+        image = body[position : position + fact["image"]]
+        position += len(image)
+        ranges = [(start, end) for start, end in fact["ranges"]]
+        regions.append(StoredRegion(fact["entry"], ranges, fact["digest"], image))
+    return regions
+
+
+def _checksum(name: str, body: bytes) -> bytes:
+    return blake2b(name.encode() + body, digest_size=32).digest()

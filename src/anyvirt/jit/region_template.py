@@ -1,0 +1,412 @@
+"""Templates of the region tier: the LLVM IR of one instruction form, to be filled in for each occurrence.
+
+Compiling semantics takes milliseconds, filling in a template microseconds. In a template registers and
+declared state are variables that the whole region shares (LLVM makes SSA values of them), operands and
+addresses are placeholders that become constants, and each way out of the instruction is a label that the
+region defines.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from anyvirt.jit.handlers import Features, HandlerCompiler, RecordOperand
+from anyvirt.jit.interpreter import InterpreterTarget
+from anyvirt.jit.ir import Body, Value
+from anyvirt.jit.layout import Slot
+from anyvirt.jit.region_flat import RegionFlatModel
+from anyvirt.jit.scope import function_tree, plain_function
+from anyvirt.typed import TypedPythonError, u64
+
+if TYPE_CHECKING:
+    import types
+    from collections.abc import Callable, Mapping
+
+    from anyvirt.isa.description import InstructionSet, Pattern
+    from anyvirt.jit.frames import Signature
+    from anyvirt.jit.frontend import FunctionCompiler, Module
+    from anyvirt.jit.target import Argument
+
+_CONSTANT_BITS = 4
+"""Operands that select no register and have at most this many bits are known when a template is compiled."""
+_PLACEHOLDER = re.compile("\x01([^\x02]*)\x02")
+
+
+class Way(StrEnum):
+    """Labels by which an instruction is left."""
+
+    NEXT = "next"
+    TAKEN = "taken"
+    JUMP = "jump"
+    """To the address in `%jump.target`."""
+    INTERPRET = "interpret"
+    """Nothing has been done, and this occurrence is a case for the interpreter."""
+    FAULT = "fault"
+    """A memory access failed; the fault handler has noted why."""
+
+
+class TemplateError(Exception):
+    """Semantics that have no place in a region: the interpreter executes them."""
+
+
+def placeholder(name: str) -> str:
+    """Text to be replaced when a template is filled in."""
+    return f"\x01{name}\x02"
+
+
+def register_name(file: str, number: str | int) -> str:
+    """The variable of a register."""
+    return f"%r.{file}.{number}"
+
+
+def scalar_name(name: str) -> str:
+    """The variable of a piece of declared state."""
+    return f"%s.{name}"
+
+
+@dataclass(frozen=True)
+class Template:
+    """The IR of one instruction form, with what a region has to know of it."""
+
+    format: str
+    """A %-format: `u` (a unique suffix), `pc`, the operands and the ways out."""
+    allocas: str
+    """The same for its local variables, which go to the beginning of the function."""
+    ways: frozenset[Way]
+    target_operand: str | None
+    """The operand that says where TAKEN leads, relative to the instruction."""
+    links: bool
+    """It computes the address after it: a call, if it also jumps."""
+    writes: tuple[tuple[str, str | int], ...]
+    """Register files and the operands (or numbers) that select the registers written; ("", name) is state."""
+    dynamic_files: frozenset[str]
+    """Register files that are accessed by numbers computed at run time: their registers stay in memory."""
+    sunk: frozenset[str]
+    """Operands in which the number of a zero register stands for the file's sink."""
+    strict: bool
+    """It has floating-point operations."""
+    early_writes: bool
+    """It may write registers before it fails."""
+
+    @cached_property
+    def uses(self) -> frozenset[str]:
+        """Placeholders that occur."""
+        return frozenset(re.findall(r"%\((\w+)\)s", self.format))
+
+
+class _TemplateBody(Body):
+    """Names get a suffix that is unique to each occurrence of the instruction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.label = f"i{placeholder('u')}"
+
+    def fresh(self, hint: str = "t") -> str:
+        return f"{super().fresh(hint)}.{placeholder('u')}"
+
+    def parts(self) -> tuple[str, str]:
+        """Instructions and local variables."""
+        return "\n".join(self._lines), "\n".join(self._allocas)
+
+
+class TemplateCompiler(HandlerCompiler):
+    """Compiles semantics into a template instead of a handler."""
+
+    predicts_numbers = True
+    has_software = False
+
+    def __init__(
+        self,
+        module: Module,
+        target: RegionTarget,
+        semantics: Callable[..., None],
+        length: int,
+        constants: Mapping[str, int],
+    ) -> None:
+        super().__init__(module, target.isa, target.features, semantics, length)
+        self.region = target
+        self.constants = constants
+        self.body = _TemplateBody()
+        self.ways: set[Way] = set()
+        self.target_operand: str | None = None
+        self.links = False
+        self.writes: list[tuple[str, str | int]] = []
+        self.dynamic_files: set[str] = set()
+        self.sums: dict[str, tuple[str, str]] = {}
+        """Values that are the sum of another and an operand."""
+        self._early_writes = False
+        if target.features.memory == "flat":
+            self.model = RegionFlatModel(self)
+
+    def template(self) -> Template:
+        """The finished template. Raises TemplateError."""
+        operands: dict[str, Argument] = {
+            name: self.constants[name] if name in self.constants else self._placeholder_operand(name)
+            for name in self._slots
+        }
+        self.compile_with(operands)
+        text, allocas = self.body.parts()  # type: ignore[attr-defined]
+        if re.search(r"%(record|count)\b", text):
+            raise TemplateError("it needs to know the interpreter's record or budget")
+        return Template(
+            _as_format(text),
+            _as_format(allocas),
+            frozenset(self.ways),
+            self.target_operand,
+            self.links,
+            tuple(self.writes),
+            frozenset(self.dynamic_files),
+            frozenset(self.sunk),
+            "constrained" in text,
+            self._early_writes,
+        )
+
+    def _placeholder_operand(self, name: str) -> RecordOperand:
+        return RecordOperand(placeholder(name), self._slots[name].type, name)
+
+    def _call_function(self, function: types.FunctionType, arguments: list[Argument]) -> Argument:
+        """Everything is expanded in place: a region calls nothing."""
+        from anyvirt.jit.frames import signature_of
+
+        return self._expand(function, signature_of(function), arguments)
+
+    def _expand(
+        self, function: types.FunctionType, signature: Signature, arguments: list[Argument]
+    ) -> Argument:
+        try:
+            return super()._expand(function, signature, arguments)
+        except TypedPythonError as error:
+            raise TemplateError(str(error)) from None
+
+    def operate(self, operator: ast.operator, left: Argument, right: Argument) -> Argument:
+        """Sums with an immediate operand are remembered as such: as addresses they are cheaper to check."""
+        result = super().operate(operator, left, right)
+        if (
+            isinstance(operator, ast.Add)
+            and isinstance(right, RecordOperand)
+            and isinstance(left, Value)
+            and right.type is u64
+            and isinstance(result, Value)
+        ):
+            self.sums[result.text] = left.text, right.text
+        return result
+
+    # Ways out -------------------------------------------------------------------------------------------
+
+    def go(self, way: Way) -> None:
+        """Leave the instruction."""
+        self.note(way)
+        self.body.branch(f"{way}{placeholder('u')}")
+
+    def note(self, way: Way) -> None:
+        """The instruction may be left in this way from here."""
+        self.ways.add(way)
+        self._early_writes |= way in (Way.INTERPRET, Way.FAULT) and bool(self.writes)
+
+    def finish(self) -> None:
+        """Go on behind this instruction."""
+        self.go(Way.NEXT)
+
+    def leave(self, reason: int, record: str, count: str, records: str = "%records") -> None:
+        """What ends a run is left to the interpreter, which begins the instruction anew."""
+        self.go(Way.INTERPRET)
+
+    def dispatch(self, record: str, records: str = "%records") -> None:
+        """There are no records here."""
+        raise TemplateError("it continues at a record")
+
+    def way_to_interpret(self) -> str:
+        """The label for an occurrence that is a case for the interpreter."""
+        self.note(Way.INTERPRET)
+        return f"{Way.INTERPRET}{placeholder('u')}"
+
+    def way_to_fault(self) -> str:
+        """The label at which the fault handler lets an instruction go on."""
+        self.note(Way.FAULT)
+        return f"{Way.FAULT}{placeholder('u')}"
+
+    def jump_to(self, address: str) -> None:
+        """Continue at an address."""
+        self.body.effect(f"store i64 {address}, ptr %jump.target")
+        self.go(Way.JUMP)
+
+    def branch_taken(self) -> None:
+        """Continue where the branch operand leads."""
+        self.go(Way.TAKEN)
+
+    @staticmethod
+    def placeholder(name: str) -> str:
+        """Text to be replaced when the template is filled in."""
+        return placeholder(name)
+
+    def slot(self, slot: int) -> str:
+        """Declared state is a variable; the rest is in the state block."""
+        name = self.region.scalars_by_offset.get(int(slot))
+        return scalar_name(name) if name is not None else super().slot(slot)
+
+    def load_slot(self, slot: int) -> str:
+        """The rounding mode is a condition for entering the region, and so a constant."""
+        if slot == Slot.FLOAT_ROUNDING:
+            return str(self.region.rounding)
+        return super().load_slot(slot)
+
+    def store_slot(self, slot: int, text: str | int) -> None:
+        """Note which declared state is written."""
+        if int(slot) in self.region.scalars_by_offset:
+            self.writes.append(("", self.region.scalars_by_offset[int(slot)]))
+        elif slot == Slot.FLOAT_ROUNDING:
+            raise TemplateError("it changes the rounding mode")
+        super().store_slot(slot, text)
+
+    def give_up(self) -> None:
+        """The interpreter does what the hardware cannot."""
+        self.go(Way.INTERPRET)
+
+
+class RegionTarget(InterpreterTarget):
+    """What `cpu` means in a region."""
+
+    def __init__(self, isa: InstructionSet, features: Features, rounding: int = 0) -> None:
+        super().__init__(isa, features)
+        self.rounding = rounding
+        self.scalars_by_offset = {offset: name for name, (offset, _) in self.layout.scalars.items()}
+        self._float_files = {field.registers for field in isa.fields.values() if field.registers == "f"}
+
+    def read_attribute(self, compiler: FunctionCompiler, name: str) -> Value:
+        """As in the interpreter; the next address marks a possible call."""
+        if name == "next_pc":
+            _template(compiler).links = True
+            return Value(placeholder("next_pc"), u64)
+        if name == "float_flags":
+            raise TemplateError("it reads the accrued floating-point exceptions")
+        return super().read_attribute(compiler, name)
+
+    def write_attribute(self, compiler: FunctionCompiler, name: str, value: Argument) -> None:
+        """As in the interpreter, but the floating-point environment is fixed in a region."""
+        if name in ("float_flags", "float_rounding"):
+            raise TemplateError(f"it changes {name}")
+        super().write_attribute(compiler, name, value)
+
+    def _register(self, compiler: FunctionCompiler, name: str, index: Argument) -> str:
+        if isinstance(index, RecordOperand) and index.name:
+            return register_name(name, placeholder(index.name))
+        if isinstance(index, int):
+            return register_name(name, index)
+        if isinstance(index, Value) and index.text.isdigit():
+            return register_name(name, index.text)
+        _template(compiler).dynamic_files.add(name)
+        return super()._register(compiler, name, index)
+
+    def read_element(self, compiler: FunctionCompiler, name: str, index: Argument) -> Value:
+        """A register; floating-point ones are kept as such."""
+        if name in self._float_files:
+            number = compiler.body.emit(f"load double, ptr {self._register(compiler, name, index)}")
+            return compiler.body.value(f"bitcast double {number} to i64", u64)
+        return super().read_element(compiler, name, index)
+
+    def write_element(self, compiler: FunctionCompiler, name: str, index: Argument, value: Argument) -> None:
+        """Set a register."""
+        template = _template(compiler)
+        if isinstance(index, RecordOperand):
+            template.writes.append((name, index.name))
+        elif isinstance(index, int):
+            template.writes.append((name, index))
+        elif isinstance(index, Value) and index.text.isdigit():
+            template.writes.append((name, int(index.text)))
+        if name in self._float_files:
+            number = compiler.body.emit(f"bitcast i64 {compiler.typed(value, u64).text} to double")
+            compiler.body.effect(f"store double {number}, ptr {self._register(compiler, name, index)}")
+            return
+        super().write_element(compiler, name, index, value)
+
+    def branch(self, handler: HandlerCompiler, offset: Argument) -> None:
+        """To a place that the decoder knows."""
+        template = _template(handler)
+        if not isinstance(offset, RecordOperand) or template.target_operand not in (None, offset.name):
+            raise TemplateError("it branches in more than one way")
+        template.target_operand = offset.name
+        handler.model.branch(handler, offset.text)
+
+    def system_call(self, handler: HandlerCompiler) -> None:
+        """Left to the interpreter."""
+        _template(handler).go(Way.INTERPRET)
+
+    def breakpoint(self, handler: HandlerCompiler) -> None:
+        """Left to the interpreter."""
+        _template(handler).go(Way.INTERPRET)
+
+    def synchronize_code(self, handler: HandlerCompiler) -> None:
+        """Left to the interpreter."""
+        raise TemplateError("it may change what is executed")
+
+    def cycle_counter(self, handler: HandlerCompiler) -> Value:
+        """Left to the interpreter, which knows how many instructions have been executed."""
+        raise TemplateError("it reads a counter")
+
+    def time_counter(self, handler: HandlerCompiler) -> Value:
+        """Left to the interpreter."""
+        raise TemplateError("it reads a counter")
+
+
+class Templates:
+    """The templates of an instruction set, made when first wanted."""
+
+    def __init__(self, isa: InstructionSet, features: Features, rounding: int = 0) -> None:
+        from anyvirt.jit.frontend import Module
+
+        self.isa = isa
+        self.target = RegionTarget(isa, features, rounding)
+        self._module = Module(self.target)
+        self._known: dict[tuple[object, int, tuple[tuple[str, int], ...]], Template | None] = {}
+        self._constant_operands: dict[object, frozenset[str]] = {}
+
+    def get(self, pattern: Pattern, operands: Mapping[str, int]) -> Template | None:
+        """The template of an occurrence; None if the interpreter has to execute it."""
+        wanted = self._constants(pattern)
+        constants = {name: operands[name] for name in wanted}
+        key = (pattern.semantics, pattern.length, tuple(sorted(constants.items())))
+        if key not in self._known:
+            self._known[key] = self._compile(pattern, constants)
+        return self._known[key]
+
+    def _constants(self, pattern: Pattern) -> frozenset[str]:
+        known = self._constant_operands.get(pattern)
+        if known is None:
+            known = self._constant_operands[pattern] = frozenset(
+                operand.name
+                for operand in pattern.operands
+                if operand.field.registers is None
+                and not operand.field.signed
+                and (operand.fixed is not None or operand.width <= _CONSTANT_BITS)
+                and operand.name in _parameters(pattern.semantics)
+            )
+        return known
+
+    def _compile(self, pattern: Pattern, constants: Mapping[str, int]) -> Template | None:
+        compiler = TemplateCompiler(self._module, self.target, pattern.semantics, pattern.length, constants)
+        try:
+            return compiler.template()
+        except TemplateError:
+            return None
+        except TypedPythonError as error:
+            raise TypedPythonError(f"{pattern.assembly}: {error}") from None
+
+
+def _parameters(semantics: Callable[..., None]) -> set[str]:
+    arguments = function_tree(plain_function(semantics)).args.args[1:]
+    return {argument.arg for argument in arguments}
+
+
+def _template(compiler: FunctionCompiler) -> TemplateCompiler:
+    if not isinstance(compiler, TemplateCompiler):
+        raise TypedPythonError("only the semantics of an instruction have a processor")
+    return compiler
+
+
+def _as_format(text: str) -> str:
+    return _PLACEHOLDER.sub(r"%(\1)s", text.replace("%", "%%"))
