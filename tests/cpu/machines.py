@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.reference import ReferenceExecutor
+from anyvirt.jit.ahead import instruction_set
 
 CODE = 0x10000
 DATA = 0x20000
@@ -92,21 +93,24 @@ starts = st.integers(0, 2**32 - 1).map(Start)
 class Machine:
     """An executor with two pages of code, two of data and one of read-only data."""
 
-    def __init__(self, make):
+    def __init__(self, make, isa="riscv64"):
+        self.mask = (1 << instruction_set(isa).register_files["x"].width) - 1
         self.memory = FlatMemory()
         self.memory.map(CODE, 2 * PAGE, 7)
         self.memory.map(DATA, 2 * PAGE, 3)
         self.memory.map(READ_ONLY, PAGE, 1)
-        self.cpu = make("riscv64", self.memory)
+        self.cpu = make(isa, self.memory)
 
     def prepare(self, start, code):
         """Put everything into the given state, with `code` (bytes) at CODE."""
         self.memory.write(CODE, code)
         self.memory.write(DATA, start.data)
-        self.cpu.x[:] = start.x
+        self.cpu.x[:] = [value & self.mask for value in start.x]
         self.cpu.f[:] = start.f
         self.cpu.fcsr = start.fcsr
-        address = start.x[10] if start.reserved else (1 << 64) - 1
+        # Semantics see narrow registers sign-extended.
+        address = self.cpu.x[10] | (~self.mask if self.cpu.x[10] > self.mask >> 1 else 0)
+        address = address & (1 << 64) - 1 if start.reserved else (1 << 64) - 1
         self.cpu.set_state("reservation_address", address)
         self.cpu.set_state("reservation_value", int.from_bytes(start.data[:8], "little"))
         self.cpu.pc = CODE
@@ -125,6 +129,6 @@ class Machine:
         }
 
 
-def both():
+def both(isa="riscv64"):
     """The compiled and the reference machine."""
-    return Machine(Interpreter), Machine(ReferenceExecutor)
+    return Machine(Interpreter, isa), Machine(ReferenceExecutor, isa)

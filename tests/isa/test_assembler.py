@@ -69,7 +69,6 @@ def for_gnu_as(text, length):
     address = re.search(r"0x[0-9a-f]+$", text)
     if address and text.split()[0].removeprefix("c.")[0] in "bj" and "jr" not in text:
         text = f"{text[: address.start()]}.{int(address[0], 16) - PC:+d}"
-    text = re.sub(r"^c\.addi4spn (\w+), ", r"c.addi4spn \1, sp, ", text)
     return [f".option {option}", text]
 
 
