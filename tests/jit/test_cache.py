@@ -114,7 +114,8 @@ def test_a_cache_that_cannot_be_written_costs_only_time(own_state):
     assert compiler.calls == 2
 
 
-def test_old_files_are_removed_and_no_temporary_ones_stay(own_state):
+def test_old_files_are_removed_and_no_temporary_ones_stay(own_state, monkeypatch):
+    monkeypatch.setattr(cache, "_FILES_KEPT", 16)
     for number in range(40):
         cache.load_or_compile(f"thing{number}", Compiler())
     files = list((own_state / "cache" / "code").iterdir())

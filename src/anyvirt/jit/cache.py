@@ -52,13 +52,16 @@ def version() -> str:
     return _made_from().hex()[:16]
 
 
-@functools.cache
 def _made_from() -> bytes:
+    return hashlib.sha256(_sources(_PACKAGE) + _processor()).digest()
+
+
+@functools.cache
+def _sources(package: Path) -> bytes:
     digest = hashlib.sha256()
     for pattern in _SOURCES:
-        for path in sorted(_PACKAGE.glob(pattern)):
+        for path in sorted(package.glob(pattern)):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    digest.update(_processor())
     return digest.digest()
 
 
