@@ -13,6 +13,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, cast
 
+from anyvirt.cpu.hooked import HookTable, hooked_addresses
 from anyvirt.cpu.host import MappedBlob, host
 from anyvirt.cpu.memory import (
     PAGE_SIZE,
@@ -68,6 +69,8 @@ class CodeSpace:
                 f"the host refuses to reserve {self._size >> 30} GiB ({error.strerror}): "
                 "see `ulimit -v` and vm.overcommit_memory",
             ) from None
+        self.hooks = HookTable(interpreter["hooked"], size)
+        hooked_addresses(memory).attach(self.hooks)
         memory.on_code_change.append(self.forget)
 
     def __del__(self) -> None:

@@ -47,6 +47,7 @@ class FlatView:
         self._set(Slot.RECORD_SHIFT, code.layout.shift)
         self._set(Slot.DECODED, code.decoded_pages)
         self._set(Slot.UNDECODED, code.interpreter["undecoded"])
+        self._set(Slot.HOOKS, code.hooks.cell)
 
     def place(self, pc: int) -> bool:
         """Make `pc` where compiled code begins; false if no instruction can be there."""

@@ -11,9 +11,12 @@ from anyvirt.jit.decoder import ILLEGAL, add_decoder
 from anyvirt.jit.fetch import add_flat_fetch
 from anyvirt.jit.frontend import Module
 from anyvirt.jit.handlers import CONVENTION, PARAMETERS, Features
-from anyvirt.jit.host_x86_64 import FLOAT_ENVIRONMENT, host_module
+from anyvirt.jit.hooked_records import add_hooked_handler
+from anyvirt.jit.host_x86_64 import CALL_OUTSIDE, FLOAT_ENVIRONMENT, host_module
 from anyvirt.jit.interpreter import InterpreterTarget
 from anyvirt.jit.layout import RecordLayout, Slot, StopReason
+from anyvirt.jit.machine_fetch import add_machine_fetch
+from anyvirt.jit.machine_model import bind_machine_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,11 +39,12 @@ def host_blob() -> Blob:
     return blobs.link(compile_module(host_module()))
 
 
-def interpreter_blob(isa: InstructionSet, *, counted: bool) -> Blob:
+def interpreter_blob(isa: InstructionSet, *, counted: bool, memory: str = "flat") -> Blob:
     """Compile the interpreter tier of an instruction set. Imports LLVM."""
     from anyvirt.jit.llvm import compile_module, host_has
 
-    target = InterpreterTarget(isa, Features(counted=counted, fma=host_has("fma")))
+    features = Features(counted=counted, fma=host_has("fma"), memory=memory)
+    target = InterpreterTarget(isa, features)
     text = interpreter_module(isa, target)
     notes = {**dataclasses.asdict(target.layout), "records": dataclasses.astuple(RecordLayout.of(isa))}
     return blobs.link(compile_module(text), notes)
@@ -50,6 +54,10 @@ def interpreter_module(isa: InstructionSet, target: InterpreterTarget) -> str:
     """LLVM IR of all handlers and the decoder."""
     module = Module(target)
     module.define(FLOAT_ENVIRONMENT)
+    machine = target.features.memory == "machine"
+    if machine:
+        module.define(CALL_OUTSIDE)
+        bind_machine_words(module)
     names: dict[tuple[Callable[..., None], int], str] = {}
     for pattern in isa.patterns:
         key = (pattern.semantics, pattern.length)
@@ -59,7 +67,11 @@ def interpreter_module(isa: InstructionSet, target: InterpreterTarget) -> str:
     for length in {pattern.length for pattern in isa.patterns}:
         module.define(_illegal(length))
     add_decoder(module, isa, lambda semantics, length: names[semantics, length])
-    add_flat_fetch(module)
+    if machine:
+        add_machine_fetch(module)
+    else:
+        add_flat_fetch(module)
+    add_hooked_handler(module)
     return module.text()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from anyvirt.jit.handlers import CONVENTION, PARAMETERS
+from anyvirt.jit.hooked_records import decoding_place, finish_record
 from anyvirt.jit.layout import HANDLER_FIELD, PAGE_SIZE, Access, Slot, StopReason
 from anyvirt.typed import load8, load16, load64, store8, store64, u8, u16, u64
 
@@ -51,7 +52,10 @@ def decode_run(state: u64, record: u64) -> u64:
                 if load8(executable + beyond // PAGE_SIZE) == 0:
                     return refuse(state, beyond)
             word |= u64(load16(memory + pc + 2)) << 16
-        if decode_instruction(word, length, place) != 0:
+        target = decoding_place(state, pc, place)
+        ends = decode_instruction(word, length, target)
+        finish_record(state, target, place)
+        if ends != 0:
             break
         pc += length
         place += length << load64(state + Slot.RECORD_SHIFT)
