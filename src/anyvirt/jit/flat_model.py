@@ -40,7 +40,11 @@ class FlatModel(MemoryModel):
         handler.arrive(body.emit(f"getelementptr i8, ptr %records, i64 {offset}"))
 
     def branch(self, handler: HandlerCompiler, offset: str) -> None:
-        """Guards around the records catch what leaves the address space."""
+        """Guards around the records catch what leaves the address space, where that does not wrap around."""
+        if handler.address_bits < 64:
+            target = handler.body.emit(f"add i64 {self.program_counter(handler)}, {offset}")
+            self.jump(handler, handler.wrapped(target))
+            return
         scaled = handler.body.emit(f"shl i64 {offset}, {handler.records.shift}")
         handler.arrive(handler.body.emit(f"getelementptr i8, ptr %record, i64 {scaled}"))
 

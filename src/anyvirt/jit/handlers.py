@@ -14,7 +14,7 @@ from anyvirt.jit import ir
 from anyvirt.jit.frontend import FunctionCompiler, Module
 from anyvirt.jit.ir import LIKELY, Value
 from anyvirt.jit.layout import RecordLayout, Slot, StopReason
-from anyvirt.jit.memory_model import memory_model
+from anyvirt.jit.memory_model import memory_model, slow_model
 from anyvirt.jit.records import operand_slots, sunk_operands
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class HandlerCompiler(FunctionCompiler):
         self.model = memory_model(features.memory)
         self.length = length
         self.records = RecordLayout.of(isa)
+        self.address_bits = isa.address_bits
         self.sunk = sunk_operands(isa, semantics)
         self.remaining = "%count"
         self.attentive = False
@@ -83,12 +84,13 @@ class HandlerCompiler(FunctionCompiler):
         """The instruction has changed something, so it cannot be begun again."""
         self.has_twin = False
         """Some way through the handler ends in its slow twin."""
-        self._name = ""
+        self.name = ""
+        """The LLVM name of the handler, without `@`."""
         self._slots = operand_slots(isa, module, semantics)
 
     def handler(self, name: str) -> str:
         """The LLVM definition of the handler."""
-        self._name = name
+        self.name = name
         if self.features.counted:
             self._count_down()
         text = self.compile_with({name: self._operand(name) for name in self._slots})
@@ -178,14 +180,25 @@ class HandlerCompiler(FunctionCompiler):
         body.open(onward)
         self.dispatch(record, records)
 
+    def wrapped(self, address: str) -> str:
+        """An address modulo the size of the instruction set's address space."""
+        if self.address_bits == 64:
+            return address
+        return self.body.emit(f"and i64 {address}, {(1 << self.address_bits) - 1}")
+
     def note_change(self) -> None:
         """The instruction changes something here."""
         self.has_changed = True
 
+    def become_twin(self) -> None:
+        """Be the slow twin: what a device asks for is heard behind the instruction that reached it."""
+        self.model = slow_model(self.features.memory)
+        self.attentive = True
+
     def leave_to_twin(self) -> None:
         """Begin the instruction again in its slow twin (see `anyvirt.jit.machine_model`)."""
         self.has_twin = True
-        self.tail_call(f"@{twin_name(self._name)}", "%record", "%count")
+        self.tail_call(f"@{twin_name(self.name)}", "%record", "%count")
 
     def require(self, condition: str) -> str:
         """Go on only where `condition` holds; opens the block of the other case, returns the good label."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from anyvirt.jit.frontend import Module
 from anyvirt.jit.host_layout import (
     CODE_RANGES,
+    MXCSR_DEFAULT,
     NOT_STARTED,
     RING_ENTRIES,
     RING_ENTRY,
@@ -382,4 +383,19 @@ define internal void @float.float_rounding(ptr %state, i64 %mode) nounwind {{
 }}
 
 @float.rounding = private constant [8 x i32] [{", ".join(f"i32 {bits << 13}" for bits in ROUNDING_CONTROL)}]
+"""
+
+CALL_OUTSIDE = f"""
+@call.outside.control = private constant i32 {MXCSR_DEFAULT}
+
+; A function outside of compiled code, called with the floating-point environment that it expects.
+define internal i64 @call.outside(i64 %function, i64 %a, i64 %b, i64 %c, i64 %d, i64 %e) noinline nounwind {{
+  %control = alloca i32
+  call void @llvm.x86.sse.stmxcsr(ptr %control)
+  call void @llvm.x86.sse.ldmxcsr(ptr @call.outside.control)
+  %pointer = inttoptr i64 %function to ptr
+  %result = call i64 %pointer(i64 %a, i64 %b, i64 %c, i64 %d, i64 %e)
+  call void @llvm.x86.sse.ldmxcsr(ptr %control)
+  ret i64 %result
+}}
 """

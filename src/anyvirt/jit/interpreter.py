@@ -7,7 +7,7 @@ import inspect
 from typing import TYPE_CHECKING
 
 from anyvirt.jit.floats import FLOAT_METHODS, accrued_flags
-from anyvirt.jit.handlers import Features, HandlerCompiler, RecordOperand
+from anyvirt.jit.handlers import Features, HandlerCompiler, RecordOperand, twin_name
 from anyvirt.jit.ir import Value
 from anyvirt.jit.layout import SYNCHRONIZE, Access, Slot, StateLayout, StopReason
 from anyvirt.jit.target import Target
@@ -38,7 +38,13 @@ class InterpreterTarget(Target):
 
     def handler(self, module: Module, semantics: Callable[..., None], length: int, name: str) -> str:
         """The LLVM definition of the handler for instructions of `length` bytes with these semantics."""
-        return HandlerCompiler(module, self.isa, self.features, semantics, length).handler(name)
+        handler = HandlerCompiler(module, self.isa, self.features, semantics, length)
+        text = handler.handler(name)
+        if handler.has_twin:
+            twin = HandlerCompiler(module, self.isa, self.features, semantics, length)
+            twin.become_twin()
+            text += twin.handler(twin_name(name))
+        return text
 
     # Attributes and registers ---------------------------------------------------------------------------
 
@@ -62,6 +68,7 @@ class InterpreterTarget(Target):
     def write_attribute(self, compiler: FunctionCompiler, name: str, value: Argument) -> None:
         """Float environment or declared state."""
         handler = _handler(compiler)
+        handler.note_change()
         if name in ("float_flags", "float_rounding"):
             wide = compiler.body.emit(f"zext i8 {compiler.typed(value, u8).text} to i64")
             slot = Slot.FLOAT_FLAGS if name == "float_flags" else Slot.FLOAT_ROUNDING
@@ -85,6 +92,7 @@ class InterpreterTarget(Target):
     def write_element(self, compiler: FunctionCompiler, name: str, index: Argument, value: Argument) -> None:
         """Set a register; the zero register swallows it."""
         handler = _handler(compiler)
+        handler.note_change()
         file = self.isa.register_files.get(name)
         decoded = isinstance(index, RecordOperand) and index.name in handler.sunk
         if file is not None and file.zero is not None and not decoded:
@@ -127,8 +135,7 @@ class InterpreterTarget(Target):
 
     def address(self, handler: HandlerCompiler, address: Argument) -> str:
         """An address modulo the size of the instruction set's address space."""
-        text, bits = handler.typed(address, u64).text, self.isa.address_bits
-        return text if bits == 64 else handler.body.emit(f"and i64 {text}, {(1 << bits) - 1}")
+        return handler.wrapped(handler.typed(address, u64).text)
 
     def jump(self, handler: HandlerCompiler, target: Argument) -> None:
         """Continue at an address, which may be anything."""
@@ -138,10 +145,6 @@ class InterpreterTarget(Target):
         """Continue at a distance that is within BRANCH_REACH."""
         if not isinstance(offset, RecordOperand):
             raise TypedPythonError("branch wants an operand of the instruction as its offset")
-        if self.isa.address_bits < 64:
-            target = handler.body.emit(f"add i64 {handler.program_counter()}, {offset.text}")
-            self.jump(handler, Value(target, u64))
-            return
         handler.model.branch(handler, offset.text)
 
     def system_call(self, handler: HandlerCompiler) -> None:

@@ -57,10 +57,21 @@ class MemoryModel(ABC):
 
 def memory_model(name: str) -> MemoryModel:
     """The model called "flat" or "machine"."""
-    from anyvirt.jit.flat_model import FlatModel
+    if name == "flat":
+        from anyvirt.jit.flat_model import FlatModel
 
-    models: dict[str, type[MemoryModel]] = {"flat": FlatModel}
-    return models[name]()
+        return FlatModel()
+    from anyvirt.jit.machine_model import MachineModel
+
+    return MachineModel()
+
+
+def slow_model(name: str) -> MemoryModel:
+    """The model of the slow twins of handlers."""
+    from anyvirt.jit.machine_model import MachineModel
+
+    assert name == "machine", name
+    return MachineModel(slow=True)
 
 
 def atomic_exchange(handler: HandlerCompiler, operation: str, pointer: str, value: Value) -> Value:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Argument: TypeAlias = Any
 """A `Value`, a plain number, or another compile-time object such as a tuple or a string."""
-Intrinsic: TypeAlias = "Callable[[FunctionCompiler, list[Argument]], Value | None]"
+Intrinsic: TypeAlias = "Callable[[FunctionCompiler, list[Argument]], Argument]"
 
 
 class Target:

@@ -1,0 +1,292 @@
+"""Fetching from machine memory: records belong to physical pages, and a TLB says which page is where.
+
+Each page of code has a page of records (`RecordPage`). What leaves the page by falling over its end, by an
+instruction that crosses it, or by a jump that the TLB for code does not know, comes here.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from anyvirt.jit.fetch import LONGEST_RUN, decode_instruction, instruction_length
+from anyvirt.jit.handlers import CONVENTION, PARAMETERS
+from anyvirt.jit.layout import HANDLER_FIELD, NEW_CODE, NO_CODE, PAGE_SIZE, Access, Slot, StopReason
+from anyvirt.jit.machine_access import LONGEST_INSTRUCTION, fail, full_fence, is_device, resolve
+from anyvirt.jit.machine_layout import (
+    CODE_ENTRIES,
+    CODE_TABLE,
+    PAGE_BITS,
+    CodeEntry,
+    CodeFlag,
+    Map,
+    RecordPage,
+    Region,
+)
+from anyvirt.typed import load8, load16, load64, range, s64, store8, store64, u8, u16, u64
+
+if TYPE_CHECKING:
+    from anyvirt.jit.frontend import FunctionCompiler, Module
+    from anyvirt.jit.ir import Value
+    from anyvirt.jit.target import Argument
+
+_IN_PAGE = PAGE_SIZE - 1
+CROSSING, LOOKUP, OUTSIDE, FAILED = "crossing", "lookup", "outside", "failed"
+"""Handlers: of instructions that cross the end of a page; of the address in TARGET; of records that are
+elsewhere; of what ends with an OUTCOME."""
+
+
+def crossing_handler() -> u64:
+    """Address of the handler of instructions that cross the end of a page. Bound when compiled."""
+    raise NotImplementedError
+
+
+def program_counter(state: u64, record: u64, records: u64) -> u64:
+    """Address of the instruction of a record."""
+    return u64(s64(record - records) >> load64(state + Slot.RECORD_SHIFT))
+
+
+def page_of_records(state: u64, record: u64) -> u64:
+    """The page of records in which a record is."""
+    return record & ~((u64(2 * PAGE_SIZE) << load64(state + Slot.RECORD_SHIFT)) - 1)
+
+
+def header(state: u64, page: u64) -> u64:
+    """What the offsets of RecordPage are relative to."""
+    return page + (u64(PAGE_SIZE) << load64(state + Slot.RECORD_SHIFT))
+
+
+def find_code(state: u64) -> u64:
+    """The base of the records for the address in TARGET, noted in the TLB; 0 if there are none (OUTCOME)."""
+    address, shift = load64(state + Slot.TARGET), load64(state + Slot.RECORD_SHIFT)
+    store64(state + Slot.OUTCOME, u64(0))
+    if u64(s64(address << shift) >> shift) != address:
+        return fail(state, address, u64(NO_CODE))
+    physical, region, _ = resolve(state, address, u64(Access.EXECUTE))
+    if region == 0:
+        return fail(state, address, u64(NO_CODE))
+    if is_device(region):
+        return fail(state, address, u64(NO_CODE))
+    number = load64(region + Region.PAGE) + (physical >> PAGE_BITS)
+    page = load64(load64(state + Slot.PAGES) + number * 8)
+    if page == 0:
+        return new_code(state, number)
+    records = page - ((address & ~_IN_PAGE) << shift)
+    entry = load64(state + Slot.MEMORY) + CODE_TABLE + (address >> PAGE_BITS) % CODE_ENTRIES * CodeEntry.SIZE
+    store64(entry + CodeEntry.RECORDS, records)
+    store64(entry + CodeEntry.TAG, address & ~_IN_PAGE)
+    return records
+
+
+def new_code(state: u64, number: u64) -> u64:
+    """Ask for place for the records of a page; TARGET says where to go on."""
+    store64(state + Slot.FAULT_ADDRESS, number)
+    store64(state + Slot.OUTCOME, u64(NEW_CODE))
+    return u64(0)
+
+
+def word_at(host: u64, available: u64) -> tuple[u64, u64]:
+    """The instruction at a host address and its length; incomplete if there are fewer bytes than that."""
+    word = u64(load16(host))
+    length = u64(instruction_length(u16(word)))
+    if length == 4 and available >= 4:
+        word |= u64(load16(host + 2)) << 16
+    return word, length
+
+
+def decode_in_page(state: u64, record: u64, records: u64) -> u64:
+    """Decode from a record on until control leaves, the page ends, or it is known; 0 if there is nothing."""
+    shift = load64(state + Slot.RECORD_SHIFT)
+    page = page_of_records(state, record)
+    about = header(state, page)
+    flag, host = load64(about + RecordPage.FLAG), load64(about + RecordPage.HOST)
+    first = (record - page) >> shift
+    store64(state + Slot.TARGET, program_counter(state, record, records))
+    store64(state + Slot.OUTCOME, u64(0))
+    while u64(load8(flag)) & CodeFlag.RECORDS != 0:
+        end, digest = decode_run(page, host, first, shift)
+        # Who stores to code writes first and forgets then: what was forgotten too early can be seen here.
+        full_fence()
+        if u64(load8(flag)) & CodeFlag.RECORDS != 0 and digest == digest_run(host, first, end):
+            number = load64(about + RecordPage.NUMBER)
+            store8(load64(load64(state + Slot.MAP) + Map.WRITES) + number, u8(0))
+            return u64(1)
+        place = first
+        while place < end:
+            store64(page + (place << shift) + HANDLER_FIELD, u64(0))
+            place += load64(state + Slot.RECORD_SIZE) >> shift
+    return new_code(state, load64(about + RecordPage.NUMBER))
+
+
+def decode_run(page: u64, host: u64, first: u64, shift: u64) -> tuple[u64, u64]:
+    """Write records from an offset in a page on; where they end, and a digest of what was decoded."""
+    place, digest = first, u64(0)
+    for _ in range(u64(LONGEST_RUN)):
+        record = page + (place << shift)
+        word, length = word_at(host + place, PAGE_SIZE - place)
+        digest = digest * 31 + word
+        if place + length > PAGE_SIZE:
+            store64(record + HANDLER_FIELD, crossing_handler())
+            return u64(PAGE_SIZE), digest
+        ends = decode_instruction(word, length, record) != 0
+        place += length
+        if ends or place == PAGE_SIZE:
+            break
+        if load64(page + (place << shift) + HANDLER_FIELD) != 0:
+            break
+    return place, digest
+
+
+def digest_run(host: u64, first: u64, end: u64) -> u64:
+    """The digest of the instructions from one offset in a page to another."""
+    place, digest = first, u64(0)
+    while place < end:
+        word, length = word_at(host + place, PAGE_SIZE - place)
+        digest = digest * 31 + word
+        place += length
+    return digest
+
+
+def decode_crossing(state: u64, record: u64, records: u64) -> u64:
+    """Fetch an instruction that begins in one page and ends in the next; its record, or 0 if it has no end.
+
+    Nothing of it is kept for another time: either page may change, and the next one may become another.
+    """
+    shift = load64(state + Slot.RECORD_SHIFT)
+    area = load64(state + Slot.CROSSING)
+    about = header(state, area)
+    page = page_of_records(state, record)
+    offset = (record - page) >> shift
+    host = load64(header(state, page) + RecordPage.HOST)
+    store64(state + Slot.OUTCOME, u64(0))
+    beyond = program_counter(state, record, records) + PAGE_SIZE - offset
+    physical, region, _ = resolve(state, beyond, u64(Access.EXECUTE))
+    if region == 0:
+        return fail(state, beyond, u64(Access.EXECUTE))
+    if is_device(region):
+        return fail(state, beyond, u64(Access.EXECUTE))
+    window = about + RecordPage.WINDOW
+    for position in range(u64(LONGEST_INSTRUCTION)):
+        source = host + offset + position
+        if offset + position >= PAGE_SIZE:
+            source = load64(region + Region.ADDEND) + physical + offset + position - PAGE_SIZE
+        store8(window + position, load8(source))
+    kept = load64(about + RecordPage.KEPT)
+    if kept != 0:
+        store64(kept + HANDLER_FIELD, load64(about + RecordPage.OUTSIDE))
+    target = area + (offset << shift)
+    store64(about + RecordPage.KEPT, target)
+    word, length = word_at(window, u64(LONGEST_INSTRUCTION))
+    decode_instruction(word, length, target)
+    return target
+
+
+def add_machine_fetch(module: Module) -> None:
+    """Compile `@undecoded` and the handlers that lead from page to page; the decoder must have been added."""
+    add = functools.partial(module.add, attributes="noinline nounwind")
+    module.target.intrinsics[crossing_handler] = _emit_crossing_handler
+    module.define(
+        _HANDLERS.format(
+            convention=CONVENTION,
+            parameters=PARAMETERS,
+            find=add(find_code),
+            run=add(decode_in_page),
+            cross=add(decode_crossing),
+        )
+    )
+
+
+def _emit_crossing_handler(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
+    compiler.typed_arguments(arguments, [])
+    return compiler.body.value(f"ptrtoint ptr @{CROSSING} to i64", u64)
+
+
+def _go(function: str, record: str = "%record", records: str = "%records") -> str:
+    arguments = f"ptr %state, ptr {record}, ptr %memory, i64 %count, ptr {records}"
+    return f"musttail call {{convention}} void {function}({arguments})\n  ret void"
+
+
+_HANDLERS = f"""
+define internal {{convention}} void @{FAILED}({{parameters}}) nounwind {{{{
+  %outcome = getelementptr i8, ptr %state, i64 {int(Slot.OUTCOME)}
+  %why = load i64, ptr %outcome
+  %reason = getelementptr i8, ptr %state, i64 {int(Slot.REASON)}
+  store i64 %why, ptr %reason
+  %slot = getelementptr i8, ptr %state, i64 {int(Slot.LEAVE)}
+  %leave = load ptr, ptr %slot
+  {_go("%leave")}
+}}}}
+
+define dso_local {{convention}} void @undecoded({{parameters}}) nounwind {{{{
+  %s = ptrtoint ptr %state to i64
+  %r = ptrtoint ptr %record to i64
+  %b = ptrtoint ptr %records to i64
+  %there = call i64 {{run}}(i64 %s, i64 %r, i64 %b)
+  %ok = icmp ne i64 %there, 0
+  br i1 %ok, label %go, label %stop
+go:
+  %handler = load ptr, ptr %record
+  {_go("%handler")}
+stop:
+  {_go(f"@{FAILED}")}
+}}}}
+
+define internal {{convention}} void @{CROSSING}({{parameters}}) nounwind {{{{
+  %s = ptrtoint ptr %state to i64
+  %r = ptrtoint ptr %record to i64
+  %b = ptrtoint ptr %records to i64
+  %there = call i64 {{cross}}(i64 %s, i64 %r, i64 %b)
+  %ok = icmp ne i64 %there, 0
+  br i1 %ok, label %go, label %stop
+go:
+  %new = inttoptr i64 %there to ptr
+  %distance = sub i64 %there, %r
+  %base = getelementptr i8, ptr %records, i64 %distance
+  %handler = load ptr, ptr %new
+  {_go("%handler", "%new", "%base")}
+stop:
+  {_go(f"@{FAILED}")}
+}}}}
+
+define internal {{convention}} void @{LOOKUP}({{parameters}}) nounwind {{{{
+  %s = ptrtoint ptr %state to i64
+  %there = call i64 {{find}}(i64 %s)
+  %ok = icmp ne i64 %there, 0
+  br i1 %ok, label %found, label %stop
+found:
+  %base = inttoptr i64 %there to ptr
+  %target = getelementptr i8, ptr %state, i64 {int(Slot.TARGET)}
+  %address = load i64, ptr %target
+  %shift.slot = getelementptr i8, ptr %state, i64 {int(Slot.RECORD_SHIFT)}
+  %shift = load i64, ptr %shift.slot
+  %offset = shl i64 %address, %shift
+  %new = getelementptr i8, ptr %base, i64 %offset
+  %pending = load atomic i64, ptr %state monotonic, align 8
+  %go.on = icmp eq i64 %pending, 0
+  br i1 %go.on, label %go, label %leave
+go:
+  %handler = load ptr, ptr %new
+  {_go("%handler", "%new", "%base")}
+leave:
+  %reason = getelementptr i8, ptr %state, i64 {int(Slot.REASON)}
+  store i64 {int(StopReason.INTERRUPTED)}, ptr %reason
+  %slot = getelementptr i8, ptr %state, i64 {int(Slot.LEAVE)}
+  %exit = load ptr, ptr %slot
+  {_go("%exit", "%new", "%base")}
+stop:
+  {_go(f"@{FAILED}")}
+}}}}
+
+define dso_local {{convention}} void @{OUTSIDE}({{parameters}}) nounwind {{{{
+  %s = ptrtoint ptr %state to i64
+  %r = ptrtoint ptr %record to i64
+  %b = ptrtoint ptr %records to i64
+  %scaled = sub i64 %r, %b
+  %shift.slot = getelementptr i8, ptr %state, i64 {int(Slot.RECORD_SHIFT)}
+  %shift = load i64, ptr %shift.slot
+  %pc = ashr i64 %scaled, %shift
+  %target = getelementptr i8, ptr %state, i64 {int(Slot.TARGET)}
+  store i64 %pc, ptr %target
+  {_go(f"@{LOOKUP}")}
+}}}}
+"""
