@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from anyvirt.cpu.executor import StopReason
 from anyvirt.cpu.interpreter import Interpreter
+from anyvirt.isa.riscv32 import riscv32
 from anyvirt.isa.riscv64 import riscv64
 
 from .machines import BOXED, CODE, DATA, PAGE, Machine, Start
@@ -23,7 +24,7 @@ STACK_POINTER, FRAME_POINTER = 2, 8
 MSTATUS_FLOATS_ON = 0x6000
 
 # Not in streams: what leaves them, and what Unicorn 2.1 does otherwise than the manual says.
-CONTROL = {"jal", "jalr", "c.j", "c.jr", "c.jalr", "ecall", "ebreak", "c.ebreak", "fence.i"}
+CONTROL = {"jal", "jalr", "c.j", "c.jal", "c.jr", "c.jalr", "ecall", "ebreak", "c.ebreak", "fence.i"}
 CONTROL_REGISTERS = {"csrrw", "csrrs", "csrrc", "csrrwi", "csrrsi", "csrrci"}
 UNKNOWN_TO_UNICORN = ("Zba", "RV64Zba", "Zbb", "RV64Zbb", "Zbs", "Zicond")
 DIFFERENT = {
@@ -37,7 +38,8 @@ BRANCHES = {"beq", "bne", "blt", "bge", "bltu", "bgeu"}
 
 
 def is_single(pattern):
-    return pattern.mnemonic in ("flw", "fsw") or (pattern.mnemonic[0] == "f" and ".s" in pattern.mnemonic)
+    base = pattern.mnemonic.removeprefix("c.")
+    return base in ("flw", "fsw", "flwsp", "fswsp") or (base[0] == "f" and ".s" in base)
 
 
 def is_double(pattern):
@@ -45,25 +47,31 @@ def is_double(pattern):
     return base in ("fld", "fsd", "fldsp", "fsdsp") or (base[0] == "f" and ".d" in base)
 
 
-usable = [
-    pattern
-    for pattern in riscv64.patterns
-    if pattern.mnemonic not in CONTROL | CONTROL_REGISTERS | set(DIFFERENT)
-    and not pattern.mnemonic.startswith(("c.b", "fcvt.s.d", "fcvt.d.s"))
-    and pattern.extension not in UNKNOWN_TO_UNICORN
-]
-STREAMS = {
-    "integer": [pattern for pattern in usable if pattern.mnemonic.removeprefix("c.")[0] != "f"],
-    "single": [pattern for pattern in usable if is_single(pattern)],
-    "double": [pattern for pattern in usable if is_double(pattern)],
-}
+def is_integer(pattern):
+    return pattern.mnemonic.removeprefix("c.")[0] != "f"
+
+
+def usable(isa):
+    """What streams can be made of."""
+    return [
+        pattern
+        for pattern in isa.patterns
+        if pattern.mnemonic not in CONTROL | CONTROL_REGISTERS | set(DIFFERENT)
+        and not pattern.mnemonic.startswith(("c.b", "fcvt.s.d", "fcvt.d.s"))
+        and pattern.extension not in UNKNOWN_TO_UNICORN
+    ]
+
+
+STREAMS = {"integer": is_integer, "single": is_single, "double": is_double}
+MODES = {riscv64: unicorn.UC_MODE_RISCV64, riscv32: unicorn.UC_MODE_RISCV32}
 
 
 class Oracle:
     """Unicorn with the same memory map."""
 
-    def __init__(self):
-        self.engine = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV64)
+    def __init__(self, isa):
+        self.engine = unicorn.Uc(unicorn.UC_ARCH_RISCV, MODES[isa])
+        self.mask = (1 << isa.register_files["x"].width) - 1
         self.engine.mem_map(CODE, 2 * PAGE)
         self.engine.mem_map(DATA, 2 * PAGE)
         self.engine.reg_write(registers.UC_RISCV_REG_MSTATUS, MSTATUS_FLOATS_ON)
@@ -76,7 +84,7 @@ class Oracle:
         engine.mem_write(DATA, start.data)
         engine.ctl_remove_cache(CODE, CODE + 2 * PAGE)
         for number in range(32):
-            engine.reg_write(self.x[number], start.x[number])
+            engine.reg_write(self.x[number], start.x[number] & self.mask)
             engine.reg_write(self.f[number], start.f[number])
         engine.reg_write(registers.UC_RISCV_REG_FCSR, start.fcsr)
         engine.emu_start(CODE, CODE + len(code) - len(EBREAK))
@@ -102,21 +110,21 @@ def fits_a_stream(pattern, word):
     return True
 
 
-def encode(generator, pattern):
+def encode(isa, generator, pattern):
     """A random instruction of this form that fits, or None."""
     for _ in range(200):
         word = pattern.match | generator.getrandbits(8 * pattern.length) & ~pattern.mask
         if "(" in pattern.assembly and pattern.length == 4:
             word = word & ~(31 << 15) | generator.choice((STACK_POINTER, FRAME_POINTER)) << 15
-        if riscv64.find(word, pattern.length) is pattern and fits_a_stream(pattern, word):
+        if isa.find(word, pattern.length) is pattern and fits_a_stream(pattern, word):
             return word
     return None
 
 
-def stream(generator, patterns):
+def stream(isa, generator, patterns):
     """The code of random instructions; branches skip one instruction or none."""
     # A reservation that is the same in both; one of another width than the store's is not (either may fail).
-    width = generator.choice("wd")
+    width = generator.choice("wd") if isa is riscv64 else "w"
     code = {"w": LOAD_RESERVED_W, "d": LOAD_RESERVED_D}[width]
     other = [f"{name}.{'d' if width == 'w' else 'w'}" for name in ("lr", "sc")]
     patterns = [pattern for pattern in patterns if pattern.mnemonic not in other]
@@ -128,24 +136,31 @@ def stream(generator, patterns):
             word = pattern.match | registers_used | generator.choice((4, 8)) >> 1 << 8
             code += word.to_bytes(4, "little") + (0x00150513).to_bytes(4, "little")
             continue
-        word = encode(generator, pattern)
+        word = encode(isa, generator, pattern)
         if word is not None:
             code += word.to_bytes(pattern.length, "little")
     return code + EBREAK
 
 
-@pytest.fixture(scope="module")
-def machine():
-    return Machine(Interpreter)
+@pytest.fixture(scope="module", params=MODES, ids=lambda isa: isa.name)
+def isa(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def oracle():
-    return Oracle()
+def machine(isa):
+    return Machine(Interpreter, isa.name)
+
+
+@pytest.fixture(scope="module")
+def oracle(isa):
+    return Oracle(isa)
 
 
 @pytest.mark.parametrize("kind", STREAMS)
-def test_streams(machine, oracle, kind):
+def test_streams(isa, machine, oracle, kind):
+    patterns = [pattern for pattern in usable(isa) if STREAMS[kind](pattern)]
+
     @settings(max_examples=150, suppress_health_check=list(HealthCheck), deadline=None)
     @given(st.integers(0, 2**32 - 1), st.sampled_from([None, 1 << 30]))
     def check(seed, budget):
@@ -156,7 +171,7 @@ def test_streams(machine, oracle, kind):
         start.reserved = False
         if kind == "single":
             start.f = [value & 0xFFFFFFFF | BOXED for value in start.f]
-        code = stream(generator, STREAMS[kind])
+        code = stream(isa, generator, patterns)
         expected = oracle.run(start, code)
         machine.prepare(start, code)
         stop = machine.cpu.run(budget)
@@ -168,17 +183,17 @@ def test_streams(machine, oracle, kind):
                 outcome["f"] = [value & 0xFFFFFFFF for value in outcome["f"]]
         assert stop.reason == StopReason.BREAKPOINT
         for name, value in expected.items():
-            assert actual[name] == value, f"{name}\n{listing(code)}"
+            assert actual[name] == value, f"{name}\n{listing(isa, code)}"
 
     check()
 
 
-def listing(code):
+def listing(isa, code):
     """The stream as assembly text."""
     lines, position = [], 0
     while position < len(code):
         length = 4 if code[position] & 3 == 3 else 2
         word = int.from_bytes(code[position : position + length], "little")
-        lines.append(f"{CODE + position:#x}: {riscv64.disassemble(word, length, CODE + position)}")
+        lines.append(f"{CODE + position:#x}: {isa.disassemble(word, length, CODE + position)}")
         position += length
     return "\n".join(lines)
