@@ -58,12 +58,10 @@ def interpreter_module(isa: InstructionSet, target: InterpreterTarget) -> str:
     if machine:
         module.define(CALL_OUTSIDE)
         bind_machine_words(module)
-    names: dict[tuple[Callable[..., None], int], str] = {}
-    for pattern in isa.patterns:
-        key = (pattern.semantics, pattern.length)
-        if key not in names:
-            names[key] = f"do.{pattern.mnemonic}.{len(names)}"
-            module.define(target.handler(module, *key, names[key]))
+    names = handler_forms(isa)
+    for key, name in names.items():
+        module.define(target.handler(module, *key, name))
+    module.define(_handler_table(list(names.values())))
     for length in {pattern.length for pattern in isa.patterns}:
         module.define(_illegal(length))
     add_decoder(module, isa, lambda semantics, length: names[semantics, length])
@@ -73,6 +71,23 @@ def interpreter_module(isa: InstructionSet, target: InterpreterTarget) -> str:
         add_flat_fetch(module)
     add_hooked_handler(module)
     return module.text()
+
+
+def handler_forms(isa: InstructionSet) -> dict[tuple[Callable[..., None], int], str]:
+    """The forms of instructions that have a handler of their own, with its name, in a fixed order."""
+    names: dict[tuple[Callable[..., None], int], str] = {}
+    for pattern in isa.patterns:
+        names.setdefault((pattern.semantics, pattern.length), f"do.{pattern.mnemonic}.{len(names)}")
+    return names
+
+
+def _handler_table(names: list[str]) -> str:
+    """`handlers`: for each form in order, how far its handler is from the table, in 32 bits."""
+    distances = ", ".join(
+        f"i32 trunc (i64 sub (i64 ptrtoint (ptr @{name} to i64), i64 ptrtoint (ptr @handlers to i64)) to i32)"
+        for name in names
+    )
+    return f"@handlers = dso_local constant [{len(names)} x i32] [{distances}]\n"
 
 
 def _illegal(length: int) -> str:

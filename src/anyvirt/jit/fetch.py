@@ -78,7 +78,7 @@ def refuse(state: u64, address: u64) -> u64:
 
 def add_flat_fetch(module: Module) -> None:
     """Compile `@undecoded`; the decoder must have been added before."""
-    run = module.add(decode_run, attributes="noinline nounwind")
+    run = module.add(decode_run, name="decode_run", linkage="dso_local ", attributes="noinline nounwind")
     module.define(_UNDECODED.format(convention=CONVENTION, parameters=PARAMETERS, run=run))
 
 
