@@ -86,6 +86,9 @@ def _codename() -> tuple[str, str]:
 class Archive:
     """The machine's archive with another suite or architecture, kept in `directory`."""
 
+    types = "deb"
+    """What kind of packages its lists are of (sources.list(5))."""
+
     def __init__(self, directory: Path, *, suite: str | None = None, architecture: str | None = None) -> None:
         distribution, codename = _codename()
         if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
@@ -149,7 +152,7 @@ class Archive:
             (self.directory / name).mkdir(parents=True, exist_ok=True)
         (self.directory / "status").touch()
         paragraphs = [
-            f"Types: deb\nURIs: {source.uri}\nSuites: {self.suite}\nComponents: main\n"
+            f"Types: {self.types}\nURIs: {source.uri}\nSuites: {self.suite}\nComponents: main\n"
             + (f"Signed-By: {source.signed_by}\n" if source.signed_by else "")
             for source in self._sources
         ]

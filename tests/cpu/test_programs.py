@@ -1,4 +1,4 @@
-"""The benchmark kernels as whole programs: the interpreter tier prints what qemu-user and the host print."""
+"""The benchmark kernels as whole programs: every tier prints what qemu-user and the host print."""
 
 import importlib.util
 import shutil
@@ -11,14 +11,11 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "cpu"
 CROSS, NATIVE = shutil.which("riscv64-linux-gnu-gcc"), shutil.which("gcc")
 QEMU = shutil.which("qemu-riscv64-static") or shutil.which("qemu-riscv64")
-
-pytestmark = pytest.mark.skipif(
-    not (CROSS and NATIVE), reason="needs gcc and riscv64-linux-gnu-gcc (package gcc-riscv64-linux-gnu)"
-)
+BUILDS = {"compressed": ("-march=rv64gc",), "plain": ("-march=rv64g", "-O1")}
+TIMEOUT = 60
 
 
-@pytest.fixture(scope="module")
-def guest():
+def load_guest():
     spec = importlib.util.spec_from_file_location("benchmark_guest", BENCHMARKS / "guest.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -26,20 +23,63 @@ def guest():
     return module
 
 
-def output_of(*command):
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
-
-
-@pytest.mark.parametrize(
-    "kernel", ["sieve", "sort", "hash", "machine", "matrix", "tree", "calls", "strings", "bodies"]
+guest = load_guest()
+pytestmark = pytest.mark.skipif(
+    not (CROSS and NATIVE), reason="needs gcc and riscv64-linux-gnu-gcc (package gcc-riscv64-linux-gnu)"
 )
-@pytest.mark.parametrize("flags", [("-march=rv64gc",), ("-march=rv64g", "-O1")], ids=["compressed", "plain"])
-def test_kernels(guest, tmp_path, kernel, flags):
-    program = guest.build(CROSS, kernel, tmp_path / "riscv64", flags=flags, rounds=1)
-    expected = output_of(guest.build(NATIVE, kernel, tmp_path / "native", rounds=1))
-    assert guest.Program(program).run() == expected
-    counted = guest.Program(program)
-    assert counted.run(1 << 40) == expected
-    assert counted.cpu.instructions > 100_000
-    if QEMU:
-        assert output_of(QEMU, program) == expected
+
+
+def digests(*command):
+    """What the program prints for one round of every kernel, by kernel."""
+    arguments = [word for kernel in guest.ROUNDS for word in (kernel, "1")]
+    completed = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=TIMEOUT)
+    assert completed.returncode == 0, completed.stderr
+    return dict(zip(guest.ROUNDS, completed.stdout.split(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The host's digests."""
+    return digests(guest.build(NATIVE, tmp_path_factory.mktemp("native") / "kernels"))
+
+
+@pytest.fixture(scope="module", params=BUILDS)
+def program(request, tmp_path_factory):
+    output = tmp_path_factory.mktemp("riscv64") / "kernels"
+    return guest.build(CROSS, output, flags=BUILDS[request.param])
+
+
+def test_qemu_prints_what_the_host_prints(program, expected):
+    if QEMU is None:
+        pytest.skip("needs qemu-riscv64 (package qemu-user-static)")
+    assert digests(QEMU, program) == expected
+
+
+@pytest.mark.parametrize(("tier", "memory"), guest.executors(), ids="-".join)
+@pytest.mark.parametrize("kernel", guest.ROUNDS)
+def test_kernels(program, expected, kernel, tier, memory):
+    if not guest.available(tier, memory):
+        pytest.skip(f"there is no {tier} tier for {memory} memory")
+    assert guest.Program(program, [kernel, 1], tier=tier, memory=memory).run() == expected[kernel]
+
+
+@pytest.mark.parametrize(("tier", "memory"), guest.executors(), ids="-".join)
+def test_budgets_change_nothing(program, expected, tier, memory):
+    if not guest.available(tier, memory):
+        pytest.skip(f"there is no {tier} tier for {memory} memory")
+    for kernel in ("json", "rays"):
+        counted = guest.Program(program, [kernel, 1], tier=tier, memory=memory)
+        assert counted.run(1 << 40) == expected[kernel]
+        assert counted.cpu.instructions > 100_000
+
+
+def test_restart_runs_the_program_anew(program, expected):
+    twice = guest.Program(program, ["hash", 1])
+    assert twice.run() == expected["hash"]
+    twice.restart()
+    assert twice.run() == expected["hash"]
+
+
+def test_a_wrong_result_is_noticed(program):
+    with pytest.raises(RuntimeError, match="status 2: there is no kernel nonsense"):
+        guest.Program(program, ["nonsense", 1]).run()
