@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from anyvirt.cpu.arena import ArenaFullError, Placement, arena
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.memory import PAGE_SIZE, Protection
-from anyvirt.jit.compile_protocol import code_digest
+from anyvirt.jit.guest_code import code_digest
 from anyvirt.jit.layout import HANDLER_FIELD
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
     from anyvirt.cpu.code import CodeSpace
     from anyvirt.cpu.memory import FlatMemory
+
+
+_HIGH_BYTE = 5
+"""Of an address in the host's memory that mmap(2) has given: never 0."""
 
 
 @dataclass(eq=False)
@@ -152,6 +156,33 @@ class TranslationSpace:
         if position != end:
             return None
         return bytes(self._memory.read(address, length))
+
+    @property
+    def memory_size(self) -> int:
+        """Bytes of the address space."""
+        return int(self._memory.size)
+
+    def pages(self) -> Iterator[tuple[int, bytes]]:
+        """Address and content of each page that the guest may execute."""
+        for mapping in self._memory.mappings:
+            if mapping.protection & Protection.EXECUTE:
+                for page in range(mapping.start, mapping.end, PAGE_SIZE):
+                    code = self.read_code(page, PAGE_SIZE)
+                    if code is not None:
+                        yield page, code
+
+    @property
+    def marks(self) -> int:
+        """Places in a page where an instruction can start."""
+        return PAGE_SIZE // self._code.layout.granule
+
+    def decoded(self, page: int) -> bytes | None:
+        """For each place of a page whether there is a decoded instruction; None if there are none at all."""
+        if not ctypes.c_uint8.from_address(self._code.decoded_pages + page // PAGE_SIZE).value:
+            return None
+        layout = self._code.layout
+        records = ctypes.string_at(self._code.records + (page << layout.shift), PAGE_SIZE * layout.scale)
+        return records[HANDLER_FIELD + _HIGH_BYTE :: layout.size]
 
     def _handler(self, entry: int) -> ctypes.c_uint64:
         record = self._code.records + (entry << self._code.layout.shift)

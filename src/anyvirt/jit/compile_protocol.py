@@ -1,6 +1,6 @@
 """What a guest's process and the compiler of its regions say to each other over a local socket.
 
-A message is its length, a JSON header and bytes: of a request, new pages of code; of a reply, an image. Both
+A message is its length, a JSON header and bytes: of a request, pages of code; of a reply, an image. Both
 sides belong to the same user and check every size all the same.
 """
 
@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from anyvirt.jit.guest_code import region_kind
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterator
 
 _LENGTHS = struct.Struct("<II")
 LARGEST_MESSAGE = 64 << 20
@@ -39,8 +40,10 @@ class Request:
     """Instructions that must not become part of a region."""
     pages: list[int] = field(default_factory=list)
     """Addresses of the pages of code that follow, in the order of their bytes."""
-    gone: list[int] = field(default_factory=list)
-    """Pages sent before that may not be executed any more."""
+    visited: list[int] = field(default_factory=list)
+    """Pages of which follows, after that, what has been decoded: a byte for each place of an instruction."""
+    marks: int = 0
+    """Bytes for each of them."""
 
     @property
     def kind(self) -> str:
@@ -59,26 +62,8 @@ class Reply:
     ranges: list[tuple[int, int]] = field(default_factory=list)
     """Addresses of the instructions in it, as (start, end)."""
     digest: str = ""
-    """Of the code in the ranges; see `code_digest`."""
+    """Of the code in the ranges; see `anyvirt.jit.guest_code`."""
     instructions: int = 0
-
-
-def region_kind(isa: str, *, counted: bool, memory_size: int, rounding: int) -> str:
-    """The name of all regions that can serve each other's purpose, at one version of the compiler."""
-    from anyvirt.jit.cache import version
-
-    return f"{version()} {isa} {counted} {memory_size} {rounding}"
-
-
-def code_digest(ranges: Iterable[tuple[int, int]], read_code: Callable[[int, int], bytes | None]) -> str:
-    """A digest of the guest's code in the ranges, empty if some of it cannot be executed."""
-    digest = blake2b(digest_size=16)
-    for start, end in ranges:
-        code = read_code(start, end - start)
-        if code is None:
-            return ""
-        digest.update(code)
-    return digest.hexdigest()
 
 
 def pack(message: Request | Reply, payload: bytes = b"") -> bytes:

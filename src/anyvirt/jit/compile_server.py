@@ -25,11 +25,11 @@ from anyvirt.jit.compile_protocol import (
     Reply,
     Request,
     Unpacker,
-    code_digest,
     pack,
     unpack_request,
 )
-from anyvirt.jit.region_cache import RegionCache, StoredRegion
+from anyvirt.jit.guest_code import code_digest
+from anyvirt.jit.region_cache import CACHE, RegionCache, StoredRegion
 
 if TYPE_CHECKING:
     from anyvirt.jit.region_template import Templates
@@ -38,8 +38,6 @@ PAGE_SIZE = 4096
 LINGER = 3.0
 """Seconds without a client after which the server ends."""
 _PRUNE_EVERY = 256
-CACHE = "regions"
-"""Directory, beside the socket, of what has been compiled."""
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -51,6 +49,13 @@ class Client:
     unpacker: Unpacker = field(default_factory=Unpacker)
     wanted: deque[Request] = field(default_factory=deque)
     pages: dict[int, bytes] = field(default_factory=dict)
+    decoded: dict[int, bytes] = field(default_factory=dict)
+    """For each page and each place where an instruction can start, whether the interpreter has been there."""
+
+    def has_run(self, pc: int) -> bool:
+        """Whether an instruction may have been executed, as far as is known."""
+        page = self.decoded.get(pc & -PAGE_SIZE)
+        return page is None or page[pc % PAGE_SIZE * len(page) // PAGE_SIZE] != 0
 
     def read_code(self, address: int, length: int) -> bytes | None:
         """Code that was sent; None if some of it was not."""
@@ -65,12 +70,14 @@ class Client:
 
     def accept(self, request: Request, payload: bytes) -> None:
         """Keep the code that came with a request, and the request."""
-        if len(payload) != PAGE_SIZE * len(request.pages):
+        code, marks = PAGE_SIZE * len(request.pages), request.marks * len(request.visited)
+        if len(payload) != code + marks:
             raise ProtocolError("the code is not that of the pages named")
-        for page in request.gone:
-            self.pages.pop(page, None)
         for position, page in enumerate(request.pages):
             self.pages[page] = payload[position * PAGE_SIZE : (position + 1) * PAGE_SIZE]
+        for position, page in enumerate(request.visited):
+            start = code + position * request.marks
+            self.decoded[page] = payload[start : start + request.marks]
         self.wanted.append(request)
 
 
@@ -86,12 +93,12 @@ def _templates(isa: str, rounding: int) -> Templates:
 
 def compile_image(client: Client, request: Request) -> tuple[Reply, bytes]:
     """Find, write and compile the region of a request."""
-    from anyvirt.jit.region import RegionFunction, discover
+    from anyvirt.jit.region import Hints, RegionFunction, discover
     from anyvirt.jit.region_compiler import compile_region
 
     templates = _templates(request.isa, request.rounding)
-    barriers = frozenset(request.barriers)
-    plan = discover(templates, client.read_code, request.entry, request.indirect, barriers)
+    hints = Hints(request.indirect, frozenset(request.barriers), client.has_run)
+    plan = discover(templates, client.read_code, request.entry, hints)
     if not plan.steps:
         return Reply(request.number, request.entry), b""
     function = RegionFunction(templates.isa, plan, counted=request.counted, memory_size=request.memory_size)

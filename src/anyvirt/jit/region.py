@@ -30,8 +30,6 @@ _LONGEST = 4
 """Most bytes of an instruction that says from its first parcel how many it has."""
 _MASK = (1 << 64) - 1
 
-ReadCode = "Callable[[int, int], bytes | None]"
-
 
 class _Register(NamedTuple):
     """A register or a piece of declared state, as a region sees it."""
@@ -83,60 +81,107 @@ class Plan:
         return result
 
 
+@dataclass(frozen=True)
+class Hints:
+    """What is known of a program besides its code."""
+
+    indirect: Mapping[int, Iterable[int]] = field(default_factory=dict)
+    """Targets that indirect jumps have been seen to have, by their addresses."""
+    barriers: frozenset[int] = frozenset()
+    """Instructions to be left out."""
+    has_run: Callable[[int], bool] = lambda pc: True
+    """Whether an instruction may have been executed before; branches to others are not followed."""
+
+
+class _Found(NamedTuple):
+    length: int
+    pattern: Pattern
+    operands: dict[str, int]
+    template: Template
+
+    def target(self, pc: int) -> int | None:
+        """Where Way.TAKEN leads from `pc`."""
+        if Way.TAKEN not in self.template.ways:
+            return None
+        return pc + self.operands[self.template.target_operand or ""] & _MASK
+
+
+class _Discovery:
+    """The search for the instructions of a region."""
+
+    def __init__(
+        self, templates: Templates, read_code: Callable[[int, int], bytes | None], entry: int, hints: Hints
+    ) -> None:
+        self._isa = templates.isa
+        self._templates = templates
+        self._read_code = read_code
+        self._hints = hints
+        self._found: dict[int, _Found] = {}
+        self._returns: set[int] = set()
+        """Instructions behind calls."""
+        self._work = deque([entry])
+        self._plan = Plan(entry, leaders={entry})
+
+    def plan(self, limit: int) -> Plan:
+        """The region with at most `limit` instructions."""
+        while self._work and len(self._found) < limit:
+            self._follow(self._work.popleft(), limit)
+        for pc, found in self._found.items():
+            operands, expected = found.operands, self._expected(pc, found)
+            self._plan.steps[pc] = Step(
+                pc, found.length, found.pattern, operands, found.template, found.target(pc), expected
+            )
+        return self._plan
+
+    def _follow(self, pc: int, limit: int) -> None:
+        """Take in instructions one after the other until control leaves."""
+        hints = self._hints
+        while pc not in self._found and len(self._found) < limit and pc not in hints.barriers:
+            found = _decode(self._isa, self._templates, self._read_code, pc)
+            if found is None:
+                return
+            self._found[pc] = found
+            following, target = pc + found.length, found.target(pc)
+            if target is not None:
+                self._lead(target, hints.has_run(target))
+                self._plan.leaders.add(following)
+            if _is_call(self._isa, found.template, found.operands):
+                self._returns.add(following)
+                self._lead(following, hints.has_run(following))
+            if Way.JUMP in found.template.ways:
+                for goal in hints.indirect.get(pc, ()):
+                    self._lead(goal, True)
+            if Way.NEXT not in found.template.ways:
+                return
+            pc = following
+
+    def _lead(self, pc: int, wanted: bool) -> None:
+        self._plan.leaders.add(pc)
+        if wanted:
+            self._work.append(pc)
+
+    def _expected(self, pc: int, found: _Found) -> tuple[int, ...]:
+        """Where an indirect jump may lead within the region; what is no call may return."""
+        if Way.JUMP not in found.template.ways:
+            return ()
+        seen = [goal for goal in self._hints.indirect.get(pc, ()) if goal in self._found]
+        if not _is_call(self._isa, found.template, found.operands):
+            seen += sorted(self._returns & self._found.keys())
+        return tuple(dict.fromkeys(seen))
+
+
 def discover(
     templates: Templates,
     read_code: Callable[[int, int], bytes | None],
     entry: int,
-    indirect: Mapping[int, Iterable[int]],
-    barriers: frozenset[int] = frozenset(),
+    hints: Hints,
     limit: int = LARGEST_REGION,
 ) -> Plan:
     """The region around `entry`; without any instruction if the first one cannot be part of one.
 
-    `read_code` returns bytes that may be executed, or None; `indirect` has seen targets by the address of the
-    jump; `barriers` are instructions to be left out.
+    `read_code` returns bytes that may be executed, or None.
     """
-    isa = templates.isa
-    plan = Plan(entry, leaders={entry})
-    found: dict[int, tuple[int, Pattern, dict[str, int], Template]] = {}
-    returns: set[int] = set()
-    work = deque([entry])
-    while work and len(found) < limit:
-        pc = work.popleft()
-        while pc not in found and len(found) < limit:
-            decoded = None if pc in barriers else _decode(isa, templates, read_code, pc)
-            if decoded is None:
-                break
-            found[pc] = decoded
-            length, _, operands, template = decoded
-            following = pc + length
-            if Way.TAKEN in template.ways:
-                target = pc + operands[template.target_operand or ""] & _MASK
-                plan.leaders.add(target)
-                work.append(target)
-            if _is_call(isa, template, operands):
-                returns.add(following)
-                plan.leaders.add(following)
-                work.append(following)
-            if Way.JUMP in template.ways:
-                plan.leaders.update(indirect.get(pc, ()))
-                work.extend(indirect.get(pc, ()))
-            if Way.NEXT not in template.ways:
-                break
-            if Way.TAKEN in template.ways:
-                plan.leaders.add(following)
-            pc = following
-    for pc, (length, pattern, operands, template) in found.items():
-        target: int | None = None
-        if Way.TAKEN in template.ways:
-            target = pc + operands[template.target_operand or ""] & _MASK
-        expected: list[int] = []
-        if Way.JUMP in template.ways:
-            seen = [goal for goal in indirect.get(pc, ()) if goal in found]
-            back = () if _is_call(isa, template, operands) else sorted(returns & found.keys())
-            expected = list(dict.fromkeys([*seen, *back]))
-        plan.steps[pc] = Step(pc, length, pattern, operands, template, target, tuple(expected))
-    return plan
+    return _Discovery(templates, read_code, entry, hints).plan(limit)
 
 
 def _is_call(isa: InstructionSet, template: Template, operands: Mapping[str, int]) -> bool:
@@ -152,7 +197,7 @@ def _is_call(isa: InstructionSet, template: Template, operands: Mapping[str, int
 
 def _decode(
     isa: InstructionSet, templates: Templates, read_code: Callable[[int, int], bytes | None], pc: int
-) -> tuple[int, Pattern, dict[str, int], Template] | None:
+) -> _Found | None:
     decoded = isa.decode(_window(isa, read_code, pc))
     if decoded is None or read_code(pc, decoded.length) is None:
         return None
@@ -165,7 +210,7 @@ def _decode(
         file = isa.register_files[pattern.by_name[name].field.registers or ""]
         if operands[name] == file.zero:
             operands[name] = file.count
-    return length, pattern, operands, template
+    return _Found(length, pattern, operands, template)
 
 
 def _window(isa: InstructionSet, read_code: Callable[[int, int], bytes | None], pc: int) -> bytes:

@@ -9,18 +9,24 @@ overwritten. The oldest files go when all together are too large.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import stat
 import struct
-from dataclasses import asdict, dataclass
-from hashlib import blake2b
+
+# As in anyvirt.jit.guest_code: hashlib is slow to import.
+from _blake2 import blake2b
+from dataclasses import dataclass
 from pathlib import Path
 
+CACHE = "regions"
+"""Directory, within the cache directory, of all these files."""
 LARGEST_CACHE = 256 << 20
 """Bytes of all files together."""
 _MAGIC = b"anyvirt regions 1\n"
-_HEADER = struct.Struct(f"<{len(_MAGIC)}s32sI")
+_HEADER = struct.Struct(f"<{len(_MAGIC)}s32s")
+_REGION = struct.Struct("<Q16sII")
+"""Entry, digest, number of ranges, bytes of the image; then the ranges, then the image."""
+_RANGE = struct.Struct("<QQ")
 _REGIONS_OF_A_FILE = 256
 
 
@@ -31,12 +37,12 @@ class StoredRegion:
     entry: int
     ranges: list[tuple[int, int]]
     digest: str
-    """See `anyvirt.jit.compile_protocol.code_digest`."""
+    """See `anyvirt.jit.guest_code.code_digest`."""
     image: bytes = b""
 
 
 class RegionCache:
-    """The files of one kind of region; see `anyvirt.jit.compile_protocol.region_kind`."""
+    """The files of one kind of region; see `anyvirt.jit.guest_code.region_kind`."""
 
     def __init__(self, directory: Path, kind: str) -> None:
         self._directory = directory
@@ -108,25 +114,30 @@ class RegionCache:
 
 
 def _pack(regions: list[StoredRegion], name: str) -> bytes:
-    facts = [{**asdict(region), "image": len(region.image)} for region in regions]
-    head = json.dumps(facts).encode()
-    body = head + b"".join(region.image for region in regions)
-    return _HEADER.pack(_MAGIC, _checksum(name, body), len(head)) + body
+    parts = []
+    for region in regions:
+        digest = bytes.fromhex(region.digest)
+        parts.append(_REGION.pack(region.entry, digest, len(region.ranges), len(region.image)))
+        parts += [_RANGE.pack(*pair) for pair in region.ranges]
+        parts.append(region.image)
+    body = b"".join(parts)
+    return _HEADER.pack(_MAGIC, _checksum(name, body)) + body
 
 
 def _unpack(content: bytes, name: str) -> list[StoredRegion]:
     if len(content) < _HEADER.size:
         return []
-    magic, checksum, head_size = _HEADER.unpack_from(content)
-    body = content[_HEADER.size :]
-    if magic != _MAGIC or checksum != _checksum(name, body):
+    magic, checksum = _HEADER.unpack_from(content)
+    if magic != _MAGIC or checksum != _checksum(name, content[_HEADER.size :]):
         return []
-    regions, position = [], head_size
-    for fact in json.loads(body[:head_size]):
-        image = body[position : position + fact["image"]]
-        position += len(image)
-        ranges = [(start, end) for start, end in fact["ranges"]]
-        regions.append(StoredRegion(fact["entry"], ranges, fact["digest"], image))
+    regions, position = [], _HEADER.size
+    while position < len(content):
+        entry, digest, count, size = _REGION.unpack_from(content, position)
+        position += _REGION.size
+        ranges = [_RANGE.unpack_from(content, position + _RANGE.size * number) for number in range(count)]
+        position += _RANGE.size * count
+        regions.append(StoredRegion(entry, ranges, digest.hex(), content[position : position + size]))
+        position += size
     return regions
 
 

@@ -8,8 +8,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.memory import FlatMemory
+from anyvirt.cpu.tiers import chosen_tier, make_executor
 from anyvirt.errors import AnyvirtError, EngineUnavailableError, ExitCode
 from anyvirt.linux.elf import ElfError
 from anyvirt.linux.emulation.abi import RISCV64
@@ -24,6 +24,7 @@ from anyvirt.linux.emulation.run import run
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from anyvirt.cpu.interpreter import Interpreter
     from anyvirt.linux.emulation.image import Image
     from anyvirt.linux.emulation.table import SystemCall
 
@@ -97,7 +98,7 @@ def _reveal_compiler() -> None:
 
 
 def _make_cpu(memory: FlatMemory) -> Interpreter:
-    return Interpreter(RISCV64.isa, memory)
+    return make_executor(RISCV64.isa, memory, tier=chosen_tier())
 
 
 def _calls() -> Mapping[int, SystemCall]:

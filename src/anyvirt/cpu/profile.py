@@ -1,0 +1,196 @@
+"""What a virtual CPU has been seen doing, and what is done about it: where it is hot, regions are compiled.
+
+Nothing that takes long to import is needed before a program has been running for a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from anyvirt.jit.layout import INSIDE, PAGE_SIZE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from anyvirt.cpu.region_client import RegionClient
+    from anyvirt.cpu.translation import TranslationSpace
+    from anyvirt.jit.compile_protocol import Reply, Request
+
+HOT = 2
+"""Times that a place has to be seen to be hot."""
+LOOKING = 2
+"""Ticks before earlier runs' regions are looked for on disk."""
+PATIENCE = 6
+"""Ticks before the compiler is started: many programs are over by then."""
+WINDOW = 32
+"""Pages of code before and after a hot place that the compiler gets to see."""
+MOST_TARGETS = 24
+"""Of an indirect jump, those a region knows."""
+MOST_GENERATIONS = 6
+"""Times that a region is compiled anew because it turned out to be too small."""
+IMAGE_ENTRY = 16
+"""Distance of a region's first instruction from the beginning of its image."""
+
+
+class Profile:
+    """What one CPU has been seen doing in an address space, and what has been asked for because of it."""
+
+    def __init__(self, isa: str, space: TranslationSpace, directory: Path, *, counted: bool) -> None:
+        """Use what is kept in `directory`, and the compiler that listens there."""
+        self.space = space
+        self._isa = isa
+        self._directory = directory
+        self._counted = counted
+        self._arrivals: Counter[int] = Counter()
+        self._targets: dict[int, Counter[int]] = {}
+        self._asked: dict[int, int] = {}
+        """Places asked for, and how often."""
+        self._urgent: list[int] = []
+        self._sent: set[int] = set()
+        self._changes = -1
+        self._ticks = 0
+        self._quiet = 0
+        self._numbers = 0
+        self._client: RegionClient | None = None
+
+    def note(self, pc: int, source: int) -> bool:
+        """Control has come to `pc`; false if that was in the midst of a translation."""
+        if source == INSIDE:
+            return False
+        if source > INSIDE:
+            self._targets.setdefault(source, Counter())[pc] += 1
+            self._reconsider(source, pc)
+        if self.space.at(pc) is None:
+            self._arrivals[pc] += 1
+        return True
+
+    def _reconsider(self, source: int, pc: int) -> None:
+        """A translation that control leaves again and again for a place it did not know is compiled anew."""
+        for translation in self.space.containing(source):
+            if translation.covers(pc, pc + 1) and len(self._targets[source]) <= 1:
+                continue
+            translation.missed += 1
+            if (
+                translation.missed >= 4 << translation.generation
+                and translation.generation < MOST_GENERATIONS
+            ):
+                translation.missed = 0
+                translation.generation += 1
+                self._urgent.append(translation.entry)
+
+    def serve(self, rounding: int) -> bool:
+        """Publish what has been compiled and ask for more; whether there was anything new."""
+        self._ticks += 1
+        if self._ticks < LOOKING:
+            return True
+        if self._changes != self.space.changes:
+            self._changes = self.space.changes
+            self._sent.clear()
+            self._asked.clear()
+            # The guest may have locked itself out of the cache.
+            with contextlib.suppress(OSError):
+                self._load(rounding)
+        news = self._publish()
+        if self._ticks >= PATIENCE:
+            news |= self._ask(rounding)
+        self._quiet = 0 if news else self._quiet + 1
+        return self._quiet < 8
+
+    def _publish(self) -> bool:
+        news = False
+        if self._client is not None:
+            for reply, image in self._client.answers():
+                news = True
+                self._accept(reply, image)
+        return news
+
+    def _accept(self, reply: Reply, image: bytes) -> None:
+        if not image:
+            return
+        known = self.space.at(reply.entry)
+        translation = self.space.publish(reply.entry, reply.ranges, reply.digest, image, IMAGE_ENTRY)
+        if translation is not None:
+            self.space.statistics.instructions += reply.instructions
+            translation.generation = known.generation if known is not None else 0
+            del self._arrivals[reply.entry]
+
+    def _ask(self, rounding: int) -> bool:
+        asked = False
+        for entry in self._candidates():
+            if self._client is None:
+                self._client = self._connect()
+            if not self._client.is_ready:
+                break
+            request = self.request(entry, self._unsent(entry), rounding)
+            code = b"".join(self.space.read_code(page, PAGE_SIZE) or b"" for page in request.pages)
+            code += b"".join(self.space.decoded(page) or bytes(request.marks) for page in request.visited)
+            self._sent.update(request.pages)
+            self._asked[entry] = self._asked.get(entry, 0) + 1
+            self._client.ask(request, code)
+            asked = True
+        return asked
+
+    def _candidates(self) -> list[int]:
+        urgent, self._urgent = self._urgent, []
+        hot = [
+            pc
+            for pc, count in self._arrivals.most_common(8)
+            if count >= HOT << 2 * self._asked.get(pc, 0) and self.space.at(pc) is None
+        ]
+        return [*dict.fromkeys(urgent), *hot]
+
+    def request(self, entry: int, pages: list[int], rounding: int) -> Request:
+        """What the compiler is to be asked for a place."""
+        from anyvirt.jit.compile_protocol import Request
+
+        self._numbers += 1
+        return Request(
+            number=self._numbers,
+            isa=self._isa,
+            entry=entry,
+            counted=self._counted,
+            memory_size=self.space.memory_size,
+            rounding=rounding,
+            indirect={
+                source: [target for target, _ in targets.most_common(MOST_TARGETS)]
+                for source, targets in self._targets.items()
+            },
+            barriers=sorted(self.space.barriers),
+            pages=pages,
+            visited=sorted(self._sent.union(pages)),
+            marks=self.space.marks,
+        )
+
+    def _unsent(self, entry: int) -> list[int]:
+        """Pages of code around a place that the compiler has not seen."""
+        middle = entry // PAGE_SIZE
+        wanted = (page * PAGE_SIZE for page in range(max(middle - WINDOW, 0), middle + WINDOW))
+        return [
+            page
+            for page in wanted
+            if page not in self._sent and self.space.read_code(page, PAGE_SIZE) is not None
+        ]
+
+    def _load(self, rounding: int) -> None:
+        """Publish what earlier runs have left on disk for the code that is there."""
+        from anyvirt.jit.guest_code import region_kind
+        from anyvirt.jit.region_cache import CACHE, RegionCache
+
+        kind = region_kind(
+            self._isa, counted=self._counted, memory_size=self.space.memory_size, rounding=rounding
+        )
+        cache = RegionCache(self._directory / CACHE, kind)
+        for page, code in self.space.pages():
+            for region in cache.load(page, code):
+                if self.space.at(region.entry) is None and self.space.publish(
+                    region.entry, region.ranges, region.digest, region.image, IMAGE_ENTRY
+                ):
+                    self.space.statistics.from_disk += 1
+
+    def _connect(self) -> RegionClient:
+        from anyvirt.cpu.region_client import RegionClient
+        from anyvirt.jit.cache import version
+
+        return RegionClient(self._directory, version())

@@ -1,0 +1,47 @@
+"""Which tiers of the CPU core an executor uses, chosen by name."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from anyvirt.errors import UsageError
+
+if TYPE_CHECKING:
+    from anyvirt.cpu.interpreter import Interpreter
+    from anyvirt.cpu.memory import FlatMemory
+
+
+TIER_VARIABLE = "ANYVIRT_TIER"
+"""Environment variable with the name of the tier to use instead of all."""
+
+
+class Tier(StrEnum):
+    """How code is executed."""
+
+    INTERPRETER = "interpreter"
+    """Decoded records and one handler for each instruction form; no compiler at run time."""
+    REGION = "region"
+    """Interpreted until it is hot, then compiled by LLVM."""
+
+
+def chosen_tier() -> Tier:
+    """The tier that the environment asks for. Raises UsageError."""
+    name = os.environ.get(TIER_VARIABLE) or Tier.REGION
+    try:
+        return Tier(name)
+    except ValueError:
+        known = ", ".join(Tier)
+        raise UsageError(f"{TIER_VARIABLE} is {name!r}, which is no tier: use one of {known}") from None
+
+
+def make_executor(isa: str, memory: FlatMemory, *, tier: Tier | str = Tier.REGION) -> Interpreter:
+    """A virtual CPU at reset in `memory`. Raises UnsupportedError, and ValueError for an unknown tier."""
+    if Tier(tier) is Tier.INTERPRETER:
+        from anyvirt.cpu.interpreter import Interpreter
+
+        return Interpreter(isa, memory)
+    from anyvirt.cpu.translator import Translator
+
+    return Translator(isa, memory)
