@@ -14,6 +14,7 @@ from anyvirt.errors import AnyvirtError, ExitCode
 _VERBS = {
     "run": "run a command as a guest",
     "compare": "measure the built-in workloads, or a command, on every engine",
+    "isa": "list the instruction sets, or show the reference page of one",
     "engines": "list the engines, whether they work here, and what they can do",
 }
 
