@@ -36,8 +36,8 @@ _LONGEST_BEFORE = 16
 _lock = threading.RLock()
 os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
-_interpreters: dict[tuple[str, bool], MappedBlob] = {}
-_spaces: weakref.WeakKeyDictionary[FlatMemory, dict[tuple[str, bool, bool], CodeSpace]] = (
+_interpreters: dict[tuple[str, bool, bool], MappedBlob] = {}
+_spaces: weakref.WeakKeyDictionary[FlatMemory, dict[tuple[str, bool, bool, bool], CodeSpace]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -92,30 +92,34 @@ class CodeSpace:
                 self.forget(mapping.start, mapping.end - mapping.start)
 
 
-def code_space(memory: FlatMemory, isa: str, *, counted: bool, translated: bool = False) -> CodeSpace:
+def code_space(
+    memory: FlatMemory, isa: str, *, counted: bool, translated: bool = False, instrumented: bool = False
+) -> CodeSpace:
     """The records of an address space, shared by all its executors of a kind; made when first wanted.
 
-    Those of executors that run translations are their own: records lead into translations there.
+    Those of executors that run translations are their own: records lead into translations there. So are
+    those of instrumented runs, which let hooks see blocks and memory accesses.
     """
     with _lock:
         spaces = _spaces.setdefault(memory, {})
-        key = (isa, counted, translated)
+        key = (isa, counted, translated, instrumented)
         if key not in spaces:
-            spaces[key] = CodeSpace(memory, _interpreter(isa, counted=counted))
+            spaces[key] = CodeSpace(memory, _interpreter(isa, counted=counted, instrumented=instrumented))
         return spaces[key]
 
 
-def _interpreter(isa: str, *, counted: bool) -> MappedBlob:
-    key = (isa, counted)
+def _interpreter(isa: str, *, counted: bool, instrumented: bool) -> MappedBlob:
+    key = (isa, counted, instrumented)
     if key not in _interpreters:
-        name = f"{isa}-counting" if counted else isa
-        blob = MappedBlob(load_or_compile(name, lambda: _compile(isa, counted=counted)))
+        name = f"{isa}-instrumented" if instrumented else f"{isa}-counting" if counted else isa
+        compiled = load_or_compile(name, lambda: _compile(isa, counted=counted, instrumented=instrumented))
+        blob = MappedBlob(compiled)
         host().add_code(blob)
         _interpreters[key] = blob
     return _interpreters[key]
 
 
-def _compile(isa: str, *, counted: bool) -> Blob:
+def _compile(isa: str, *, counted: bool, instrumented: bool) -> Blob:
     from anyvirt.jit.ahead import instruction_set, interpreter_blob
 
-    return interpreter_blob(instruction_set(isa), counted=counted)
+    return interpreter_blob(instruction_set(isa), counted=counted, instrumented=instrumented)

@@ -9,6 +9,7 @@ from anyvirt.jit.layout import Access, StopReason
 if TYPE_CHECKING:
     from collections.abc import MutableSequence
 
+    from anyvirt.cpu.hooks import Hook
     from anyvirt.cpu.memory import FlatMemory
 
 
@@ -38,6 +39,8 @@ class Stop(NamedTuple):
     access: Access = Access.READ
     bus_error: bool = False
     """The page is mapped but has no store behind it (a file that was cut off): SIGBUS, not SIGSEGV."""
+    hit: Hook | None = None
+    """Of a HOOK, which one ended the run: a breakpoint, a watchpoint or a hook."""
 
     @property
     def is_fetch_failure(self) -> bool:

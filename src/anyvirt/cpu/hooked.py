@@ -59,7 +59,7 @@ class HookTable:
             words[start] = address
             record = known.get(address)
             if record is not None:
-                words[start + 1 : start + Table.ENTRY // _WORD] = record
+                words[start + 1 : start + Table.ENTRY // _WORD] = record  # type: ignore[assignment]
         self._words, self._cell.value = words, ctypes.addressof(words)
 
 
@@ -96,7 +96,7 @@ class HookedAddresses:
             table.publish(list(self))
 
     def add(self, address: int) -> bool:
-        """Hook an address once more; whether it was not hooked before, so that its code has to be forgotten."""
+        """Hook an address once more; whether it was not before, so that its code has to be forgotten."""
         with _lock:
             self._counts[address] += 1
             if self._counts[address] > 1:

@@ -7,28 +7,31 @@ from typing import TYPE_CHECKING, Any
 
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.executor import Access, Stop, StopReason
+from anyvirt.cpu.hookable import Hookable
 from anyvirt.cpu.host import host
 from anyvirt.cpu.view import FlatView
+from anyvirt.jit.hook_layout import EVENTS
 from anyvirt.jit.host_layout import control_for, exceptions_of
 from anyvirt.jit.layout import NO_CODE, Request, Slot
 
 if TYPE_CHECKING:
     from collections.abc import MutableSequence
 
+    from anyvirt.cpu.instruments import Instruments
     from anyvirt.cpu.memory import FlatMemory
 
 _WORDS = Slot.END // 8
-_REASON, _COUNT = Slot.REASON // 8, Slot.COUNT // 8
+_REASON, _COUNT, _HOOK_PASSED = Slot.REASON // 8, Slot.COUNT // 8, Slot.HOOK_PASSED // 8
 _FAULT_ADDRESS, _FAULT_ACCESS, _FAULT_COUNT, _BUS_ERROR = (
     int(slot) // 8 for slot in (Slot.FAULT_ADDRESS, Slot.FAULT_ACCESS, Slot.FAULT_COUNT, Slot.BUS_ERROR)
 )
 _FLOAT_FLAGS, _FLOAT_ROUNDING, _FLOAT_CONTROL, _RETIRED = (
     int(slot) // 8 for slot in (Slot.FLOAT_FLAGS, Slot.FLOAT_ROUNDING, Slot.FLOAT_CONTROL, Slot.RETIRED)
 )
-_REASONS = {int(reason): reason for reason in StopReason}
+_REASONS = {int(reason): reason for reason in StopReason} | dict.fromkeys(EVENTS, StopReason.HOOK)
 
 
-class Interpreter:
+class Interpreter(Hookable):
     """One virtual CPU in the interpreter tier.
 
     The first use on a machine compiles the handlers (a second or two) and keeps them in the cache; from
@@ -48,6 +51,7 @@ class Interpreter:
         self._host.catch_faults()
         code = code_space(memory, isa, counted=False)
         self._counted: bool | None = None
+        self._instrumented = False
         self._state = self._host.take_state()
         self._slots = (ctypes.c_uint64 * _WORDS).from_address(self._state)
         self._requests = (ctypes.c_uint8 * len(Request)).from_address(self._state + Slot.PENDING)
@@ -93,15 +97,27 @@ class Interpreter:
         self._slots[_FLOAT_ROUNDING] = value >> 5 & 7
         self._slots[_FLOAT_CONTROL] = control_for(value >> 5)
 
-    def run(self, max_instructions: int | None = None) -> Stop:
-        """Run from `pc` until something stops the CPU; with a budget, at most that many instructions."""
+    def instrument(self, instruments: Instruments) -> None:
+        """See Hookable.instrument."""
+        self._set(Slot.INSTRUMENTS, instruments.address)
+
+    def run_to_event(
+        self, max_instructions: int | None, *, passed: int | None = None, instrumented: bool = False
+    ) -> Stop:
+        """See Hookable.run_to_event."""
+        self._slots[_HOOK_PASSED] = 0 if passed is None else passed + 1
+        if instrumented is not self._instrumented:
+            self._counted, self._instrumented = None, instrumented
+        return self._run(max_instructions)
+
+    def _run(self, max_instructions: int | None) -> Stop:
         pc = self.pc
         if self._requests[Request.STOP]:
             self._requests[Request.STOP] = 0
             return Stop(StopReason.INTERRUPTED, pc)
         counted = max_instructions is not None
         if counted is not self._counted:
-            self._select(counted)
+            self._choose_handlers(counted)
         if not self._view.place(pc):
             return Stop(StopReason.ACCESS_FAULT, pc, address=pc, access=Access.EXECUTE)
         for register in self._zeros:
@@ -139,6 +155,13 @@ class Interpreter:
         self._requests[Request.SAMPLE] = 0
         return True
 
+    def _choose_handlers(self, counted: bool) -> None:
+        if not self._instrumented:
+            self._select(counted)
+            return
+        self._counted = counted
+        self._view.use(code_space(self.memory, self.isa, counted=True, instrumented=True))
+
     def _select(self, counted: bool) -> None:
         """Use the handlers and records that count instructions, or those that do not."""
         self._counted = counted
@@ -154,6 +177,8 @@ class Interpreter:
             return self._fault(reason, pc)
         if reason == StopReason.INTERRUPTED:
             self._requests[Request.STOP] = 0
+        if reason is StopReason.HOOK:
+            return Stop(reason, pc, address=slots[_REASON])
         return Stop(reason, pc)
 
     def _fault(self, reason: StopReason, pc: int) -> Stop:
@@ -171,8 +196,10 @@ class Interpreter:
 
     def invalidate(self, start: int, length: int) -> None:
         """Forget what was decoded from [start, start + length): the bytes have changed."""
-        for listener in self.memory.on_code_change:
-            listener(start, length)
+        start, end = max(start, 0), min(start + length, self.memory.size)
+        if start < end:
+            for listener in self.memory.on_code_change:
+                listener(start, end - start)
 
     def system_call(self, number: int, *arguments: int) -> int:
         """A blocking system call of the host that a signal or `interrupt()` ends without a race.

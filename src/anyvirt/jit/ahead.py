@@ -39,11 +39,13 @@ def host_blob() -> Blob:
     return blobs.link(compile_module(host_module()))
 
 
-def interpreter_blob(isa: InstructionSet, *, counted: bool, memory: str = "flat") -> Blob:
+def interpreter_blob(
+    isa: InstructionSet, *, counted: bool, memory: str = "flat", instrumented: bool = False
+) -> Blob:
     """Compile the interpreter tier of an instruction set. Imports LLVM."""
     from anyvirt.jit.llvm import compile_module, host_has
 
-    features = Features(counted=counted, fma=host_has("fma"), memory=memory)
+    features = Features(counted=counted, fma=host_has("fma"), memory=memory, instrumented=instrumented)
     target = InterpreterTarget(isa, features)
     text = interpreter_module(isa, target)
     notes = {**dataclasses.asdict(target.layout), "records": dataclasses.astuple(RecordLayout.of(isa))}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.jit import ir
 from anyvirt.jit.frontend import FunctionCompiler, Module
+from anyvirt.jit.instruments import InstrumentedModel
 from anyvirt.jit.ir import LIKELY, Value
 from anyvirt.jit.layout import RecordLayout, Slot, StopReason
 from anyvirt.jit.memory_model import memory_model, slow_model
@@ -36,6 +37,8 @@ class Features:
     """The host has fused multiply-add."""
     memory: str = "flat"
     """The memory model, by its name in `anyvirt.jit.memory_model`."""
+    instrumented: bool = False
+    """Let hooks see the beginnings of blocks and memory accesses (`anyvirt.jit.instruments`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,8 @@ class HandlerCompiler(FunctionCompiler):
         """Some way through the handler ends in its slow twin."""
         self.name = ""
         """The LLVM name of the handler, without `@`."""
+        if features.instrumented:
+            self.become_instrumented()
         self._slots = operand_slots(isa, module, semantics)
 
     def handler(self, name: str) -> str:
@@ -93,6 +98,7 @@ class HandlerCompiler(FunctionCompiler):
         self.name = name
         if self.features.counted:
             self._count_down()
+        self.model.begin(self)
         text = self.compile_with({name: self._operand(name) for name in self._slots})
         attributes = "nounwind strictfp" if "constrained" in text else "nounwind"
         return f"define internal {CONVENTION} void @{name}({PARAMETERS}) {attributes} {{\n{text}\n}}\n"
@@ -134,6 +140,7 @@ class HandlerCompiler(FunctionCompiler):
 
     def finish(self) -> None:
         """Go on to the next instruction in memory."""
+        self.model.pass_by(self)
         self.go_on(self.next_record())
 
     def go_on(self, record: str) -> None:
@@ -189,6 +196,12 @@ class HandlerCompiler(FunctionCompiler):
     def note_change(self) -> None:
         """The instruction changes something here."""
         self.has_changed = True
+
+    def become_instrumented(self) -> None:
+        """Let hooks see the instruction. A slow twin begins in its midst, so it is one from the start."""
+        if self.features.memory != "flat":
+            self.become_twin()
+        self.model = InstrumentedModel(self.model)
 
     def become_twin(self) -> None:
         """Be the slow twin: what a device asks for is heard behind the instruction that reached it."""

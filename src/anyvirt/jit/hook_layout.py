@@ -15,6 +15,9 @@ ACCESS_EVENT = 14
 """Like a stop reason, for hooks: the instruction to come makes the access that the instruments describe."""
 
 
+EVENTS = (BLOCK_EVENT, ACCESS_EVENT)
+
+
 class Table(IntEnum):
     """Offsets in a table and in its entries, which ascend by address."""
 
@@ -65,7 +68,7 @@ class Instrument(IntEnum):
     COVERED_SHIFT = 0x78
     """log2 of the distance between such places, in bytes of guest code."""
     RANGES = 0x80
-    """Of each watched range three words: its first and its last address, and which accesses (`AccessKind`)."""
+    """Three words for each watched range: its first and last address, and which accesses (`AccessKind`)."""
     SIZE = 0x80 + 24 * MOST_RANGES
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from anyvirt.jit.handlers import CONVENTION, PARAMETERS
 from anyvirt.jit.hook_layout import Table
 from anyvirt.jit.layout import HANDLER_FIELD, OPERAND_FIELDS, Slot, StopReason
-from anyvirt.typed import load64, range, store64, u64
+from anyvirt.typed import load64, range, s64, store64, u64
 
 if TYPE_CHECKING:
     from anyvirt.jit.frontend import Module
@@ -65,7 +65,7 @@ def finish_record(state: u64, place: u64, record: u64) -> None:
 
 def take_hook(state: u64, record: u64, records: u64) -> u64:
     """Code to go on with at a hooked record; 0 if the hook has to be served first."""
-    pc = (record - records) >> load64(state + Slot.RECORD_SHIFT)
+    pc = u64(s64(record - records) >> load64(state + Slot.RECORD_SHIFT))
     passed = load64(state + Slot.HOOK_PASSED)
     store64(state + Slot.HOOK_PASSED, u64(0))
     if passed != pc + 1:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.jit.floats import FLOAT_METHODS, accrued_flags
 from anyvirt.jit.handlers import Features, HandlerCompiler, RecordOperand, twin_name
+from anyvirt.jit.instruments import InstrumentedModel
 from anyvirt.jit.ir import Value
 from anyvirt.jit.layout import SYNCHRONIZE, Access, Slot, StateLayout, StopReason
 from anyvirt.jit.target import Target
@@ -40,6 +41,10 @@ class InterpreterTarget(Target):
         """The LLVM definition of the handler for instructions of `length` bytes with these semantics."""
         handler = HandlerCompiler(module, self.isa, self.features, semantics, length)
         text = handler.handler(name)
+        if isinstance(handler.model, InstrumentedModel) and handler.model.transfers:
+            handler = HandlerCompiler(module, self.isa, self.features, semantics, length)
+            handler.model = handler.model.ending_blocks()
+            text = handler.handler(name)
         if handler.has_twin:
             twin = HandlerCompiler(module, self.isa, self.features, semantics, length)
             twin.become_twin()

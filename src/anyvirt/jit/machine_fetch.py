@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.jit.fetch import LONGEST_RUN, decode_instruction, instruction_length
 from anyvirt.jit.handlers import CONVENTION, PARAMETERS
+from anyvirt.jit.hooked_records import decoding_place, finish_record
 from anyvirt.jit.layout import HANDLER_FIELD, NEW_CODE, NO_CODE, PAGE_SIZE, Access, Slot, StopReason
 from anyvirt.jit.machine_access import LONGEST_INSTRUCTION, fail, full_fence, is_device, resolve
 from anyvirt.jit.machine_layout import (
@@ -104,7 +105,7 @@ def decode_in_page(state: u64, record: u64, records: u64) -> u64:
     store64(state + Slot.TARGET, program_counter(state, record, records))
     store64(state + Slot.OUTCOME, u64(0))
     while u64(load8(flag)) & CodeFlag.RECORDS != 0:
-        end, digest = decode_run(page, host, first, shift)
+        end, digest = decode_run(state, record, records, host)
         # Who stores to code writes first and forgets then: what was forgotten too early can be seen here.
         full_fence()
         if u64(load8(flag)) & CodeFlag.RECORDS != 0 and digest == digest_run(host, first, end):
@@ -118,17 +119,22 @@ def decode_in_page(state: u64, record: u64, records: u64) -> u64:
     return new_code(state, load64(about + RecordPage.NUMBER))
 
 
-def decode_run(page: u64, host: u64, first: u64, shift: u64) -> tuple[u64, u64]:
-    """Write records from an offset in a page on; where they end, and a digest of what was decoded."""
-    place, digest = first, u64(0)
+def decode_run(state: u64, start: u64, records: u64, host: u64) -> tuple[u64, u64]:
+    """Write records from one in a page on; the offset where they end, and a digest of what was decoded."""
+    shift = load64(state + Slot.RECORD_SHIFT)
+    page = page_of_records(state, start)
+    place, digest = (start - page) >> shift, u64(0)
     for _ in range(u64(LONGEST_RUN)):
         record = page + (place << shift)
+        target = decoding_place(state, program_counter(state, record, records), record)
         word, length = word_at(host + place, PAGE_SIZE - place)
         digest = digest * 31 + word
         if place + length > PAGE_SIZE:
-            store64(record + HANDLER_FIELD, crossing_handler())
+            store64(target + HANDLER_FIELD, crossing_handler())
+            finish_record(state, target, record)
             return u64(PAGE_SIZE), digest
-        ends = decode_instruction(word, length, record) != 0
+        ends = decode_instruction(word, length, target) != 0
+        finish_record(state, target, record)
         place += length
         if ends or place == PAGE_SIZE:
             break

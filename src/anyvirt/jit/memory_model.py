@@ -54,6 +54,12 @@ class MemoryModel(ABC):
     ) -> Value:
         """LLVM's cmpxchg; whether it stored."""
 
+    def begin(self, handler: HandlerCompiler) -> None:  # noqa: B027 - nothing is what most models do
+        """Do what comes before each instruction; nothing, unless hooks may want to see it."""
+
+    def pass_by(self, handler: HandlerCompiler) -> None:  # noqa: B027
+        """Do what comes before the next instruction in memory, where no jump has been taken."""
+
 
 def memory_model(name: str) -> MemoryModel:
     """The model called "flat" or "machine"."""
