@@ -8,7 +8,7 @@ import llvmlite.binding as llvm
 
 
 @cache
-def _machine() -> llvm.TargetMachine:
+def _machine(relocation: str) -> llvm.TargetMachine:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()
@@ -16,7 +16,7 @@ def _machine() -> llvm.TargetMachine:
         cpu=llvm.get_host_cpu_name(),
         features=llvm.get_host_cpu_features().flatten(),
         opt=2,
-        reloc="pic",
+        reloc=relocation,
         codemodel="small",
     )
 
@@ -26,9 +26,12 @@ def host_has(feature: str) -> bool:
     return bool(llvm.get_host_cpu_features().get(feature, False))
 
 
-def compile_module(text: str) -> bytes:
-    """Optimize a module (level 2, no loop unrolling or vectorization) and compile it."""
-    machine = _machine()
+def compile_module(text: str, *, relocation: str = "pic") -> bytes:
+    """Optimize a module (level 2, no loop unrolling or vectorization) and compile it.
+
+    `relocation` is LLVM's relocation model: "static" lets symbols be numbers of 32 bits.
+    """
+    machine = _machine(relocation)
     module = llvm.parse_assembly(text)
     module.triple = llvm.get_default_triple()
     module.data_layout = str(machine.target_data)

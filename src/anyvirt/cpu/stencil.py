@@ -1,0 +1,145 @@
+"""The stencil tier in a process: machine code for guest code in microseconds, without a compiler.
+
+The translator (`anyvirt.jit.stencil_translator`) is native code. It reads the records of a space of decoded
+code and makes an image of them, position-independent but bound to that space.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import threading
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from anyvirt.cpu.host import MappedBlob, host
+from anyvirt.cpu.memory import host_munmap, reserve
+from anyvirt.cpu.view import FlatView
+from anyvirt.jit.cache import load_or_compile
+from anyvirt.jit.layout import Slot
+from anyvirt.jit.stencil_blob import TABLES, TRANSLATE
+from anyvirt.jit.stencil_layout import HASH_FACTOR, HEADER_SIZE, JOB_SIZE, LARGEST_REGION, Glue, Job
+
+if TYPE_CHECKING:
+    from anyvirt.cpu.code import CodeSpace
+    from anyvirt.cpu.memory import FlatMemory
+    from anyvirt.jit.blob import Blob
+
+_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class StencilImage:
+    """Machine code for a piece of guest code, to be placed in the arena."""
+
+    image: bytes
+    entries: list[tuple[int, int]]
+    """Guest addresses whose records should lead into the image, the first of which was asked for, and the
+    distance of each one's code from the beginning of the image."""
+    ranges: list[tuple[int, int]]
+    """Guest addresses covered, as (start, end)."""
+    instructions: int
+
+
+class StencilTier:
+    """Translates code of one space of decoded code. Any thread may use it."""
+
+    _state = 0
+    _job = 0
+
+    def __init__(self, memory: FlatMemory, isa: str, code: CodeSpace, *, counted: bool) -> None:
+        """`counted` as the space's interpreter is. Raises UnsupportedError."""
+        blob = _blob(isa, counted=counted)
+        self._code = code
+        self._lock = threading.Lock()
+        self._host = host()
+        self._handlers, shift = _handler_table(code.interpreter, blob)
+        self._state = self._host.take_state()
+        self._record = ctypes.c_uint64.from_address(self._state + Slot.RECORD)
+        ctypes.c_uint64.from_address(self._state + Slot.LEAVE).value = self._host.leave
+        FlatView(self._state, memory, code).use(code)
+        self._job = reserve(JOB_SIZE, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._set(Job.HANDLER, blob[TRANSLATE])
+        self._set(Job.TABLES, blob[TABLES])
+        self._set(Job.HANDLERS, ctypes.addressof(self._handlers))
+        self._set(Job.HANDLERS_SHIFT, shift)
+        self._set(Job.CAPACITY, JOB_SIZE - Job.IMAGE)
+        self._set(Job.ADDRESS_MASK, _MASK)
+        self._set(Job.COUNTED, int(counted))
+
+    def __del__(self) -> None:
+        if self._job:
+            host_munmap(self._job, JOB_SIZE)
+        if self._state:
+            self._host.give_state(self._state)
+
+    def translate(self, pc: int, *, limit: int = LARGEST_REGION, decode: bool = False) -> StencilImage | None:
+        """Machine code for the instructions around `pc`; None if there is no stencil for the one there.
+
+        At most `limit` instructions are translated. Instructions that have never been decoded are left out
+        (they are never executed, or rarely) unless `decode` is set.
+        """
+        with self._lock:
+            self._set(Job.ENTRY, self._code.records + (pc << self._code.layout.shift))
+            self._set(Job.LIMIT, min(limit, LARGEST_REGION))
+            self._set(Job.DECODE, self._code.interpreter["decode_run"] if decode else 0)
+            self._set(Job.SIZE, 0)
+            self._record.value = self._job
+            self._host.enter(self._state)
+            return self._result()
+
+    def _result(self) -> StencilImage | None:
+        size = self._get(Job.SIZE)
+        if not size:
+            return None
+        records, shift = self._code.records, self._code.layout.shift
+        entries = self._pairs(Job.ENTRIES, self._get(Job.ENTRY_COUNT))
+        return StencilImage(
+            ctypes.string_at(self._job + Job.IMAGE, size),
+            [((record - records) >> shift, offset) for record, offset in entries],
+            self._pairs(Job.RANGES, self._get(Job.RANGE_COUNT)),
+            self._get(Job.INSTRUCTION_COUNT),
+        )
+
+    def _pairs(self, offset: int, count: int) -> list[tuple[int, int]]:
+        words = (ctypes.c_uint64 * (2 * count)).from_address(self._job + offset)[:]
+        return list(zip(words[::2], words[1::2], strict=True))
+
+    def _get(self, offset: int) -> int:
+        return ctypes.c_uint64.from_address(self._job + offset).value
+
+    def _set(self, offset: int, value: int) -> None:
+        ctypes.c_uint64.from_address(self._job + offset).value = value
+
+
+@cache
+def _blob(isa: str, *, counted: bool) -> MappedBlob:
+    name = f"{isa}-stencils-counting" if counted else f"{isa}-stencils"
+    return MappedBlob(load_or_compile(name, lambda: _compile(isa, counted=counted)))
+
+
+def _compile(isa: str, *, counted: bool) -> Blob:
+    from anyvirt.jit.ahead import instruction_set
+    from anyvirt.jit.stencil_blob import stencil_blob
+
+    return stencil_blob(instruction_set(isa), counted=counted)
+
+
+def _handler_table(
+    interpreter: MappedBlob, stencils: MappedBlob
+) -> tuple[ctypes.Array[ctypes.c_uint64], int]:
+    """The translator's hash table from handlers to headers, and its shift."""
+    base = interpreter["handlers"]
+    count = stencils.blob.notes["forms"]
+    assert isinstance(count, int)
+    bits = (4 * count).bit_length()
+    table = (ctypes.c_uint64 * (2 << bits))()
+    for form, distance in enumerate((ctypes.c_int32 * count).from_address(base)):
+        handler = base + distance
+        slot = (handler * HASH_FACTOR & _MASK) >> 64 - bits
+        while table[2 * slot]:
+            slot = (slot + 1) % (1 << bits)
+        table[2 * slot] = handler
+        table[2 * slot + 1] = stencils[TABLES] + (len(Glue) + form) * HEADER_SIZE
+    return table, 64 - bits
