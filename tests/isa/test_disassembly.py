@@ -1,5 +1,6 @@
 """Decoding and disassembly of RISC-V against capstone: every 16-bit encoding, a sample of 32-bit ones."""
 
+import itertools
 import random
 import re
 
@@ -159,3 +160,16 @@ def test_control_registers_have_their_names():
     assert riscv64.disassemble(0x00302573, 4) == "csrrs a0, fcsr, zero"
     assert riscv64.disassemble(0xC0002573, 4) == "csrrs a0, cycle, zero"
     assert riscv64.disassemble(0x12302573, 4) == "csrrs a0, 0x123, zero"
+
+
+def test_every_16_bit_encoding_has_one_meaning(isa):
+    """Of the patterns that match, each fixes all bits that the less specific ones fix; all are reached."""
+    short = [pattern for pattern in isa.patterns if pattern.length == 2]
+    reached = set()
+    for word in range(1 << 16):
+        matching = [pattern for pattern in short if pattern.matches(word)]
+        for specific, general in itertools.pairwise(matching):
+            assert specific.mask & general.mask == general.mask != specific.mask, hex(word)
+        assert isa.find(word, 2) is (matching[0] if matching else None)
+        reached |= set(matching[:1])
+    assert reached == set(short)

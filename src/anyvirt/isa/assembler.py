@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from anyvirt.isa.fields import Operand
     from anyvirt.isa.patterns import Pattern
 
-_MOST_ENUMERATED = 12
+_MOST_ENUMERATED = 14
 """Bits of a field whose every value is written down to find out which one a text means."""
 _MOST_PASSES = 100
 _HOLE = re.compile(r"\{(pc\+)?(\w+)\}")
