@@ -15,12 +15,11 @@ from guest import Program
 from processes import Sample, run_process
 
 import anyvirt.linux.emulation.__main__ as emulator_start
-from anyvirt.linux.emulation import main as emulator
+from anyvirt.cpu.tiers import TIER_VARIABLE
 
 QEMU = shutil.which("qemu-riscv64-static") or shutil.which("qemu-riscv64")
 STATES = ("empty", "cold", "warm")
 _EMULATOR = Path(emulator_start.__file__)
-_TIER_VARIABLE = getattr(emulator, "TIER_VARIABLE", None)
 
 
 class BareExecutor:
@@ -36,6 +35,12 @@ class BareExecutor:
         program = Program(work.riscv64, work.arguments, tier=self._tier, memory=self._memory)
         self._programs = {work.name: program}
         return self._timed(program)
+
+    def heat(self, work, seconds):
+        """Run for at least so long: what compiles code does it beside the guest."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.sample(work)
 
     def sample(self, work):
         """A run in which the executor knows the code."""
@@ -90,9 +95,7 @@ class UserEngine:
             self._run((nothing,), os.devnull, self._prepared)
 
     def _run(self, command, stdin, state):
-        environment = {"ANYVIRT_STATE": os.fspath(state)}
-        if _TIER_VARIABLE:
-            environment[_TIER_VARIABLE] = self._tier
+        environment = {"ANYVIRT_STATE": os.fspath(state), TIER_VARIABLE: self._tier}
         start = (sys.executable, "-I", "-S", _EMULATOR)
         return run_process((*start, *command), environment=environment, stdin=stdin)
 
@@ -114,11 +117,6 @@ class UserEngine:
             return self._run(command, work.stdin, fresh)
         finally:
             shutil.rmtree(fresh)
-
-
-def has_user_tier(tier):
-    """Whether the user engine can be told to use the tier."""
-    return tier == "interpreter" if _TIER_VARIABLE is None else True
 
 
 def count_instructions(work, directory):

@@ -6,18 +6,16 @@ what the `KERNEL(name, rounds)` lines of kernels/*.c say.
 
 import re
 import subprocess
-from importlib.util import find_spec
 from pathlib import Path
 
+from anyvirt.cpu import tiers
 from anyvirt.cpu.executor import StopReason
-from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.memory import FlatMemory, Protection, page_ceiling
-from anyvirt.errors import AnyvirtError
 from anyvirt.linux.elf import SegmentType, parse_elf
 
 SOURCES = Path(__file__).with_name("kernels")
-TIERS = ("interpreter", "stencil", "region")
-MEMORIES = ("flat", "machine")
+TIERS = tuple(tier.value for tier in tiers.Tier)
+MEMORIES = ("flat",)
 _KERNEL = re.compile(r"^KERNEL\((\w+), (\d+)\)", re.MULTILINE)
 _FLAGS = (
     "-O2", "-ffreestanding", "-nostdlib", "-static", "-ffp-contract=off", "-fno-math-errno",
@@ -43,11 +41,7 @@ def build(compiler, output, *, flags=()):
 
 
 def make_executor(tier, memory):
-    """A RISC-V executor of a tier. Raises an error (see `available`) where there is no such tier."""
-    if tier == "interpreter":
-        return Interpreter("riscv64", memory)
-    from anyvirt.cpu import tiers
-
+    """A RISC-V executor of a tier."""
     return tiers.make_executor("riscv64", memory, tier=tier)
 
 
@@ -66,25 +60,9 @@ def make_memory(kind, ranges):
     return memory
 
 
-def available(tier, kind="flat"):
-    """Whether this version has the tier for that kind of memory."""
-    if not _is_present(tier, kind):
-        return False
-    try:
-        make_executor(tier, make_memory(kind, [(0x10000, 0x1000)]))
-    except (AnyvirtError, ValueError, NotImplementedError):
-        return False
-    return True
-
-
-def _is_present(tier, kind):
-    modules = {"anyvirt.cpu.tiers": tier != "interpreter", "anyvirt.cpu.machine_memory": kind == "machine"}
-    return all(find_spec(module) for module, needed in modules.items() if needed)
-
-
 def executors():
-    """The pairs of tier and kind of memory that this version has; nothing is compiled to find out."""
-    return [(tier, kind) for tier in TIERS for kind in MEMORIES if _is_present(tier, kind)]
+    """The pairs of tier and kind of memory that there are."""
+    return [(tier, kind) for tier in TIERS for kind in MEMORIES]
 
 
 class Program:

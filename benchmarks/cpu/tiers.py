@@ -1,13 +1,13 @@
 """Speed of the CPU core's tiers against qemu-user and the host's own code, all measured in one run.
 
     python benchmarks/cpu/tiers.py [--bare | --whole] [--tiers T,...] [--memory M,...] [--states S,...]
-                                   [--repeats N] [--scale F] [--json FILE] [PROGRAM...]
+                                   [--repeats N] [--heat S] [--scale F] [--json FILE] [PROGRAM...]
 
---bare (the default) runs the kernels on bare executors: a first run heats the tier, the others are counted.
-The time to start qemu and native processes is measured in the same turns and taken off theirs. --whole runs
-kernels and real programs (zlib, bzip2, zstd, lz4, Lua, SQLite, Duktape) as whole processes of the user
-engine, with its caches in each of these states: empty (nothing on disk), cold (the tiers' own code, no
-translations), warm (the program has run before).
+--bare (the default) runs the kernels on bare executors, which are heated for some time before runs are
+counted. The time to start qemu and native processes is measured in the same turns and taken off theirs.
+--whole runs kernels and real programs (zlib, bzip2, zstd, lz4, Lua, SQLite, Duktape) as whole processes of
+the user engine, with its caches in each of these states: empty (nothing on disk), cold (the tiers' own
+code, no translations), warm (the program has run before).
 
 The contenders take turns. A ratio is made within a turn; every figure is the median over the turns, the
 spread is (slowest - fastest) / median. "x qemu" is qemu's time divided by the contender's: above 1 the
@@ -21,8 +21,8 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 
-from contenders import QEMU, STATES, BareExecutor, Command, UserEngine, count_instructions, has_user_tier
-from guest import MEMORIES, ROUNDS, TIERS, Program, available
+from contenders import QEMU, STATES, BareExecutor, Command, UserEngine, count_instructions
+from guest import MEMORIES, ROUNDS, TIERS, Program
 from processes import RunError
 from programs import REAL_PROGRAMS, kernel_works, missing_compilers
 from sources import PackageError
@@ -76,14 +76,16 @@ class Result:
         }
 
 
-def measure(work, contenders, repeats, instructions):
-    """Run every contender once and then `repeats` times in turns."""
+def measure(work, contenders, options, instructions):
+    """Run every contender once, heat the bare executors, and then let all take turns."""
     series, outputs = {}, set()
     for contender in contenders:
         sample = contender.first(work)
         series[contender.name] = Series(sample.seconds)
         outputs.add(sample.output)
-    for turn in range(repeats):
+        if isinstance(contender, BareExecutor):
+            contender.heat(work, options.heat)
+    for turn in range(options.repeats):
         offset = turn % len(contenders)
         for contender in contenders[offset:] + contenders[:offset]:
             sample = contender.sample(work)
@@ -199,22 +201,14 @@ def as_json(results, table, options):
 
 def bare_contenders(options):
     """The executors that there are, then qemu and native code."""
-    executors = [
-        BareExecutor(tier, memory)
-        for memory in options.memory
-        for tier in options.tiers
-        if available(tier, memory)
-    ]
+    executors = [BareExecutor(tier, memory) for memory in options.memory for tier in options.tiers]
     return executors + references(without_start=True)
 
 
 def whole_contenders(options, directory, nothing):
     """The user engine's tiers with each state of its caches, then qemu and native code."""
     engines = [
-        UserEngine(tier, state, directory, nothing)
-        for tier in options.tiers
-        if has_user_tier(tier)
-        for state in options.states
+        UserEngine(tier, state, directory, nothing) for tier in options.tiers for state in options.states
     ]
     return engines + references(without_start=False)
 
@@ -262,6 +256,7 @@ def _options():
     parser.add_argument("--memory", type=_names(MEMORIES), default=list(MEMORIES), help=",".join(MEMORIES))
     parser.add_argument("--states", type=_names(STATES), default=["cold", "warm"], help=",".join(STATES))
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--heat", type=float, default=1.0, metavar="S", help="seconds before --bare counts")
     parser.add_argument("--scale", type=float, default=1.0, help="10: a kernel takes qemu about a second")
     parser.add_argument("--json", metavar="FILE", help="write every sample to a file")
     parser.add_argument("programs", nargs="*", metavar="PROGRAM")
@@ -282,7 +277,7 @@ def main():
                 print_heading(measured, "program")
             try:
                 instructions = count_instructions(work, directory) if options.whole else count_bare(work)
-                results.append(measure(work, contenders, options.repeats, instructions))
+                results.append(measure(work, contenders, options, instructions))
             except RunError as error:
                 failures.append(work.name)
                 print(f"{work.name} failed: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ def load_guest():
 
 
 guest = load_guest()
+EXECUTORS = guest.executors()
+EXECUTOR_NAMES = ["-".join(pair) for pair in EXECUTORS]
 pytestmark = pytest.mark.skipif(
     not (CROSS and NATIVE), reason="needs gcc and riscv64-linux-gnu-gcc (package gcc-riscv64-linux-gnu)"
 )
@@ -38,9 +41,14 @@ def digests(*command):
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory):
+def native(tmp_path_factory):
+    return guest.build(NATIVE, tmp_path_factory.mktemp("native") / "kernels")
+
+
+@pytest.fixture(scope="module")
+def expected(native):
     """The host's digests."""
-    return digests(guest.build(NATIVE, tmp_path_factory.mktemp("native") / "kernels"))
+    return digests(native)
 
 
 @pytest.fixture(scope="module", params=BUILDS)
@@ -55,22 +63,49 @@ def test_qemu_prints_what_the_host_prints(program, expected):
     assert digests(QEMU, program) == expected
 
 
-@pytest.mark.parametrize(("tier", "memory"), guest.executors(), ids="-".join)
+@pytest.mark.parametrize(("tier", "memory"), EXECUTORS, ids=EXECUTOR_NAMES)
 @pytest.mark.parametrize("kernel", guest.ROUNDS)
 def test_kernels(program, expected, kernel, tier, memory):
-    if not guest.available(tier, memory):
-        pytest.skip(f"there is no {tier} tier for {memory} memory")
     assert guest.Program(program, [kernel, 1], tier=tier, memory=memory).run() == expected[kernel]
 
 
-@pytest.mark.parametrize(("tier", "memory"), guest.executors(), ids="-".join)
+@pytest.mark.parametrize(("tier", "memory"), EXECUTORS, ids=EXECUTOR_NAMES)
 def test_budgets_change_nothing(program, expected, tier, memory):
-    if not guest.available(tier, memory):
-        pytest.skip(f"there is no {tier} tier for {memory} memory")
     for kernel in ("json", "rays"):
         counted = guest.Program(program, [kernel, 1], tier=tier, memory=memory)
         assert counted.run(1 << 40) == expected[kernel]
         assert counted.cpu.instructions > 100_000
+
+
+def heated(program, kernel, tier, memory, seconds):
+    """What the kernel prints, each time that it is run while the tier finds out what is hot."""
+    again = guest.Program(program, [kernel, 2], tier=tier, memory=memory)
+    outputs, deadline = {again.run()}, time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        again.restart()
+        outputs.add(again.run())
+    return outputs
+
+
+def printed_natively(build, kernel):
+    return subprocess.run([build, kernel, "2"], capture_output=True, text=True).stdout.strip()
+
+
+TRANSLATING = [pair for pair in EXECUTORS if pair[0] != "interpreter"]
+TRANSLATING_NAMES = ["-".join(pair) for pair in TRANSLATING]
+
+
+@pytest.mark.parametrize(("tier", "memory"), TRANSLATING, ids=TRANSLATING_NAMES)
+@pytest.mark.parametrize("kernel", ["calls", "conversions", "json", "threaded", "virtual_calls"])
+def test_translated_kernels(program, native, kernel, tier, memory):
+    assert heated(program, kernel, tier, memory, 0.5) == {printed_natively(native, kernel)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("tier", "memory"), TRANSLATING, ids=TRANSLATING_NAMES)
+@pytest.mark.parametrize("kernel", guest.ROUNDS)
+def test_all_translated_kernels(program, native, kernel, tier, memory):
+    assert heated(program, kernel, tier, memory, 3) == {printed_natively(native, kernel)}
 
 
 def test_restart_runs_the_program_anew(program, expected):

@@ -78,6 +78,9 @@ class RegionClient:
             self._connection.close()
             self._connection = None
 
+    def __del__(self) -> None:
+        self.close()
+
     def _give_up(self) -> None:
         self.close()
         self._failed = True
