@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.cpu.arena import ArenaFullError, Placement, arena
 from anyvirt.cpu.code import code_space
+from anyvirt.cpu.hooked import hooked_addresses
 from anyvirt.cpu.memory import PAGE_SIZE, Protection
 from anyvirt.jit.guest_code import code_digest
 from anyvirt.jit.layout import HANDLER_FIELD
@@ -72,7 +73,7 @@ class TranslationSpace:
         self._by_entry: dict[int, Translation] = {}
         self._by_page: dict[int, set[Translation]] = {}
         self._lock = threading.RLock()
-        self.barriers: set[int] = set()
+        self.barriers = hooked_addresses(memory)
         """Instructions that must not be translated: somebody wants to see them executed."""
         self.changes = 0
         """Grows whenever executable memory changes."""
