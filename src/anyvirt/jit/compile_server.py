@@ -85,10 +85,12 @@ class Client:
 def _templates(isa: str, rounding: int) -> Templates:
     from anyvirt.jit.ahead import instruction_set
     from anyvirt.jit.handlers import Features
+    from anyvirt.jit.host_layout import has_segment
     from anyvirt.jit.llvm import host_has
     from anyvirt.jit.region_template import Templates
 
-    return Templates(instruction_set(isa), Features(counted=False, fma=host_has("fma")), rounding)
+    features = Features(counted=False, fma=host_has("fma"))
+    return Templates(instruction_set(isa), features, rounding, segment=has_segment())
 
 
 def compile_image(client: Client, request: Request) -> tuple[Reply, bytes]:

@@ -49,6 +49,13 @@ class Data(IntEnum):
     SIZE = 0x80 + 16 * CODE_RANGES + RING_ENTRIES * 8 * (2 + SIGNAL_INFO_WORDS)
 
 
+def has_segment() -> bool:
+    """Whether programs of this host may set the base of segment GS: HWCAP2_FSGSBASE in getauxval(3)."""
+    import ctypes
+
+    return bool(ctypes.CDLL(None).getauxval(26) & 2)
+
+
 def exceptions_of(control: int) -> int:
     """RISC-V fflags for an MXCSR: the same mapping as in compiled code."""
     order = (32, 16, 8, 4, 1)

@@ -20,6 +20,7 @@ from anyvirt.jit.host_layout import (
     ROUNDING_CONTROL,
     SIGNAL_INFO_WORDS,
     Data,
+    has_segment,
 )
 from anyvirt.jit.layout import (
     BRANCH_REACH,
@@ -32,6 +33,7 @@ from anyvirt.jit.layout import (
     Slot,
     StopReason,
 )
+from anyvirt.jit.machine_access import flush_page, flush_tlbs, forget_code, full_fence, stop_writing
 from anyvirt.jit.target import Target
 from anyvirt.typed import load8, load32, load64, range, store8, store64, u8, u64
 
@@ -81,15 +83,16 @@ def kernel(number: u64, a: u64, b: u64, c: u64, d: u64) -> u64:
 
 
 def find_state(stack: u64) -> u64:
-    """The state block of the guest that runs on this stack; 0 if none does."""
+    """The state block of the guest that runs on this stack, the innermost one; 0 if none does."""
     state = load64(data() + Data.STATES)
     end = load64(data() + Data.STATES_END)
+    found, nearest = u64(0), u64(_STACK_REACH)
     while state < end:
         top = load64(state + Slot.STACK)
-        if top != 0 and top - stack < _STACK_REACH:
-            return state
+        if top != 0 and top - stack < nearest:
+            found, nearest = state, top - stack
         state += STATE_SIZE
-    return u64(0)
+    return found
 
 
 def is_compiled(address: u64) -> bool:
@@ -227,6 +230,7 @@ class HostTarget(Target):
     def __init__(self) -> None:
         super().__init__()
         self.intrinsics |= {data: _data, atomic_add: _atomic_add, call: _call, kernel: _kernel}
+        self.intrinsics[full_fence] = _full_fence
 
 
 def _data(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
@@ -246,6 +250,11 @@ def _call(compiler: FunctionCompiler, arguments: list[Argument]) -> None:
     compiler.body.effect(f"call void {pointer}({', '.join(value.operand for value in values)})")
 
 
+def _full_fence(compiler: FunctionCompiler, arguments: list[Argument]) -> None:
+    compiler.typed_arguments(arguments, [])
+    compiler.body.effect("fence seq_cst")
+
+
 def _kernel(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
     values = compiler.typed_arguments(arguments, [u64] * 5)
     constraints = "={ax},{ax},{di},{si},{dx},{r10},~{rcx},~{r11},~{memory}"
@@ -257,9 +266,10 @@ def host_module() -> str:
     """LLVM IR of the blob that is there once in a process."""
     module = Module(HostTarget())
     module.define(f"@data = internal global [{Data.SIZE // 8} x i64] zeroinitializer, align 4096\n")
-    for function in (on_fault, on_signal, forget):
+    for function in (on_fault, on_signal, forget, forget_code, flush_tlbs, flush_page, stop_writing):
         module.add(function, name=function.__name__, linkage="dso_local ", attributes="nounwind")
-    for name, lines in (("enter", _ENTER), ("leave", _LEAVE), ("system_call", _SYSTEM_CALL)):
+    enter = _SET_SEGMENT + _ENTER if has_segment() else _ENTER
+    for name, lines in (("enter", enter), ("leave", _LEAVE), ("system_call", _SYSTEM_CALL)):
         module.define(_naked(name, lines))
     return module.text()
 
@@ -274,6 +284,10 @@ def _naked(name: str, lines: str) -> str:
 
 
 # enter(state): the host's callee-saved registers and MXCSR go to the stack, the guest's come from the state.
+_SET_SEGMENT = f"""
+movq {Slot.MEMORY:d}(%rdi), %rax
+wrgsbase %rax
+"""
 _ENTER = f"""
 pushq %rbp
 pushq %rbx

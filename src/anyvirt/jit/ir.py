@@ -14,10 +14,7 @@ LIKELY = ", !prof !0"
 """Branch annotation: the first target is taken nearly always. Modules end with `METADATA` for it."""
 UNLIKELY = ", !prof !1"
 """Branch annotation: the second target is taken nearly always."""
-METADATA = (
-    '!0 = !{!"branch_weights", i32 100000, i32 1}\n'
-    '!1 = !{!"branch_weights", i32 1, i32 100000}\n'
-)
+METADATA = '!0 = !{!"branch_weights", i32 100000, i32 1}\n!1 = !{!"branch_weights", i32 1, i32 100000}\n'
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +96,17 @@ class Body:
     def text(self) -> str:
         """All blocks, local variables first."""
         return "\n".join(["entry:", *self._allocas, *self._lines])
+
+    def __len__(self) -> int:
+        """Instructions and labels so far."""
+        return len(self._lines)
+
+    def amend(self, place: int, old: str, new: str) -> None:
+        """Replace text in the first instruction from `place` on that has it."""
+        for position in range(place, len(self._lines)):
+            if old in self._lines[position]:
+                self._lines[position] = self._lines[position].replace(old, new, 1)
+                return
 
     def fresh(self, hint: str = "t") -> str:
         """A name not used yet in this function, without its `%`."""

@@ -1,7 +1,7 @@
 """Memory accesses of machines where the inline TLB does not help: the slow path, in typed Python.
 
 It translates, finds the region, and does the access: in RAM (and then lets the TLB know), in a device, or
-byte by byte where the access reaches from one page or region into another. An access that cannot be made has no
+byte by byte where it reaches from one page or region into another. An access that cannot be made has no
 effect; the slot OUTCOME then says why.
 """
 
@@ -127,7 +127,7 @@ def slow_load(state: u64, address: u64, size: u64) -> u64:
     if not contains(region, physical, size):
         return load_bytewise(state, address, size)
     if is_device(region):
-        return device_load(state, region, physical, size)
+        return device_load(state, region, address, physical, size)
     fill(state, address, physical, region, rights)
     return load_sized(load64(region + Region.ADDEND) + physical, size)
 
@@ -144,7 +144,7 @@ def load_bytewise(state: u64, address: u64, size: u64) -> u64:
         if region == 0:
             return fail(state, address + position, u64(Access.READ))
         if is_device(region):
-            value |= (device_load(state, region, physical, u64(1)) & 0xFF) << 8 * position
+            value |= (device_load(state, region, address + position, physical, u64(1)) & 0xFF) << 8 * position
             if load64(state + Slot.OUTCOME) != 0:
                 return u64(0)
         else:
@@ -152,13 +152,14 @@ def load_bytewise(state: u64, address: u64, size: u64) -> u64:
     return value
 
 
-def device_load(state: u64, region: u64, physical: u64, size: u64) -> u64:
-    """Ask a device."""
+def device_load(state: u64, region: u64, address: u64, physical: u64, size: u64) -> u64:
+    """Ask a device, which may fail as the address."""
+    store64(state + Slot.FAULT_ADDRESS, address)
     return device_access(
         load64(load64(state + Slot.MAP) + Map.DEVICE_READ),
         state,
         load64(region + Region.DEVICE),
-        physical - load64(region + Region.FIRST),
+        load64(region + Region.ADDEND) + physical,
         size,
         u64(0),
     )
@@ -207,10 +208,11 @@ def slow_store(state: u64, address: u64, size: u64, value: u64) -> None:
         fail(state, address, u64(Access.WRITE))
     elif not contains(region, physical, size):
         store_bytewise(state, address, size, value)
+    elif is_device(region):
+        store_in_region(state, region, address, physical, size, value)
     else:
-        store_in_region(state, region, physical, size, value)
-        if not is_device(region):
-            fill(state, address, physical, region, rights)
+        store_in_region(state, region, address, physical, size, value)
+        fill(state, address, physical, region, rights)
 
 
 def store_bytewise(state: u64, address: u64, size: u64, value: u64) -> None:
@@ -225,19 +227,21 @@ def store_bytewise(state: u64, address: u64, size: u64, value: u64) -> None:
         if region == 0:
             fail(state, address + position, u64(Access.WRITE))
             return
-        store_in_region(state, region, physical, u64(1), (value >> 8 * position) & 0xFF)
+        byte = (value >> 8 * position) & 0xFF
+        store_in_region(state, region, address + position, physical, u64(1), byte)
         if load64(state + Slot.OUTCOME) != 0:
             return
 
 
-def store_in_region(state: u64, region: u64, physical: u64, size: u64, value: u64) -> None:
-    """Write to RAM or a device."""
+def store_in_region(state: u64, region: u64, address: u64, physical: u64, size: u64, value: u64) -> None:
+    """Write to RAM, or tell a device, which may fail as the address and change the list of regions."""
     if is_device(region):
+        store64(state + Slot.FAULT_ADDRESS, address)
         device_access(
             load64(load64(state + Slot.MAP) + Map.DEVICE_WRITE),
             state,
             load64(region + Region.DEVICE),
-            physical - load64(region + Region.FIRST),
+            load64(region + Region.ADDEND) + physical,
             size,
             value,
         )

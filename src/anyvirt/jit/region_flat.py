@@ -8,6 +8,7 @@ way that is normally taken.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from anyvirt.jit import ir
@@ -23,11 +24,29 @@ FIXUPS = ".anyvirt.fixups"
 """Section with a pair of distances for each memory access: from it to the access, and to its way out."""
 _SUFFIX = {8: "b", 16: "w", 32: "l", 64: "q"}
 _MODIFIER = {8: "b", 16: "w", 32: "k", 64: "q"}
-_LOADS = {8: "movzbl $1, ${0:k}", 16: "movzwl $1, ${0:k}", 32: "movl $1, ${0:k}", 64: "movq $1, $0"}
+_MEMORY = "@"
+"""Stands for the memory operand in the instructions below."""
+_LOADS = {
+    (8, False): "movzbl @, ${0:k}", (16, False): "movzwl @, ${0:k}", (32, False): "movl @, ${0:k}",
+    (8, True): "movsbq @, $0", (16, True): "movswq @, $0", (32, True): "movslq @, $0",
+    (64, False): "movq @, $0",
+}  # fmt: skip
 _HOST_EXCHANGES = {"xchg": "xchg", "add": "lock xadd"}
 """Atomic operations that are one instruction of the host and give the old content."""
 _COMBINATIONS = {"and": "and", "or": "or", "xor": "xor"}
 _SELECTIONS = {"min": "slt", "max": "sgt", "umin": "ult", "umax": "ugt"}
+
+
+@dataclass(slots=True)
+class _Loaded:
+    """A narrow value that was loaded into a whole register."""
+
+    wide: str
+    bits: int
+    place: int
+    """Of the load in the function's body."""
+    signed: bool | None = None
+    """How the load extends it; None while nobody wants to know."""
 
 
 class RegionFlatModel(MemoryModel):
@@ -35,6 +54,7 @@ class RegionFlatModel(MemoryModel):
 
     def __init__(self, compiler: TemplateCompiler) -> None:
         self._compiler = compiler
+        self._loaded: dict[str, _Loaded] = {}
 
     def program_counter(self, handler: HandlerCompiler) -> str:
         """Known in each occurrence."""
@@ -54,11 +74,26 @@ class RegionFlatModel(MemoryModel):
     def load(self, handler: HandlerCompiler, kind: ir.ValueType, address: str) -> Value:
         """A load that goes on elsewhere if it faults."""
         bits, pointer = ir.bit_width(kind), self._pointer(address)
-        wide = "i32" if bits == 32 else "i64"
-        loaded = self._access(wide, _LOADS[bits], "=r,*m", f"ptr elementtype(i{bits}) {pointer}")
-        if bits >= 32:
+        place = len(handler.body)
+        loaded = self._access("i64", _LOADS[bits, False], "=r,*m", f"ptr elementtype(i{bits}) {pointer}", 1)
+        if bits == 64:
             return Value(loaded, kind)
-        return handler.body.value(f"trunc i64 {loaded} to i{bits}", kind)
+        value = handler.body.value(f"trunc i64 {loaded} to i{bits}", kind)
+        self._loaded[value.text] = _Loaded(loaded, bits, place)
+        return value
+
+    def extended(self, value: Value, *, signed: bool) -> str | None:
+        """The 64 bits that a narrower value was loaded as, if it was, extended by the load itself."""
+        loaded = self._loaded.get(value.text)
+        if loaded is None or loaded.signed not in (None, signed):
+            return None
+        if loaded.signed is None and signed:
+            body = self._compiler.body
+            old, new = (_LOADS[loaded.bits, way].replace(_MEMORY, "") for way in (False, True))
+            body.amend(loaded.place, old.split()[0], new.split()[0])
+            body.amend(loaded.place, "${0:k}", "$0")
+        loaded.signed = signed
+        return loaded.wide
 
     def store(self, handler: HandlerCompiler, value: Value, address: str) -> None:
         """A store that goes on elsewhere if it faults."""
@@ -68,9 +103,10 @@ class RegionFlatModel(MemoryModel):
             text = handler.body.emit(f"zext {value.operand} to i32")
         self._access(
             "void",
-            f"mov{_SUFFIX[bits]} ${{1:{_MODIFIER[bits]}}}, $0",
+            f"mov{_SUFFIX[bits]} ${{1:{_MODIFIER[bits]}}}, @",
             "=*m,r",
             f"ptr elementtype(i{bits}) {pointer}, i{wide} {text}",
+            0,
         )
 
     def exchange(self, handler: HandlerCompiler, operation: str, address: str, value: Value) -> Value:
@@ -78,9 +114,9 @@ class RegionFlatModel(MemoryModel):
         bits, kind = ir.bit_width(value.type), ir.llvm_type(value.type)
         if operation in _HOST_EXCHANGES:
             pointer = self._pointer(address)
-            code = f"{_HOST_EXCHANGES[operation]}{_SUFFIX[bits]} ${{0:{_MODIFIER[bits]}}}, $1"
+            code = f"{_HOST_EXCHANGES[operation]}{_SUFFIX[bits]} ${{0:{_MODIFIER[bits]}}}, @"
             arguments = f"ptr elementtype({kind}) {pointer}, {value.operand}"
-            return Value(self._access(kind, code, "=r,=*m,0,~{memory}", arguments), value.type)
+            return Value(self._access(kind, code, "=r,=*m,0,~{memory}", arguments, 1), value.type)
         body = handler.body
         again, done = body.fresh("again"), body.fresh("done")
         body.branch(again)
@@ -107,9 +143,10 @@ class RegionFlatModel(MemoryModel):
         bits, kind, pointer = ir.bit_width(value.type), ir.llvm_type(value.type), self._pointer(address)
         found = self._access(
             kind,
-            f"lock cmpxchg{_SUFFIX[bits]} ${{2:{_MODIFIER[bits]}}}, $1",
+            f"lock cmpxchg{_SUFFIX[bits]} ${{2:{_MODIFIER[bits]}}}, @",
             "={ax},=*m,r,0,~{memory},~{flags}",
             f"ptr elementtype({kind}) {pointer}, {value.operand}, {expected.operand}",
+            1,
         )
         return handler.body.value(f"icmp eq {kind} {found}, {expected.text}", bool)
 
@@ -125,12 +162,21 @@ class RegionFlatModel(MemoryModel):
         good = compiler.body.fresh("good")
         compiler.body.branch_if(inside, good, compiler.way_to_interpret(), hint=LIKELY)
         compiler.body.open(good)
-        pointer = compiler.body.emit(f"getelementptr i8, ptr %memory, i64 {base}")
+        if compiler.region.segment:
+            pointer = compiler.body.emit(f"inttoptr i64 {base} to ptr")
+        else:
+            pointer = compiler.body.emit(f"getelementptr i8, ptr %memory, i64 {base}")
         return compiler.body.emit(f"getelementptr i8, ptr {pointer}, i64 {offset}") if offset else pointer
 
-    def _access(self, result: str, instruction: str, constraints: str, arguments: str) -> str:
-        """An instruction that may fault; opens the block behind it and returns its result, if it has one."""
+    def _access(self, result: str, instruction: str, constraints: str, arguments: str, memory: int) -> str:
+        """An instruction that may fault, with the place of its memory operand; returns what results from it.
+
+        Opens the block that is behind it.
+        """
         compiler, body = self._compiler, self._compiler.body
+        if compiler.region.segment:
+            instruction = instruction.replace(_MEMORY, f"%gs:{_MEMORY}")
+        instruction = instruction.replace(_MEMORY, f"${memory}")
         good = body.fresh("good")
         lines = (
             f"1: {instruction}",

@@ -15,6 +15,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from anyvirt.jit import ir
 from anyvirt.jit.handlers import Features, HandlerCompiler, RecordOperand
 from anyvirt.jit.interpreter import InterpreterTarget
 from anyvirt.jit.ir import Body, Value
@@ -183,6 +184,14 @@ class TemplateCompiler(HandlerCompiler):
         except TypedPythonError as error:
             raise TemplateError(str(error)) from None
 
+    def cast_value(self, value: Value, kind: ir.ValueType) -> Value:
+        """A load can extend what it loads."""
+        if isinstance(self.model, RegionFlatModel) and kind is u64 and ir.is_integer(value.type):
+            wide = self.model.extended(value, signed=ir.is_signed(value.type))
+            if wide is not None:
+                return Value(wide, kind)
+        return super().cast_value(value, kind)
+
     def operate(self, operator: ast.operator, left: Argument, right: Argument) -> Argument:
         """Sums with an immediate operand are remembered as such: as addresses they are cheaper to check."""
         result = super().operate(operator, left, right)
@@ -271,9 +280,11 @@ class TemplateCompiler(HandlerCompiler):
 class RegionTarget(InterpreterTarget):
     """What `cpu` means in a region."""
 
-    def __init__(self, isa: InstructionSet, features: Features, rounding: int = 0) -> None:
+    def __init__(self, isa: InstructionSet, features: Features, rounding: int, *, segment: bool) -> None:
         super().__init__(isa, features)
         self.rounding = rounding
+        self.segment = segment
+        """The host's segment register GS leads to guest memory."""
         self.scalars_by_offset = {offset: name for name, (offset, _) in self.layout.scalars.items()}
         self._float_files = {field.registers for field in isa.fields.values() if field.registers == "f"}
 
@@ -356,11 +367,13 @@ class RegionTarget(InterpreterTarget):
 class Templates:
     """The templates of an instruction set, made when first wanted."""
 
-    def __init__(self, isa: InstructionSet, features: Features, rounding: int = 0) -> None:
+    def __init__(
+        self, isa: InstructionSet, features: Features, rounding: int = 0, *, segment: bool = False
+    ) -> None:
         from anyvirt.jit.frontend import Module
 
         self.isa = isa
-        self.target = RegionTarget(isa, features, rounding)
+        self.target = RegionTarget(isa, features, rounding, segment=segment)
         self._module = Module(self.target)
         self._known: dict[tuple[object, int, tuple[tuple[str, int], ...]], Template | None] = {}
         self._constant_operands: dict[object, frozenset[str]] = {}
