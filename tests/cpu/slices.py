@@ -133,7 +133,7 @@ class Start:
         for name, numbers in machine.files.items():
             file = machine.description.register_files[name]
             limit = machine.limits.get(name, 1 << file.width)
-            values = [self._word(generator, file.width) % limit for _ in numbers]
+            values = [self.random_word(generator, file.width) % limit for _ in numbers]
             if file.zero is not None:
                 values[file.zero] = 0
             if first:
@@ -145,7 +145,7 @@ class Start:
         self.data = generator.randbytes(AREA)
 
     @staticmethod
-    def _word(generator, width):
+    def random_word(generator, width):
         kind = generator.randrange(3)
         value = (
             generator.choice(INTERESTING)
