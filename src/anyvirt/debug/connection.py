@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
 import select
 import socket
 from contextlib import suppress
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 14
 _LOOPBACK = "127.0.0.1"
+_RESERVED_DESCRIPTORS = 32
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,14 @@ class Connection:
         """The descriptor; readable when there is something to receive."""
         return self._peer.fileno()
 
+    def move_out_of_the_way(self) -> None:
+        """Use a high descriptor, where a guest that shares this process's descriptors looks for none."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = max(min(limit, 1 << 20) - _RESERVED_DESCRIPTORS, 3)
+        moved = socket.socket(fileno=fcntl.fcntl(self._peer.fileno(), fcntl.F_DUPFD_CLOEXEC, lowest))
+        self._peer.close()
+        self._peer = moved
+
     def receive(self) -> bytes:
         """What has arrived, after waiting for it; nothing once the other side is gone."""
         while not self.lost:
@@ -117,7 +128,11 @@ class Connection:
 
     def ready(self, seconds: float = 0) -> bool:
         """Whether there is something to receive (the end included) within a time."""
-        return self.lost or bool(select.select([self._peer], [], [], seconds)[0])
+        if self.lost:
+            return True
+        poll = select.poll()
+        poll.register(self._peer, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def send(self, data: bytes) -> None:
         """Send everything, if the other side still listens."""

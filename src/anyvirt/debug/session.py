@@ -100,6 +100,11 @@ class Session:
         if not silently:
             self._send(self._stop_reply(event))
 
+    @property
+    def knows_execve(self) -> bool:
+        """Whether gdb can be told that the target became another program; it then sets its points anew."""
+        return b"exec-events+" in self._peer_features
+
     def poll(self) -> Arrival:
         """What has arrived while the target runs. Packets have no business then and are dropped."""
         arrival = Arrival.NOTHING
@@ -156,7 +161,7 @@ class Session:
         for name in description.expedited:
             number = description.numbers[name]
             facts.append(b"%x:%s;" % (number, self._register(event.thread, number).hex().encode()))
-        if event.executed is not None and b"exec-events+" in self._peer_features:
+        if event.executed is not None and self.knows_execve:
             facts.append(b"exec:%s;" % event.executed.hex().encode())
         elif event.point is not None:
             facts.append(self._point_fact(event.point, event.address))

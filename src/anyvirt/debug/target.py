@@ -89,7 +89,10 @@ class DebugTarget(Protocol):
     description: TargetDescription
     attached: bool
     """Whether the target was there before the debugger (so that quitting lets it live)."""
-    objects: Mapping[Object, bytes]
+
+    @property
+    def objects(self) -> Mapping[Object, bytes]:
+        """The objects that can be read, as they are now."""
 
     def threads(self) -> Sequence[int]:
         """The numbers of all threads."""

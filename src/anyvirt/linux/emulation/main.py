@@ -6,7 +6,8 @@ import contextlib
 import gc
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.tiers import chosen_tier, make_executor
@@ -20,13 +21,16 @@ from anyvirt.linux.emulation.processes import set_command_name
 from anyvirt.linux.emulation.programs import find_executable, has_isa
 from anyvirt.linux.emulation.registry import Table
 from anyvirt.linux.emulation.run import run
+from anyvirt.linux.emulation.variables import GDB_VARIABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from anyvirt.cpu.interpreter import Interpreter
     from anyvirt.linux.emulation.image import Image
     from anyvirt.linux.emulation.table import SystemCall
+
+Made = TypeVar("Made")
 
 STRACE_VARIABLE = "ANYVIRT_STRACE"
 _COMPILER = "llvmlite"
@@ -37,13 +41,16 @@ def main(command: list[str]) -> NoReturn:
 
     What keeps it from starting is one sentence on standard error and the exit status a shell would give.
     """
+    debugger_address = os.environ.pop(GDB_VARIABLE, "")
     try:
         process = _make_process(_load(command))
+        process.signals.inherit()
+        if debugger_address:
+            _debug(process, debugger_address)
     except AnyvirtError as error:
         print(f"anyvirt: {error}", file=sys.stderr)
         sys.stderr.flush()
         os._exit(error.exit_code)
-    process.signals.inherit()
     set_command_name(os.fsencode(command[0]))
     # What was imported stays: forked children need not copy it to scan it.
     gc.freeze()
@@ -52,14 +59,19 @@ def main(command: list[str]) -> NoReturn:
 
 
 def _make_process(image: Image) -> Process:
-    """The process of `image`. The first on a machine compiles the interpreter, which needs the compiler.
+    return _compiling(lambda: Process(RISCV64, image, _make_cpu), lambda: _make_cpu(FlatMemory()))
 
-    That is large, so it is imported by a process of its own unless the cache turns out to be unwritable.
+
+def _compiling(make: Callable[[], Made], compile_for_it: Callable[[], object]) -> Made:
+    """Make something. The first time on a machine compiles a part of the interpreter for it.
+
+    The compiler is large, so it is imported by a process of its own, which does what `compile_for_it` says,
+    unless the cache turns out to be unwritable.
     """
-    for prepare in (_hide_compiler, _compile_apart, _reveal_compiler):
+    for prepare in (_hide_compiler, partial(_compile_apart, compile_for_it), _reveal_compiler):
         prepare()
         try:
-            return Process(RISCV64, image, _make_cpu)
+            return make()
         except ModuleNotFoundError:
             continue
         except OSError as error:
@@ -71,16 +83,24 @@ def _make_process(image: Image) -> Process:
     )
 
 
-def _compile_apart() -> None:
-    """Have a child compile the interpreter into the cache."""
+def _compile_apart(compile_into_cache: Callable[[], object]) -> None:
+    """Have a child compile something into the cache."""
     pid = os.fork()
     if pid == 0:
         # What goes wrong here goes wrong in the parent too, which then tells.
         with contextlib.suppress(Exception):
             _reveal_compiler()
-            _make_cpu(FlatMemory())
+            compile_into_cache()
         os._exit(0)
     os.waitpid(pid, 0)
+
+
+def _debug(process: Process, address: str) -> None:
+    """Wait for gdb, with all that it may need of the CPU ready. Raises AnyvirtError."""
+    from anyvirt.linux.emulation.debugger import prepare, wait_for_debugger
+
+    _compiling(lambda: prepare(process.memory), lambda: prepare(FlatMemory()))
+    wait_for_debugger(process, address)
 
 
 def _hide_compiler() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import os
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from anyvirt.linux.emulation.host import HOST
 from anyvirt.linux.emulation.identity import MemoryLimits
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from anyvirt.cpu.interpreter import Interpreter
     from anyvirt.cpu.memory import FlatMemory
     from anyvirt.linux.emulation.abi import Abi
+    from anyvirt.linux.emulation.debugger import Debugger
     from anyvirt.linux.emulation.image import Image
 
 
@@ -43,6 +45,8 @@ class Process:
         self.robust_list = 0
         self.on_release: Release | None = None
         """In a child of vfork(2), what lets the parent go on: to be called once it executes or exits."""
+        self.debugger: Debugger | None = None
+        """gdb, if it has the process (`anyvirt.linux.emulation.debugger`)."""
         self._make_cpu = make_cpu
         self.adopt(image)
 
@@ -72,6 +76,13 @@ class Process:
         The result is as `host.call`'s, or NOT_STARTED: then the guest's call has to be made again.
         """
         return self.cpu.system_call(HOST[name], *arguments)
+
+    def exit(self, status: int) -> NoReturn:
+        """End the process, whose status is the lowest 8 bits."""
+        self.release(ending=True)
+        if self.debugger is not None:
+            self.debugger.ended(status=status & 0xFF)
+        os._exit(status & 0xFF)
 
     def release(self, *, ending: bool = False) -> None:
         """Let a parent that waits in vfork(2) go on, because this process executes a program or ends."""

@@ -78,6 +78,8 @@ def _clone(process: Process, flags: int, stack: int, tls: int, tids: tuple[int, 
 def _begin_child(process: Process, gate: _Gate | None) -> None:
     """A child has none of its parent's waiting signals, and holds up nobody but its own parent."""
     process.signals.forget_arrived()
+    if process.debugger is not None:
+        process.debugger.leave_child()
     if process.on_release is not None:
         process.release()
     if gate is not None:
@@ -256,8 +258,10 @@ def execute(process: Process, program: Executable, environment: tuple[bytes, ...
         os.close(program.fd)
     process.signals.reset_for_exec()
     process.release()
-    _close_on_exec()
+    _close_on_exec(None if process.debugger is None else process.debugger.descriptor)
     process.adopt(image)
+    if process.debugger is not None:
+        process.debugger.executed()
     set_command_name(program.path if program.name.startswith(b"/proc/self/fd/") else program.name)
     raise RegistersReplaced
 
@@ -281,9 +285,12 @@ def _pointers(strings: tuple[bytes, ...]) -> ctypes.Array[ctypes.c_char_p]:
     return (ctypes.c_char_p * (len(strings) + 1))(*strings, None)
 
 
-def _close_on_exec() -> None:
+def _close_on_exec(kept: int | None) -> None:
+    """Close what a program must not inherit, except for a descriptor of our own."""
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
+        if fd == kept:
+            continue
         flags = host.call(HOST["fcntl"], fd, 1, 0)  # F_GETFD
         if flags > 0 and flags & 1:
             os.close(fd)
@@ -295,15 +302,13 @@ def _close_on_exec() -> None:
 @system_call("exit", "int")
 def exit_thread(process: Process, status: int) -> NoReturn:
     """End the thread, which is the process's only one"""
-    process.release(ending=True)
-    os._exit(status & 0xFF)
+    process.exit(status)
 
 
 @system_call("exit_group", "int")
 def exit_group(process: Process, status: int) -> NoReturn:
     """End the process"""
-    process.release(ending=True)
-    os._exit(status & 0xFF)
+    process.exit(status)
 
 
 # Threads of one -----------------------------------------------------------------------------------------

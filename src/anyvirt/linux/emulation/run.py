@@ -41,9 +41,10 @@ def _run_image(process: Process, calls: Mapping[int, SystemCall]) -> NoReturn:
     number_register, result_register = process.abi.number_register, process.abi.result_register
     argument_registers = process.abi.argument_registers
     system_call = StopReason.SYSTEM_CALL
+    advance = cpu.run if process.debugger is None else process.debugger.advance
     signals.deliver(process)
     while True:
-        stop = cpu.run()
+        stop = advance()
         if stop.reason is not system_call:
             _interrupt(process, stop)
             continue
@@ -78,7 +79,7 @@ def _is_restarted(process: Process, call: SystemCall) -> bool:
     """Deliver what interrupted a call. Whether the call is then made again."""
     signals = process.signals
     signals.collect()
-    restarted = call.restart and signals.restarts()
+    restarted = (call.restart or signals.only_woken) and signals.restarts()
     if restarted:
         signals.deliver(process)
     return restarted

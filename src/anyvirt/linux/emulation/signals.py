@@ -16,7 +16,7 @@ import signal as names
 import struct
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from anyvirt.cpu import signals as native
 from anyvirt.cpu.host import host as native_host
@@ -46,6 +46,7 @@ from anyvirt.linux.emulation.table import RegistersReplaced, system_call
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from anyvirt.linux.emulation.debugger import Debugger
     from anyvirt.linux.emulation.process import Process
 
 SIGNAL_COUNT = 64
@@ -59,14 +60,26 @@ _RT_SIGPROCMASK = HOST["rt_sigprocmask"]
 
 
 _UNBLOCKABLE = bit(names.SIGKILL) | bit(names.SIGSTOP)
+WAKE_SIGNAL = 64
+"""Under a debugger: the host's signal for bytes that arrive from it. The guest does not see it."""
+_NOT_DEADLY = frozenset(
+    {
+        names.SIGKILL, names.SIGSTOP, names.SIGTSTP, names.SIGTTIN, names.SIGTTOU, names.SIGCONT,
+        names.SIGCHLD, names.SIGURG, names.SIGWINCH, 32, 33,
+    }
+)  # fmt: skip
+"""Signals that do not end a process that has no handler for them, or that cannot be intercepted: the last two
+are the host's C library's own."""
 _FAULTS = (names.SIGSEGV, names.SIGBUS)
+_reserved: set[int] = set()
+"""Signals of the host that the emulator itself waits for at present."""
 _FAULT_BITS = bit(names.SIGSEGV) | bit(names.SIGBUS)
 _SYNCHRONOUS = _FAULT_BITS | bit(names.SIGILL) | bit(names.SIGFPE) | bit(names.SIGTRAP) | bit(names.SIGSYS)
 
 
 def host_mask(mask: int) -> int:
     """A guest's set of blocked signals as the host's thread may block them."""
-    return mask & ~(_FAULT_BITS | _UNBLOCKABLE)
+    return mask & ~(_FAULT_BITS | _UNBLOCKABLE | sum(map(bit, _reserved)))
 
 
 class SignalState:
@@ -79,6 +92,9 @@ class SignalState:
         self.queue: list[Pending] = []
         self.temporary: int | None = None
         """The mask of a system call that waits with a mask of its own."""
+        self.only_woken = False
+        """What was collected last was nothing but WAKE_SIGNAL: for the guest nothing has happened."""
+        self._debugger: Debugger | None = None
         self._noted = native_host().word(Data.RING_HEAD)
         self._collected = self._noted.value
 
@@ -91,9 +107,15 @@ class SignalState:
 
     def collect(self) -> None:
         """Take over what the host's handlers noted down."""
+        self.only_woken = False
         if self.waiting:
             self._collected = self._noted.value
-            self.queue.extend(Pending(signal.number, signal.information) for signal in native.drain())
+            arrived = native.drain()
+            if self._debugger is not None:
+                there = len(arrived)
+                arrived = [signal for signal in arrived if signal.number != WAKE_SIGNAL]
+                self.only_woken = there > 0 and not arrived
+            self.queue.extend(Pending(signal.number, signal.information) for signal in arrived)
 
     def wait_with(self, mask: int) -> None:
         """Until the present system call and the handlers that interrupt it are over, `mask` is the mask."""
@@ -123,15 +145,25 @@ class SignalState:
         self.collect()
         while (pending := self.deliverable()) is not None:
             self.queue.remove(pending)
+            if self._debugger is not None:
+                filtered = self._debugger.filter(pending)
+                if filtered is None:
+                    continue
+                pending = filtered
             self._act(process, pending)
         self.temporary = None
 
     def force(self, process: Process, number: int, info: bytes) -> None:
         """Deliver a fault of the present instruction; a guest that blocks or ignores it is killed."""
         self.temporary = None
+        if self._debugger is not None:
+            filtered = self._debugger.filter(Pending(number, info))
+            if filtered is None:
+                return
+            number, info = filtered.number, filtered.info
         action = self.actions[number]
         if self.blocked & bit(number) or not action.handled:
-            die(number)
+            self._die(number)
         self._act(process, Pending(number, info))
 
     def _act(self, process: Process, pending: Pending) -> None:
@@ -140,8 +172,8 @@ class SignalState:
         if action.handler == SIG_IGN:
             return
         if action.handler == SIG_DFL:
-            if number in _FAULTS:
-                die(number)
+            if number in _FAULTS or (self._debugger is not None and number not in _NOT_DEADLY):
+                self._die(number)
             host.named("kill", os.getpid(), number)
             return
         if action.flags & ActionFlags.RESETHAND:
@@ -155,12 +187,30 @@ class SignalState:
         except GuestFault:
             # The stack is exhausted. A handler of SIGSEGV itself cannot be called then.
             if number == names.SIGSEGV:
-                die(number)
+                self._die(number)
             self.temporary = None
             self.force(process, names.SIGSEGV, make_info(names.SIGSEGV, 0x80))
             return
         self.temporary = None
         self.set_blocked(mask)
+
+    def _die(self, number: int) -> NoReturn:
+        if self._debugger is not None:
+            self._debugger.ended(number=number)
+        die(number)
+
+    def intercept(self, process: Process, debugger: Debugger | None) -> None:
+        """Let a debugger decide about signals before they are delivered; None: no longer."""
+        self._debugger = debugger
+        if debugger is None:
+            _reserved.discard(WAKE_SIGNAL)
+        else:
+            _reserved.add(WAKE_SIGNAL)
+            native.install(WAKE_SIGNAL)
+        self.set_blocked(self.blocked)
+        for number, action in enumerate(self.actions):
+            if number and number not in (names.SIGKILL, names.SIGSTOP):
+                self.set_action(number, action)
 
     # What the guest sets --------------------------------------------------------------------------------
 
@@ -176,7 +226,9 @@ class SignalState:
         if number in _FAULTS:
             return
         flags = action.flags & (ActionFlags.NOCLDSTOP | ActionFlags.NOCLDWAIT)
-        if action.handled:
+        if number == WAKE_SIGNAL and self._debugger is not None:
+            return
+        if action.handled or self._intercepts(number, action):
             native.install(number)
             if flags:
                 native_action = native_host().action(number)
@@ -186,6 +238,10 @@ class SignalState:
             set_host_action(number, action.handler, flags)
         if action.handler == SIG_IGN:
             self.queue = [pending for pending in self.queue if pending.number != number]
+
+    def _intercepts(self, number: int, action: Action) -> bool:
+        """Whether a signal that would end the process is to arrive here instead."""
+        return self._debugger is not None and action.handler == SIG_DFL and number not in _NOT_DEADLY
 
     def reset_for_exec(self) -> None:
         """execve(2): handlers become default actions; ignored signals and the mask stay."""
@@ -241,7 +297,7 @@ def host_handler(number: int) -> int:
     return int(_HOST_ACTION.unpack(buffer)[0])
 
 
-def die(number: int) -> None:
+def die(number: int) -> NoReturn:
     """End this process by signal `number`, so that whoever waits for it sees the truth."""
     import resource
 
