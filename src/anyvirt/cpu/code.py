@@ -11,7 +11,7 @@ import mmap
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, cast, overload
 
 from anyvirt.cpu.hooked import HookTable, hooked_addresses
 from anyvirt.cpu.host import MappedBlob, host
@@ -28,6 +28,8 @@ from anyvirt.jit.cache import load_or_compile
 from anyvirt.jit.layout import BRANCH_REACH, RecordLayout
 
 if TYPE_CHECKING:
+    from anyvirt.cpu.machine_code import MachineCodeSpace
+    from anyvirt.cpu.machine_memory import MachineMemory
     from anyvirt.jit.blob import Blob
 
 _LONGEST_BEFORE = 16
@@ -36,7 +38,7 @@ _LONGEST_BEFORE = 16
 _lock = threading.RLock()
 os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
-_interpreters: dict[tuple[str, bool, bool], MappedBlob] = {}
+_interpreters: dict[tuple[str, bool, bool, bool], MappedBlob] = {}
 _spaces: weakref.WeakKeyDictionary[FlatMemory, dict[tuple[str, bool, bool, bool], CodeSpace]] = (
     weakref.WeakKeyDictionary()
 )
@@ -92,34 +94,58 @@ class CodeSpace:
                 self.forget(mapping.start, mapping.end - mapping.start)
 
 
+@overload
 def code_space(
-    memory: FlatMemory, isa: str, *, counted: bool, translated: bool = False, instrumented: bool = False
-) -> CodeSpace:
+    memory: FlatMemory, isa: str, *, counted: bool, translated: bool = ..., instrumented: bool = ...
+) -> CodeSpace: ...
+@overload
+def code_space(
+    memory: MachineMemory, isa: str, *, counted: bool, translated: bool = ..., instrumented: bool = ...
+) -> MachineCodeSpace: ...
+def code_space(
+    memory: FlatMemory | MachineMemory,
+    isa: str,
+    *,
+    counted: bool,
+    translated: bool = False,
+    instrumented: bool = False,
+) -> CodeSpace | MachineCodeSpace:
     """The records of an address space, shared by all its executors of a kind; made when first wanted.
 
     Those of executors that run translations are their own: records lead into translations there. So are
     those of instrumented runs, which let hooks see blocks and memory accesses.
     """
+    key = (isa, counted, translated, instrumented)
+    flat = isinstance(memory, FlatMemory)
     with _lock:
-        spaces = _spaces.setdefault(memory, {})
-        key = (isa, counted, translated, instrumented)
-        if key not in spaces:
-            spaces[key] = CodeSpace(memory, _interpreter(isa, counted=counted, instrumented=instrumented))
-        return spaces[key]
+        interpreter = _interpreter(isa, counted=counted, instrumented=instrumented, machine=not flat)
+        if isinstance(memory, FlatMemory):
+            spaces = _spaces.setdefault(memory, {})
+            if key not in spaces:
+                spaces[key] = CodeSpace(memory, interpreter)
+            return spaces[key]
+    from anyvirt.cpu.machine_code import MachineCodeSpace
+
+    return memory.code_space(key, lambda: MachineCodeSpace(interpreter))
 
 
-def _interpreter(isa: str, *, counted: bool, instrumented: bool) -> MappedBlob:
-    key = (isa, counted, instrumented)
+def _interpreter(isa: str, *, counted: bool, instrumented: bool, machine: bool) -> MappedBlob:
+    key = (isa, counted, instrumented, machine)
     if key not in _interpreters:
-        name = f"{isa}-instrumented" if instrumented else f"{isa}-counting" if counted else isa
-        compiled = load_or_compile(name, lambda: _compile(isa, counted=counted, instrumented=instrumented))
-        blob = MappedBlob(compiled)
+        name = f"{isa}-machine" if machine else isa
+        name = f"{name}-instrumented" if instrumented else f"{name}-counting" if counted else name
+        blob = MappedBlob(load_or_compile(name, lambda: _compile(*key)))
         host().add_code(blob)
         _interpreters[key] = blob
     return _interpreters[key]
 
 
-def _compile(isa: str, *, counted: bool, instrumented: bool) -> Blob:
+def _compile(isa: str, counted: bool, instrumented: bool, machine: bool) -> Blob:
     from anyvirt.jit.ahead import instruction_set, interpreter_blob
 
-    return interpreter_blob(instruction_set(isa), counted=counted, instrumented=instrumented)
+    return interpreter_blob(
+        instruction_set(isa),
+        counted=counted,
+        memory="machine" if machine else "flat",
+        instrumented=instrumented,
+    )

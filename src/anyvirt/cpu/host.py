@@ -82,9 +82,20 @@ class Host:
             None, *(ctypes.c_uint64,) * 6
         )(self._blob["forget"])
         """Empty records: their base, the pages that have any, a range of guest addresses, shift and size."""
+        self.forget_code = self._function("forget_code", 4)
+        """As `anyvirt.jit.machine_access.forget_code`, like the three that follow."""
+        self.flush_tlbs = self._function("flush_tlbs", 1)
+        self.flush_page = self._function("flush_page", 2)
+        self.stop_writing = self._function("stop_writing", 2)
         self.leave = self._blob["leave"]
         self.add_code(self._blob)
         os.register_at_fork(after_in_child=self._after_fork)
+
+    def _function(self, symbol: str, arguments: int) -> Callable[..., None]:
+        """A function of the blob that takes words and returns nothing."""
+        kind = ctypes.CFUNCTYPE(None, *(ctypes.c_uint64,) * arguments)
+        function: Callable[..., None] = kind(self._blob[symbol])
+        return function
 
     # The blob's data ------------------------------------------------------------------------------------
 

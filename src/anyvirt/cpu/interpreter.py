@@ -9,7 +9,7 @@ from anyvirt.cpu.code import code_space
 from anyvirt.cpu.executor import Access, Stop, StopReason
 from anyvirt.cpu.hookable import Hookable
 from anyvirt.cpu.host import host
-from anyvirt.cpu.view import FlatView
+from anyvirt.cpu.view import view_of
 from anyvirt.jit.hook_layout import EVENTS
 from anyvirt.jit.host_layout import control_for, exceptions_of
 from anyvirt.jit.layout import NO_CODE, Request, Slot
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableSequence
 
     from anyvirt.cpu.instruments import Instruments
+    from anyvirt.cpu.machine_memory import MachineMemory
     from anyvirt.cpu.memory import FlatMemory
 
 _WORDS = Slot.END // 8
@@ -40,10 +41,11 @@ class Interpreter(Hookable):
 
     _state = 0
 
-    def __init__(self, isa: str, memory: FlatMemory) -> None:
+    def __init__(self, isa: str, memory: FlatMemory | MachineMemory) -> None:
         """A CPU at reset (all registers 0) in `memory`. Raises UnsupportedError."""
         self.isa = isa
-        self.memory = memory
+        self.memory: Any = memory
+        """What was given, of either kind."""
         self.pc = 0
         self.instructions = 0
         """Instructions executed in runs with a budget."""
@@ -55,7 +57,7 @@ class Interpreter(Hookable):
         self._state = self._host.take_state()
         self._slots = (ctypes.c_uint64 * _WORDS).from_address(self._state)
         self._requests = (ctypes.c_uint8 * len(Request)).from_address(self._state + Slot.PENDING)
-        self._view = FlatView(self._state, memory, code)
+        self._view = view_of(memory, self._state, code)
         layout: dict[str, Any] = code.interpreter.blob.notes
         self._files: dict[str, tuple[int, int]] = layout["files"]
         self._scalars: dict[str, tuple[int, int]] = layout["scalars"]
@@ -141,9 +143,10 @@ class Interpreter(Hookable):
 
     def _enter(self) -> None:
         """Run compiled code until there is something that `run` has to come back for."""
-        self._host.enter(self._state)
+        enter = self._view.enter
+        enter(self._state)
         while self._goes_on():
-            self._host.enter(self._state)
+            enter(self._state)
 
     def _goes_on(self) -> bool:
         """Serve what compiled code was left for, if that is the executor's own business."""
@@ -153,7 +156,7 @@ class Interpreter(Hookable):
         if self._requests[Request.STOP]:
             return False
         self._requests[Request.SAMPLE] = 0
-        return True
+        return self._view.serve(reason)
 
     def _choose_handlers(self, counted: bool) -> None:
         if not self._instrumented:
@@ -169,8 +172,11 @@ class Interpreter(Hookable):
 
     def _stop(self) -> Stop:
         slots = self._slots
-        reason = _REASONS[slots[_REASON]]
         pc = self.pc = self._view.program_counter()
+        error = self._view.take_error()
+        if error is not None:
+            raise error
+        reason = _REASONS[slots[_REASON]]
         if reason in (StopReason.SYSTEM_CALL, StopReason.BREAKPOINT):
             return Stop(reason, pc, slots[_FAULT_ADDRESS])
         if reason in (StopReason.ACCESS_FAULT, StopReason.MISALIGNED):

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import ctypes
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from anyvirt.jit.layout import SYNCHRONIZE, Slot
+from anyvirt.cpu.host import host
+from anyvirt.cpu.memory import FlatMemory
+from anyvirt.jit.layout import SYNCHRONIZE, Slot, StopReason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anyvirt.cpu.code import CodeSpace
-    from anyvirt.cpu.memory import FlatMemory
+    from anyvirt.cpu.machine_memory import MachineMemory
 
 
 class View(Protocol):
     """The part of an executor that depends on the memory model."""
 
-    def use(self, code: CodeSpace) -> None:
+    def use(self, code: Any, /) -> None:  # noqa: ANN401 - a space of its memory's kind
         """Let the CPU run the decoded code of a space."""
 
     def place(self, pc: int) -> bool:
         """Make `pc` where compiled code begins; false if no instruction can be there."""
 
+    def enter(self, state: int, /) -> None:
+        """Run compiled code on the state block."""
+
     def program_counter(self) -> int:
         """The `pc` at which compiled code was left."""
 
     def serve(self, reason: int) -> bool:
-        """Do what compiled code wants done before it goes on; false if the reason is not about memory."""
+        """Do what compiled code wants done before it goes on; false if the reason is not about memory.
+
+        With the reason INTERRUPTED the requests other than STOP and SAMPLE are served.
+        """
+
+    def take_error(self) -> BaseException | None:
+        """What a device has raised, once."""
 
 
 class FlatView:
@@ -39,6 +52,8 @@ class FlatView:
         self._set(Slot.MEMORY_SIZE, memory.size)
         self._set(Slot.EXECUTABLE, memory.executable_pages)
         self._granule, self._shift = code.layout.granule, code.layout.shift
+        self.enter: Callable[[int], None] = host().enter
+        """Run compiled code on the state block."""
 
     def use(self, code: CodeSpace) -> None:
         """Let the CPU run the decoded code of a space."""
@@ -62,13 +77,25 @@ class FlatView:
 
     def serve(self, reason: int) -> bool:
         """Forget decoded code where the guest asks for it."""
-        if reason != SYNCHRONIZE:
-            return False
-        self._code.forget_all(self._memory)
-        return True
+        if reason == SYNCHRONIZE:
+            self._code.forget_all(self._memory)
+        return reason in (SYNCHRONIZE, StopReason.INTERRUPTED)
+
+    def take_error(self) -> BaseException | None:
+        """There are no devices."""
+        return None
 
     def _set(self, slot: Slot, value: int) -> None:
         self._slots[slot // 8] = value
 
 
 _RECORD = Slot.RECORD // 8
+
+
+def view_of(memory: FlatMemory | MachineMemory, state: int, code: Any) -> View:  # noqa: ANN401 - its space
+    """The view of a CPU with this state block on a memory of either kind, with a space of its code."""
+    if isinstance(memory, FlatMemory):
+        return FlatView(state, memory, code)
+    from anyvirt.cpu.machine_view import MachineView
+
+    return MachineView(state, memory)

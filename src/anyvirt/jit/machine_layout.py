@@ -102,7 +102,7 @@ class Region(IntEnum):
     """Physical address of the last byte."""
     FLAGS = 16
     ADDEND = 24
-    """Host address minus physical address, where there is memory behind it."""
+    """What makes a physical address a host address, or the offset in a device."""
     PAGE = 32
     """Page number minus that of the physical address."""
     DEVICE = 40

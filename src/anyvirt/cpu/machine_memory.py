@@ -1,0 +1,510 @@
+"""The physical memory of a machine: RAM, ROM and devices at the addresses where its board has them.
+
+Compiled code reaches RAM through the TLBs of its CPU (`anyvirt.jit.machine_model`); this is what fills them:
+the list of regions, which pages were written, and which have decoded code. All of it may be changed at any
+time and from any thread: the CPUs that run are held meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import mmap
+import os
+import threading
+import time
+import weakref
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from anyvirt.cpu.executor import Access
+from anyvirt.cpu.machine_regions import (
+    ADDRESS_SPACE,
+    Bank,
+    Device,
+    MemoryRegion,
+    RegionKind,
+    RegionList,
+)
+from anyvirt.cpu.memory import (
+    PAGE_SIZE,
+    GuestFault,
+    Protection,
+    host_discard,
+    host_munmap,
+    page_ceiling,
+    reserve,
+)
+from anyvirt.errors import UnsupportedError
+from anyvirt.jit.machine_layout import MOST_PAGES, CodeFlag, Map
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from anyvirt.cpu.machine_code import MachineCodeSpace
+    from anyvirt.cpu.machine_view import MachineView
+
+__all__ = ["Device", "MachineMemory", "MemoryRegion", "RegionKind"]
+
+_READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
+_ALL = Protection.READ | Protection.WRITE | Protection.EXECUTE
+_DEVICE_SIZES = (1, 2, 4, 8)
+_HOLDING_PAUSE = 20e-6
+"""Seconds between looks at CPUs that are to stand still."""
+_DEVICE_CALL = ctypes.CFUNCTYPE(ctypes.c_uint64, *(ctypes.c_uint64,) * 5)
+
+_memories: weakref.WeakSet[MachineMemory] = weakref.WeakSet()
+_held: list[MachineMemory] = []
+
+
+def _hold_still() -> None:
+    """Nothing is being changed by another thread while the process forks."""
+    _held[:] = _memories
+    for memory in _held:
+        memory.lock.acquire()
+
+
+def _move_on() -> None:
+    for memory in _held:
+        memory.lock.release()
+    _held.clear()
+
+
+os.register_at_fork(before=_hold_still, after_in_parent=_move_on, after_in_child=_move_on)
+
+
+class MachineMemory:
+    """A physical address space of 64 bits. Empty addresses fault, as on most buses.
+
+    Failing host calls raise OSError; Python's own accesses to what is not there raise `GuestFault`.
+    """
+
+    map = 0
+    """Host address of the map that compiled code reads (`anyvirt.jit.machine_layout.Map`)."""
+
+    def __init__(self) -> None:
+        """Raises UnsupportedError where the host does not give enough address space."""
+        self.lock = threading.RLock()
+        """Held by whoever changes anything; CPUs take it before they enter compiled code."""
+        self.on_code_change: list[Callable[[int, int], None]] = []
+        """Called with (start, length), physical, when code has changed of which there are translations."""
+        self._regions = RegionList()
+        self._banks: list[Bank] = []
+        self._devices: list[Device] = []
+        self._spaces: dict[object, MachineCodeSpace] = {}
+        self._views: weakref.WeakValueDictionary[int, MachineView] = weakref.WeakValueDictionary()
+        self._pages = 0
+        self._list = b""
+        try:
+            self.map = reserve(page_ceiling(Map.END), _READ_WRITE)
+            self._flags = reserve(3 * MOST_PAGES, _READ_WRITE)
+        except OSError as error:
+            raise UnsupportedError(
+                "interpreter",
+                "address space for the machine's memory",
+                f"the host refuses to reserve {3 * MOST_PAGES >> 20} MiB ({error.strerror}): "
+                "see `ulimit -v` and vm.overcommit_memory",
+            ) from None
+        self._dirty, self._code = self._flags, self._flags + MOST_PAGES
+        self._set(Map.DIRTY, self._dirty)
+        self._set(Map.CODE, self._code)
+        self._set(Map.WRITES, self._flags + 2 * MOST_PAGES)
+        self._calls = _device_calls(weakref.ref(self))
+        for field, call in zip((Map.DEVICE_READ, Map.DEVICE_WRITE), self._calls, strict=True):
+            self._set(field, ctypes.cast(call, ctypes.c_void_p).value or 0)
+        _memories.add(self)
+
+    def __del__(self) -> None:
+        if self.map:
+            host_munmap(self.map, page_ceiling(Map.END))
+            if hasattr(self, "_flags"):
+                host_munmap(self._flags, 3 * MOST_PAGES)
+            for bank in self._banks:
+                host_munmap(bank.host, bank.size)
+
+    # What is where --------------------------------------------------------------------------------------
+
+    @property
+    def regions(self) -> tuple[MemoryRegion, ...]:
+        """All regions by ascending address; they do not overlap."""
+        return tuple(self._regions)
+
+    def mapping_at(self, address: int) -> MemoryRegion | None:
+        """The region that contains a physical address, if any."""
+        return self._regions.at(address)
+
+    def add_ram(self, address: int, size: int, *, name: str = "ram") -> MemoryRegion:
+        """RAM of whole pages, zeroed; what is not touched costs nothing."""
+        region = self._memory_region(RegionKind.RAM, address, size, _ALL, name)
+        self._add(region)
+        return region
+
+    def add_rom(
+        self, address: int, content: bytes, *, name: str = "rom", refuses_stores: bool = False
+    ) -> MemoryRegion:
+        """ROM, filled up with zeros to whole pages. Stores have no effect, or are access faults."""
+        protection = Protection.READ | Protection.EXECUTE if refuses_stores else _ALL
+        region = self._memory_region(RegionKind.ROM, address, page_ceiling(len(content)), protection, name)
+        ctypes.memmove(region.host_address(address), content, len(content))
+        self._add(region)
+        return region
+
+    def add_mmio(self, address: int, size: int, device: Device, *, name: str = "") -> MemoryRegion:
+        """Let a device answer at any range of addresses; several may share a page."""
+        with self.lock:
+            number = self._device_number(device)
+            region = MemoryRegion(
+                address,
+                address + size,
+                RegionKind.DEVICE,
+                Protection.READ | Protection.WRITE,
+                name,
+                device=device,
+                number=number,
+            )
+            self._add(region)
+        return region
+
+    def add_alias(self, address: int, source: int, size: int, *, name: str = "") -> None:
+        """Let whole pages of RAM or ROM be seen at another address, too."""
+        _check_pages(address, size)
+        _check_pages(source, size)
+        with self.lock:
+            parts = list(self._regions.within(source, source + size))
+            if any(part.bank is None for part in parts) or sum(p.end - p.start for p in parts) != size:
+                raise OSError(errno.EINVAL, "an alias is of RAM or ROM")
+            distance = address - source
+            self._add(
+                *(
+                    replace(
+                        part, start=part.start + distance, end=part.end + distance, name=name or part.name
+                    )
+                    for part in parts
+                )
+            )
+
+    def remove(self, address: int, size: int) -> None:
+        """Take away what answers in [address, address + size); RAM that is nowhere any more is emptied."""
+        with self.changing():
+            for part in self._regions.within(address, address + size):
+                if part.bank is not None:
+                    _check_pages(part.start, part.end - part.start)
+            self._regions.replace(address, address + size, [])
+            self._publish()
+            there = {region.bank for region in self._regions}
+            for bank in self._banks:
+                if bank not in there:
+                    host_discard(bank.host, bank.size)
+
+    def protect(self, address: int, size: int, protection: int) -> None:
+        """Change what CPUs may do with whole pages of RAM or ROM; they must all be there."""
+        _check_pages(address, size)
+        with self.changing():
+            parts = list(self._regions.within(address, address + size))
+            if any(part.bank is None for part in parts) or sum(p.end - p.start for p in parts) != size:
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            new = [replace(part, protection=Protection(protection & 7)) for part in parts]
+            self._regions.replace(address, address + size, new)
+            self._publish()
+
+    def _device_number(self, device: Device) -> int:
+        for number, known in enumerate(self._devices):
+            if known is device:
+                return number
+        self._devices.append(device)
+        return len(self._devices) - 1
+
+    def _memory_region(
+        self, kind: RegionKind, address: int, size: int, protection: Protection, name: str
+    ) -> MemoryRegion:
+        _check_pages(address, size)
+        with self.lock:
+            if self._pages + size // PAGE_SIZE > MOST_PAGES:
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            bank = Bank(reserve(size, _READ_WRITE), size, self._pages)
+            self._pages += size // PAGE_SIZE
+            self._banks.append(bank)
+        return MemoryRegion(address, address + size, kind, protection, name, bank)
+
+    def _add(self, *regions: MemoryRegion) -> None:
+        for region in regions:
+            if not 0 <= region.start < region.end <= ADDRESS_SPACE:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        with self.changing():
+            for region in regions:
+                if not self._regions.is_free(region.start, region.end):
+                    raise OSError(errno.EEXIST, f"something is at {region.start:#x} already")
+                self._regions.replace(region.start, region.end, [region])
+            self._publish()
+
+    def _publish(self) -> None:
+        """Let compiled code see the regions as they are now; no CPU is running."""
+        content = self._regions.entries()
+        self._list = content
+        address = ctypes.cast(ctypes.c_char_p(content), ctypes.c_void_p).value or 0
+        self._set(Map.REGIONS, address)
+        self._set(Map.COUNT, len(self._regions))
+        for view in list(self._views.values()):
+            view.flush()
+
+    # Access from Python ---------------------------------------------------------------------------------
+
+    def read(self, address: int, length: int) -> bytes:
+        """Bytes as a CPU would load them; a device is asked once for up to 8 bytes. Raises GuestFault."""
+        if length in _DEVICE_SIZES:
+            region = self._regions.at(address)
+            if region is not None and region.device is not None and address + length <= region.end:
+                return self._load_device(region, address, length)
+        return b"".join(self._read_part(part) for part in self._parts(address, length, Access.READ))
+
+    def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
+        """Store bytes as a CPU would; as `read`. Nothing is stored if a part cannot be. Raises GuestFault."""
+        content = bytes(data)
+        if len(content) in _DEVICE_SIZES:
+            region = self._regions.at(address)
+            if region is not None and region.device is not None and address + len(content) <= region.end:
+                self._store_device(region, address, content)
+                return
+        for part in self._parts(address, len(content), Access.WRITE):
+            self._write_part(part, content[part.start - address : part.end - address])
+
+    def view(self, address: int, length: int, *, writable: bool = False) -> memoryview:
+        """A window on RAM or ROM without copying, for a device. Raises GuestFault.
+
+        It stays valid while the regions stay; whoever writes through it calls `wrote` afterwards.
+        """
+        region = self._regions.at(address)
+        if region is None or region.bank is None or address + length > region.end:
+            raise GuestFault(address, Access.WRITE if writable else Access.READ)
+        array = (ctypes.c_char * length).from_address(region.host_address(address))
+        window = memoryview(array).cast("B")
+        return window if writable else window.toreadonly()
+
+    def wrote(self, address: int, length: int) -> None:
+        """Mark RAM as written and forget the code in it: it was changed through a `view`."""
+        for part in self._regions.within(address, address + length):
+            if part.bank is not None:
+                self._note_write(part)
+
+    def _parts(self, address: int, length: int, access: Access) -> list[MemoryRegion]:
+        """The regions of a range, all of which allow the access. Raises GuestFault."""
+        parts, position = [], address
+        for part in self._regions.within(address, address + length):
+            if part.start != position or not part.protection & (1 << access):
+                break
+            parts.append(part)
+            position = part.end
+        if position < address + length:
+            raise GuestFault(position, access)
+        return parts
+
+    def _read_part(self, part: MemoryRegion) -> bytes:
+        if part.bank is not None:
+            return ctypes.string_at(part.host_address(part.start), part.end - part.start)
+        return b"".join(self._load_device(part, address, 1) for address in range(part.start, part.end))
+
+    def _write_part(self, part: MemoryRegion, content: bytes) -> None:
+        if part.kind is RegionKind.RAM:
+            ctypes.memmove(part.host_address(part.start), content, len(content))
+            self._note_write(part)
+        elif part.kind is RegionKind.DEVICE:
+            for position, byte in enumerate(content):
+                self._store_device(part, part.start + position, bytes([byte]))
+
+    def _load_device(self, region: MemoryRegion, address: int, size: int) -> bytes:
+        assert region.device is not None
+        value = region.device.read(region.offset + address - region.start, size)
+        return (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+
+    def _store_device(self, region: MemoryRegion, address: int, content: bytes) -> None:
+        assert region.device is not None
+        value = int.from_bytes(content, "little")
+        region.device.write(region.offset + address - region.start, len(content), value)
+
+    def _note_write(self, part: MemoryRegion) -> None:
+        first, last = part.page_number(part.start), part.page_number(part.end - 1)
+        ctypes.memset(self._dirty + first, 1, last - first + 1)
+        flags = ctypes.string_at(self._code + first, last - first + 1)
+        if not any(flags):
+            return
+        from anyvirt.cpu.host import host
+
+        for index, flag in enumerate(flags):
+            if flag:
+                page = (part.start & -PAGE_SIZE) + index * PAGE_SIZE
+                start, end = max(part.start, page), min(part.end, page + PAGE_SIZE)
+                host().forget_code(self.map, first + index, start - page, end - start)
+                if flag & CodeFlag.TRANSLATIONS:
+                    self.report_page(first + index)
+
+    # Dirty pages ----------------------------------------------------------------------------------------
+
+    def dirty_pages(self) -> list[int]:
+        """Physical addresses of the pages of RAM written since the beginning or the last `clear_dirty`."""
+        result = []
+        for region in self._regions:
+            if region.kind is RegionKind.RAM:
+                first, count = region.page_number(region.start), (region.end - region.start) // PAGE_SIZE
+                flags = ctypes.string_at(self._dirty + first, count)
+                index = flags.find(1)
+                while index >= 0:
+                    result.append(region.start + index * PAGE_SIZE)
+                    index = flags.find(1, index + 1)
+        return result
+
+    def clear_dirty(self) -> None:
+        """Count no page as written; every CPU stands still meanwhile, so no store goes unseen."""
+        with self.changing():
+            for bank in self._banks:
+                _zero(self._dirty + bank.first_page, bank.size // PAGE_SIZE)
+            for view in list(self._views.values()):
+                view.flush()
+
+    # CPUs -----------------------------------------------------------------------------------------------
+
+    def admit(self, view: MachineView, state: int) -> None:
+        """A CPU with this state block is one of this memory's."""
+        with self.lock:
+            self._views[state] = view
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """While this is open no CPU runs; one that a device is at work for stays in that device."""
+        with self.lock:
+            views = list(self._views.values())
+            for view in views:
+                view.ask_to_hold()
+            while any(view.is_running and not view.in_device for view in views):
+                time.sleep(_HOLDING_PAUSE)
+            yield
+
+    def flush_tlb(self, address: int | None = None) -> None:
+        """Let all CPUs forget their translations, or those of one guest address's page."""
+        with self.changing():
+            for view in list(self._views.values()):
+                view.flush(address)
+
+    # Code -----------------------------------------------------------------------------------------------
+
+    def code_space(self, key: object, make: Callable[[], MachineCodeSpace]) -> MachineCodeSpace:
+        """The records of a kind of executors; made when first wanted."""
+        with self.lock:
+            if key not in self._spaces:
+                space = make()
+                with self.changing():
+                    count = len(self._spaces)
+                    if count == Map.MOST_SPACES:
+                        raise UnsupportedError(
+                            "interpreter", "more kinds of executors in a memory", f"there are {count}"
+                        )
+                    entry = Map.SPACES + count * Map.SPACE
+                    for offset, value in enumerate((space.table, space.layout.shift, space.layout.size)):
+                        self._set(entry + 8 * offset, value)
+                    self._spaces[key] = space
+                    self._set(Map.SPACE_COUNT, count + 1)
+            return self._spaces[key]
+
+    def make_code_page(self, space: MachineCodeSpace, number: int) -> None:
+        """Make place for the records of a page, from whose stores on CPUs have to watch out."""
+        with self.lock:
+            if space.is_full and not space.page(number):
+                self._start_over()
+            flag = ctypes.c_uint8.from_address(self._code + number)
+            if not flag.value & CodeFlag.RECORDS:
+                with self.changing():
+                    for view in list(self._views.values()):
+                        view.stop_writing(number)
+                    flag.value |= CodeFlag.RECORDS
+            if not space.page(number):
+                bank = next(bank for bank in reversed(self._banks) if bank.first_page <= number)
+                host_address = bank.host + (number - bank.first_page) * PAGE_SIZE
+                space.make_page(number, host_address, self._code + number)
+
+    def _start_over(self) -> None:
+        """Forget all decoded code."""
+        with self.changing():
+            for space in self._spaces.values():
+                space.clear()
+            for view in list(self._views.values()):
+                view.flush()
+
+    def report_page(self, number: int) -> None:
+        """Tell those who have translations that the code of a page has changed."""
+        ctypes.c_uint8.from_address(self._code + number).value &= ~CodeFlag.TRANSLATIONS & 0xFF
+        for region in self._regions:
+            if region.bank is not None:
+                start = region.start + (number - region.page_number(region.start)) * PAGE_SIZE
+                if region.start <= start < region.end:
+                    for listener in self.on_code_change:
+                        listener(start, PAGE_SIZE)
+
+    def report_all_code(self) -> None:
+        """Tell those who have translations that any code may have changed."""
+        for listener in self.on_code_change:
+            listener(0, ADDRESS_SPACE)
+
+    # Devices, as compiled code reaches them -------------------------------------------------------------
+
+    def device_read(self, state: int, number: int, offset: int, size: int) -> int:
+        """Ask a device on behalf of a CPU."""
+        view = self._views[state]
+        view.in_device = True
+        try:
+            return self._devices[number].read(offset, size) & (1 << 8 * size) - 1
+        except GuestFault:
+            view.fail(Access.READ)
+        except BaseException as error:
+            view.keep(error)
+        finally:
+            with self.lock:
+                view.in_device = False
+        return 0
+
+    def device_write(self, state: int, number: int, offset: int, size: int, value: int) -> int:
+        """Tell a device on behalf of a CPU."""
+        view = self._views[state]
+        view.in_device = True
+        try:
+            self._devices[number].write(offset, size, value)
+        except GuestFault:
+            view.fail(Access.WRITE)
+        except BaseException as error:
+            view.keep(error)
+        finally:
+            with self.lock:
+                view.in_device = False
+        return 0
+
+    def _set(self, offset: int, value: int) -> None:
+        ctypes.c_uint64.from_address(self.map + offset).value = value
+
+
+def _device_calls(memory: weakref.ref[MachineMemory]) -> tuple[ctypes._FuncPointer, ctypes._FuncPointer]:
+    """C functions for the two directions, which do not keep the memory alive."""
+
+    def read(state: int, number: int, offset: int, size: int, _: int) -> int:
+        found = memory()
+        return 0 if found is None else found.device_read(state, number, offset, size)
+
+    def write(state: int, number: int, offset: int, size: int, value: int) -> int:
+        found = memory()
+        return 0 if found is None else found.device_write(state, number, offset, size, value)
+
+    return _DEVICE_CALL(read), _DEVICE_CALL(write)
+
+
+def _check_pages(address: int, size: int) -> None:
+    if address % PAGE_SIZE or size % PAGE_SIZE or size <= 0 or not 0 <= address <= ADDRESS_SPACE - size:
+        raise OSError(errno.EINVAL, f"RAM and ROM are whole pages of {PAGE_SIZE} bytes")
+
+
+def _zero(start: int, length: int) -> None:
+    """Zero host memory; whole pages of it are given back."""
+    low, high = min(page_ceiling(start), start + length), (start + length) & -PAGE_SIZE
+    if high <= low:
+        ctypes.memset(start, 0, length)
+        return
+    ctypes.memset(start, 0, low - start)
+    ctypes.memset(high, 0, start + length - high)
+    host_discard(low, high - low)
