@@ -16,6 +16,7 @@ from functools import cache
 from anyvirt.cpu.host import host
 from anyvirt.cpu.memory import PAGE_SIZE, host_discard, host_protect, page_ceiling, reserve
 from anyvirt.jit.host_layout import Data
+from anyvirt.jit.image_layout import Header
 
 ARENA_SIZE = 64 << 20
 """Bytes of address space for translations, and the most memory they can take."""
@@ -48,6 +49,7 @@ class Arena:
         self._free: list[tuple[int, int]] = [(self.address, ARENA_SIZE)]
         self._retired: list[Placement] = []
         self._lock = threading.Lock()
+        self._exit_code = host().translation_exit
         self.used = 0
         """Bytes taken by translations, those given up but not free yet included."""
         host().set(Data.ARENA_PAGES, pages)
@@ -65,9 +67,14 @@ class Arena:
                 self._starts[first + page] = page
             host_protect(address, size, _READ_WRITE)
             ctypes.memmove(address, image, len(image))
+            ctypes.c_uint64.from_address(address + Header.EXIT_CODE).value = self._exit_code
             host_protect(address, size, _READ_EXECUTE)
             self.used += size
             return Placement(address, size)
+
+    def contains(self, address: int) -> bool:
+        """Whether a host address lies in the arena."""
+        return self.address <= address < self.address + ARENA_SIZE
 
     def retire(self, placement: Placement) -> None:
         """Give an image up: nothing leads to it any more, but a CPU may be in it."""

@@ -192,17 +192,14 @@ class StencilCompiler(HandlerCompiler):
             raise StencilError("it would need software after it has written")
         self.go(Hole.INTERPRET)
 
-    def placeholder(self, name: str) -> str:
-        """What of memory accesses depends on the address space."""
-        assert name == "memory_size"
-        return self.load_slot(Slot.MEMORY_SIZE)
-
     def way_to_interpret(self) -> str:
-        """The label for an occurrence that is a case for the interpreter."""
+        """The label for an occurrence that is a case for the interpreter. Raises StencilError."""
+        if self.wrote:
+            raise StencilError("it checks an address after it has written")
         return self._exit(Hole.INTERPRET)
 
     def way_to_fault(self) -> str:
-        """The label at which the fault handler lets the instruction go on."""
+        """The label at which the fault handler lets the instruction go on. Raises StencilError."""
         if self.wrote:
             raise StencilError("it accesses memory after it has written")
         return self._exit(Hole.FAULT)

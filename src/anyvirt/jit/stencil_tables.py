@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from anyvirt.jit.object_file import LinkError, SectionFlags, read_object
-from anyvirt.jit.region_flat import FIXUPS
 from anyvirt.jit.stencil import SECTION, parse_hole
+from anyvirt.jit.stencil_flat import ACCESSES
 from anyvirt.jit.stencil_layout import (
     AT_INTERPRETER,
     HEADER,
@@ -127,7 +127,7 @@ def _read_stencils(parsed: ObjectFile) -> dict[int, _Stencil]:
     }
     accesses: dict[int, list[_Patch]] = {}
     for section in parsed.sections:
-        if section.name == FIXUPS:
+        if section.name == ACCESSES:
             _read_accesses(parsed, section, accesses)
     return {
         number: _read_stencil(parsed, parsed.sections[index], accesses.get(index, []))

@@ -261,7 +261,10 @@ def mark_leaders(state: u64, job: u64) -> None:
         instruction = instruction_at(job, number)
         shape = shape_of(instruction)
         if shape & Shape.TAKEN != 0:
-            mark(find(job, target_record(state, job, instruction)), u32(Mark.LEADER))
+            target = target_record(state, job, instruction)
+            # What stops the run stops it where a loop begins anew: it shall go on in the translation.
+            loops = target <= load64(instruction + Instruction.RECORD)
+            mark(find(job, target), u32(Mark.LEADER | Mark.PUBLISHED) if loops else u32(Mark.LEADER))
         if shape & Shape.INTERPRETED != 0 or is_call(instruction):
             following = next_record(state, job, instruction)
             if following != 0:

@@ -1,0 +1,88 @@
+"""The executor that runs stencils: it begins in the interpreter and translates what turns out to be warm.
+
+Once in a while (`Ticker`) the run is stopped at a few jumps in a row. Where they lead is worth a translation,
+which takes microseconds, so nothing is kept and nothing is waited for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anyvirt.cpu.code import code_space
+from anyvirt.cpu.interpreter import Interpreter
+from anyvirt.cpu.stencil_space import StencilSpace, stencil_space
+from anyvirt.cpu.ticker import Ticker
+from anyvirt.jit.layout import SYNCHRONIZE, Request, Slot, StopReason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from anyvirt.cpu.memory import FlatMemory
+
+_REASON, _SOURCE = Slot.REASON // 8, Slot.SOURCE // 8
+BURST = 16
+"""Jumps that are looked at in a row."""
+
+
+class StencilExecutor(Interpreter):
+    """One virtual CPU that executes stencils where it has been for a while.
+
+    The first use on a machine compiles the stencils (a second) and keeps them in the cache; from then on no
+    compiler is needed.
+    """
+
+    _space: StencilSpace
+
+    def __init__(self, isa: str, memory: FlatMemory) -> None:
+        """A CPU at reset (all registers 0) in `memory`. Raises UnsupportedError."""
+        super().__init__(isa, memory)
+        self._ticker = Ticker(self._state)
+
+    def translate_now(self, addresses: Iterable[int], *, counted: bool = False) -> int:
+        """Translate from each of these guest addresses on, for runs with a budget or without.
+
+        Code that has never been executed is included. Returns for how many there is a translation.
+        """
+        space = stencil_space(self.memory, self.isa, counted=counted)
+        return sum(space.translate(pc, decode=True) for pc in addresses)
+
+    def _select(self, counted: bool) -> None:
+        """Use the records that lead into translations."""
+        self._counted = counted
+        self._view.use(code_space(self.memory, self.isa, counted=counted, translated=True))
+        self._space = stencil_space(self.memory, self.isa, counted=counted)
+
+    def _enter(self) -> None:
+        if not self._instrumented:
+            self._ticker.start()
+        super()._enter()
+
+    def _goes_on(self) -> bool:
+        if self._instrumented:
+            return super()._goes_on()
+        reason = self._slots[_REASON]
+        if reason == StopReason.INTERRUPTED and self._requests[Request.SAMPLE]:
+            self._sample()
+            if self._slots[_REASON] != StopReason.INTERRUPTED:
+                return self._goes_on()
+        if reason == SYNCHRONIZE:
+            self._space.forget_all()
+        return super()._goes_on()
+
+    def _sample(self) -> None:
+        """Look at where the next jumps lead; something else may stop the run meanwhile."""
+        slots, requests = self._slots, self._requests
+        news = False
+        for _ in range(BURST):
+            slots[_SOURCE] = 0
+            pc = self._view.program_counter()
+            if not self._space.is_translated(pc):
+                news |= self._space.translate(pc)
+            if requests[Request.STOP]:
+                break
+            requests[Request.SAMPLE] = 1
+            self._host.enter(self._state)
+            if slots[_REASON] != StopReason.INTERRUPTED:
+                break
+        requests[Request.SAMPLE] = 0
+        self._ticker.rest(news)
