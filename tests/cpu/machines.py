@@ -6,6 +6,7 @@ import random
 from hypothesis import strategies as st
 
 from anyvirt.cpu.interpreter import Interpreter
+from anyvirt.cpu.machine_memory import MachineMemory
 from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.reference import ReferenceExecutor
 from anyvirt.jit.ahead import instruction_set
@@ -90,12 +91,30 @@ class Start:
 starts = st.integers(0, 2**32 - 1).map(Start)
 
 
+class MappedMachineMemory(MachineMemory):
+    """RAM that is mapped and unmapped as flat memory is, so that tests can be about both."""
+
+    def map(self, address, length, protection):
+        """RAM in place of whatever is there."""
+        self.remove(address, length)
+        self.add_ram(address, length)
+        self.protect(address, length, protection)
+
+    def unmap(self, address, length):
+        """Take it away again."""
+        self.remove(address, length)
+
+
+MEMORIES = {"flat": FlatMemory, "machine": MappedMachineMemory}
+"""Both memory models."""
+
+
 class Machine:
     """An executor with two pages of code, two of data and one of read-only data."""
 
-    def __init__(self, make, isa="riscv64"):
+    def __init__(self, make, isa="riscv64", memory="flat"):
         self.mask = (1 << instruction_set(isa).register_files["x"].width) - 1
-        self.memory = FlatMemory()
+        self.memory = MEMORIES[memory]()
         self.memory.map(CODE, 2 * PAGE, 7)
         self.memory.map(DATA, 2 * PAGE, 3)
         self.memory.map(READ_ONLY, PAGE, 1)
@@ -129,6 +148,6 @@ class Machine:
         }
 
 
-def both(isa="riscv64"):
+def both(isa="riscv64", memory="flat"):
     """The compiled and the reference machine."""
-    return Machine(Interpreter, isa), Machine(ReferenceExecutor, isa)
+    return Machine(Interpreter, isa, memory), Machine(ReferenceExecutor, isa, memory)

@@ -16,6 +16,8 @@ from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.reference import ReferenceExecutor
 
+from .machines import MEMORIES
+
 # Python 3.12 and later warn of what these tests are about.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 
@@ -37,9 +39,9 @@ def make(request):
     return request.param
 
 
-@pytest.fixture
-def memory():
-    memory = FlatMemory()
+@pytest.fixture(params=MEMORIES)
+def memory(request):
+    memory = MEMORIES[request.param]()
     memory.map(CODE, 2 * PAGE, 7)
     memory.map(DATA, PAGE, 3)
     return memory
@@ -180,6 +182,7 @@ def test_branches_far_outside(cpu, memory):
     )
 
 
+@pytest.mark.parametrize("memory", ["flat"], indirect=True)
 def test_a_file_that_was_cut_off_is_a_bus_error(cpu, memory):
     with tempfile.TemporaryFile() as file:
         file.truncate(2 * PAGE)

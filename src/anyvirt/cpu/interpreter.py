@@ -202,10 +202,7 @@ class Interpreter(Hookable):
 
     def invalidate(self, start: int, length: int) -> None:
         """Forget what was decoded from [start, start + length): the bytes have changed."""
-        start, end = max(start, 0), min(start + length, self.memory.size)
-        if start < end:
-            for listener in self.memory.on_code_change:
-                listener(start, end - start)
+        self._view.invalidate(start, length)
 
     def system_call(self, number: int, *arguments: int) -> int:
         """A blocking system call of the host that a signal or `interrupt()` ends without a race.

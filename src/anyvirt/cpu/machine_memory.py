@@ -80,8 +80,9 @@ class MachineMemory:
     Failing host calls raise OSError; Python's own accesses to what is not there raise `GuestFault`.
     """
 
-    map = 0
+    map_address = 0
     """Host address of the map that compiled code reads (`anyvirt.jit.machine_layout.Map`)."""
+    _flags = 0
 
     def __init__(self) -> None:
         """Raises UnsupportedError where the host does not give enough address space."""
@@ -97,7 +98,7 @@ class MachineMemory:
         self._pages = 0
         self._list = b""
         try:
-            self.map = reserve(page_ceiling(Map.END), _READ_WRITE)
+            self.map_address = reserve(page_ceiling(Map.END), _READ_WRITE)
             self._flags = reserve(3 * MOST_PAGES, _READ_WRITE)
         except OSError as error:
             raise UnsupportedError(
@@ -116,9 +117,9 @@ class MachineMemory:
         _memories.add(self)
 
     def __del__(self) -> None:
-        if self.map:
-            host_munmap(self.map, page_ceiling(Map.END))
-            if hasattr(self, "_flags"):
+        if self.map_address:
+            host_munmap(self.map_address, page_ceiling(Map.END))
+            if self._flags:
                 host_munmap(self._flags, 3 * MOST_PAGES)
             for bank in self._banks:
                 host_munmap(bank.host, bank.size)
@@ -269,15 +270,19 @@ class MachineMemory:
         for part in self._parts(address, len(content), Access.WRITE):
             self._write_part(part, content[part.start - address : part.end - address])
 
+    def host_address(self, address: int, length: int = 0) -> int:
+        """Where in this process [address, address + length) of RAM or ROM is. Raises GuestFault."""
+        region = self._regions.at(address)
+        if region is None or region.bank is None or address + length > region.end:
+            raise GuestFault(address, Access.READ)
+        return region.host_address(address)
+
     def view(self, address: int, length: int, *, writable: bool = False) -> memoryview:
         """A window on RAM or ROM without copying, for a device. Raises GuestFault.
 
         It stays valid while the regions stay; whoever writes through it calls `wrote` afterwards.
         """
-        region = self._regions.at(address)
-        if region is None or region.bank is None or address + length > region.end:
-            raise GuestFault(address, Access.WRITE if writable else Access.READ)
-        array = (ctypes.c_char * length).from_address(region.host_address(address))
+        array = (ctypes.c_char * length).from_address(self.host_address(address, length))
         window = memoryview(array).cast("B")
         return window if writable else window.toreadonly()
 
@@ -334,7 +339,7 @@ class MachineMemory:
             if flag:
                 page = (part.start & -PAGE_SIZE) + index * PAGE_SIZE
                 start, end = max(part.start, page), min(part.end, page + PAGE_SIZE)
-                host().forget_code(self.map, first + index, start - page, end - start)
+                host().forget_code(self.map_address, first + index, start - page, end - start)
                 if flag & CodeFlag.TRANSLATIONS:
                     self.report_page(first + index)
 
@@ -477,7 +482,7 @@ class MachineMemory:
         return 0
 
     def _set(self, offset: int, value: int) -> None:
-        ctypes.c_uint64.from_address(self.map + offset).value = value
+        ctypes.c_uint64.from_address(self.map_address + offset).value = value
 
 
 def _device_calls(memory: weakref.ref[MachineMemory]) -> tuple[ctypes._FuncPointer, ctypes._FuncPointer]:

@@ -44,7 +44,7 @@ class MachineView:
         self.tlb = reserve(page_ceiling(VIEW_SIZE), mmap.PROT_READ | mmap.PROT_WRITE)
         self._set(Slot.MEMORY, self.tlb)
         self._set(Slot.MEMORY_SIZE, 0)
-        self._set(Slot.MAP, memory.map)
+        self._set(Slot.MAP, memory.map_address)
         self.flush()
         memory.admit(self, state)
 
@@ -110,6 +110,10 @@ class MachineView:
         """What a device has raised, once."""
         error, self.error = self.error, None
         return error
+
+    def invalidate(self, start: int, length: int) -> None:
+        """Let everybody forget what was decoded or translated from a range of physical addresses."""
+        self._memory.wrote(start, length)
 
     # What the memory wants of a view --------------------------------------------------------------------
 

@@ -40,6 +40,9 @@ class View(Protocol):
     def take_error(self) -> BaseException | None:
         """What a device has raised, once."""
 
+    def invalidate(self, start: int, length: int) -> None:
+        """Let everybody forget what was decoded or translated from a range of the memory."""
+
 
 class FlatView:
     """The whole of a flat memory, which all its CPUs see alike."""
@@ -84,6 +87,13 @@ class FlatView:
     def take_error(self) -> BaseException | None:
         """There are no devices."""
         return None
+
+    def invalidate(self, start: int, length: int) -> None:
+        """Let everybody forget what was decoded or translated from a range of the memory."""
+        start, end = max(start, 0), min(start + length, self._memory.size)
+        if start < end:
+            for listener in self._memory.on_code_change:
+                listener(start, end - start)
 
     def _set(self, slot: Slot, value: int) -> None:
         self._slots[slot // 8] = value
