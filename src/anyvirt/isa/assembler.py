@@ -15,15 +15,24 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice, product
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from anyvirt.errors import UsageError
-from anyvirt.isa.encoding import EncodingError, encode_operands, place
+from anyvirt.isa.encoding import (
+    EncodingError,
+    all_numbers,
+    encode_operands,
+    encoded_bits,
+    normalized,
+    place,
+)
 from anyvirt.isa.expressions import ExpressionError, evaluate
+from anyvirt.isa.fields import CONTEXT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from anyvirt.isa.description import InstructionSet
     from anyvirt.isa.fields import Operand
@@ -31,6 +40,10 @@ if TYPE_CHECKING:
 
 _MOST_ENUMERATED = 14
 """Bits of a field whose every value is written down to find out which one a text means."""
+_MOST_LISTED = 64
+"""Texts of an operand that are looked for one by one, where it is not clear where it begins or ends."""
+_MOST_MEANINGS = 64
+"""Combinations of values that are tried where texts mean several."""
 _MOST_PASSES = 100
 _HOLE = re.compile(r"\{(pc\+)?(\w+)\}")
 _LABEL = re.compile(r"([A-Za-z_.$][\w.$]*)\s*:\s*")
@@ -165,8 +178,9 @@ class _Pass:
             raise EncodingError(f"{self._isa.name} has no instruction {text.split(maxsplit=1)[0]}")
         reason = ""
         found: list[bytes] = []
+        canonical = _canonical(text)
         for form in forms:
-            match = form.expression.fullmatch(_canonical(text))
+            match = form.expression.fullmatch(canonical)
             if match is None:
                 continue
             try:
@@ -180,26 +194,34 @@ class _Pass:
         raise EncodingError(reason or f"the form is {usage.replace('pc+', '')}")
 
     def _encode(self, form: _AssemblyForm, match: re.Match[str], pc: int) -> bytes:
-        values = {}
+        meanings: dict[str, tuple[int, ...]] = {}
         for group, (name, relative) in form.holes.items():
             operand = form.pattern.by_name[name]
-            value = self._operand_value(operand, match[group], pc)
+            values = self._operand_values(operand, match[group], pc)
             if relative:
-                value = _signed(value - pc, self._isa.address_bits)
-            values[name] = value
-        return encode_operands(self._isa, form.pattern, values, strict=self._final)
+                values = tuple(_signed(value - pc, self._isa.address_bits) for value in values)
+            meanings[name] = values
+        reason = EncodingError("these operands have no encoding")
+        for chosen in islice(product(*meanings.values()), _MOST_MEANINGS):
+            operands = dict(zip(meanings, chosen, strict=True))
+            try:
+                return encode_operands(self._isa, form.pattern, operands, strict=self._final)
+            except EncodingError as error:
+                reason = error
+        raise reason
 
-    def _operand_value(self, operand: Operand, text: str, pc: int) -> int:
+    def _operand_values(self, operand: Operand, text: str, pc: int) -> tuple[int, ...]:
+        """What a text may mean; more than one value where a disassembler writes the same for several."""
         if operand.field.registers is not None and operand.field.show is None:
             names = _register_names(self._isa)[operand.field.registers]
             if text not in names:
                 raise EncodingError(f"{text!r} is no register for {operand.name}")
-            return names[text]
+            return (names[text],)
         spellings = _spellings(self._isa, operand)
         if spellings is not None and text in spellings:
             return spellings[text]
         number = self.value(text, pc)
-        return number if operand.field.show is None else _value_shown_as(operand, number)
+        return (number if operand.field.show is None else _value_shown_as(operand, number),)
 
 
 def _signed(value: int, bits: int) -> int:
@@ -230,21 +252,35 @@ class _Forms:
     """The assembly forms of an instruction set by the first word of a line."""
 
     def __init__(self, isa: InstructionSet) -> None:
-        self._whole: dict[str, list[_AssemblyForm]] = {}
-        self._prefixes: dict[str, list[_AssemblyForm]] = {}
+        self._isa = isa
+        self._whole: dict[str, list[Pattern]] = {}
+        self._prefixes: dict[str, list[Pattern]] = {}
+        self._made: dict[str, list[_AssemblyForm]] = {}
         for pattern in isa.patterns:
-            form = _assembly_form(isa, pattern)
-            word = _canonical(pattern.assembly).partition(" ")[0]
+            word = pattern.assembly.split(maxsplit=1)[0]
             start = word.partition("{")[0]
-            (self._whole if start == word else self._prefixes).setdefault(start, []).append(form)
+            (self._whole if start == word else self._prefixes).setdefault(start, []).append(pattern)
 
     def of(self, text: str) -> list[_AssemblyForm]:
         """Forms that a line might have."""
-        word = _canonical(text).partition(" ")[0]
-        forms = list(self._whole.get(word, ()))
-        for length in range(len(word) + 1):
-            forms += self._prefixes.get(word[:length], ())
-        return forms
+        word = text.split(maxsplit=1)[0]
+        if word not in self._made:
+            patterns = list(self._whole.get(word, ()))
+            for length in range(len(word) + 1):
+                patterns += self._prefixes.get(word[:length], ())
+            self._made[word] = [
+                _assembly_form(self._isa, whole) for pattern in patterns for whole in _shapes(pattern)
+            ]
+        return self._made[word]
+
+
+def _shapes(pattern: Pattern) -> Iterator[Pattern]:
+    """The pattern with each shape of its form."""
+    if pattern.form is None:
+        yield pattern
+    for shape in pattern.forms:
+        if not (shape.bits.match ^ pattern.match) & shape.bits.mask & pattern.mask >> CONTEXT << CONTEXT:
+            yield pattern.with_form(shape)
 
 
 _known_forms: WeakKeyDictionary[InstructionSet, _Forms] = WeakKeyDictionary()
@@ -257,26 +293,52 @@ def _forms(isa: InstructionSet) -> _Forms:
 
 
 def _canonical(text: str) -> str:
-    """Without blanks that mean nothing."""
-    return re.sub(r"\s*([,()\[\]])\s*", r"\1", re.sub(r"\s+", " ", text.strip()))
+    """A line without blanks that mean nothing: one behind the mnemonic, the others only between words."""
+    mnemonic, *operands = text.split(maxsplit=1)
+    return " ".join((mnemonic, *map(_squeezed, operands)))
+
+
+def _squeezed(text: str) -> str:
+    """Text with blanks only between words."""
+    return re.sub(r"\s*([^\w\s])\s*", r"\1", re.sub(r"\s+", " ", text.strip()))
+
+
+def _literal(text: str, *, first: bool) -> str:
+    """An expression for what stands between the holes of a form."""
+    if first and (blank := re.search(r"\s+", text)):
+        return f"{re.escape(text[: blank.start()])} {_literal(text[blank.end() :], first=False)}"
+    squeezed = _squeezed(text)
+    # Towards a hole, which may be a word or not, a blank may have gone.
+    before = " ?" if text[:1].isspace() and not re.match(r"\W", squeezed) else ""
+    after = " ?" if squeezed and text[-1].isspace() and re.search(r"\w$", squeezed) else ""
+    return before + re.escape(squeezed) + after
 
 
 def _assembly_form(isa: InstructionSet, pattern: Pattern) -> _AssemblyForm:
-    text = _canonical(pattern.assembly)
+    text = pattern.assembly
     expression, holes, position = "", {}, 0
+    spaced = False
     for number, hole in enumerate(_HOLE.finditer(text)):
         group = f"operand{number}"
         holes[group] = (hole[2], hole[1] is not None)
-        literal = re.escape(text[position : hole.start()])
-        expression += f"{literal}(?P<{group}>{_hole(isa, pattern.by_name[hole[2]])})"
+        literal = text[position : hole.start()]
+        alone = text[hole.end() : hole.end() + 1] != "{" and (literal or not number)
+        expression += _literal(literal, first=not spaced)
+        expression += f"(?P<{group}>{_hole(isa, pattern.by_name[hole[2]], alone=bool(alone))})"
+        spaced = spaced or any(letter.isspace() for letter in literal)
         position = hole.end()
-    return _AssemblyForm(pattern, re.compile(expression + re.escape(text[position:])), holes)
+    expression += _literal(text[position:], first=not spaced)
+    return _AssemblyForm(pattern, re.compile(expression), holes)
 
 
-def _hole(isa: InstructionSet, operand: Operand) -> str:
-    """An expression for the texts that an operand can have."""
-    spellings = _spellings(isa, operand)
-    if spellings is None or not any(_is_part(text) for text in spellings):
+def _hole(isa: InstructionSet, operand: Operand, *, alone: bool) -> str:
+    """An expression for the texts that an operand can have: any if it is `alone` between literal text."""
+    spellings: Collection[str] | None = _spellings(isa, operand)
+    if spellings is None and operand.field.registers is not None and operand.field.show is None:
+        spellings = () if alone else _register_names(isa)[operand.field.registers]
+    if not spellings or len(spellings) > _MOST_LISTED:
+        return ".*?" if operand.field.show is not None and not alone else ".+?"
+    if alone and not any(_is_part(text) for text in spellings):
         return ".+?"
     return "|".join(re.escape(text) for text in sorted(spellings, key=len, reverse=True))
 
@@ -286,16 +348,26 @@ def _is_part(text: str) -> bool:
     return not text or text[0] in ".,"
 
 
-@cache
-def _spellings(isa: InstructionSet, operand: Operand) -> dict[str, int] | None:
+def _spellings(isa: InstructionSet, operand: Operand) -> dict[str, tuple[int, ...]] | None:
     """What each text that a disassembler writes for an operand means; None if it writes numbers."""
-    if operand.field.show is None or operand.fixed is not None or operand.width > _MOST_ENUMERATED:
+    if operand.field.show is None or encoded_bits(operand) > _MOST_ENUMERATED:
         return None
-    spellings: dict[str, int] = {}
-    for encoded in range(1 << operand.width):
-        value = operand.extract(place(operand, encoded))
-        if value not in operand.field.excluded:
-            spellings.setdefault(_canonical(operand.show(value, isa.register_files)), value)
+    return _enumerated(isa, normalized(operand))
+
+
+@cache
+def _enumerated(isa: InstructionSet, operand: Operand) -> dict[str, tuple[int, ...]]:
+    spellings: dict[str, tuple[int, ...]] = {}
+    for encoded in all_numbers(operand):
+        value = operand.extract(encoded)
+        if value in operand.field.excluded:
+            continue
+        try:
+            text = _squeezed(operand.show(value, isa.register_files))
+        except LookupError:
+            # The disassembler has no text for a value that never occurs.
+            continue
+        spellings[text] = (*spellings.get(text, ()), value)
     return spellings
 
 
@@ -311,7 +383,7 @@ def _value_shown_as(operand: Operand, number: int) -> int:
                 return value
         except ExpressionError:
             continue
-    return number
+    raise EncodingError(f"{operand.name} cannot be {number}")
 
 
 @cache
@@ -353,8 +425,9 @@ def _expand(isa: InstructionSet, text: str, values: _Values) -> list[str]:
 
 @cache
 def _pseudo_expression(form: str) -> re.Pattern[str]:
-    text, expression, position = _canonical(form), "", 0
-    for hole in _HOLE.finditer(text):
-        expression += f"{re.escape(text[position : hole.start()])}(?P<{hole[2]}>[^,]+)"
+    expression, position = "", 0
+    for hole in _HOLE.finditer(form):
+        expression += _literal(form[position : hole.start()], first=not position)
+        expression += f"(?P<{hole[2]}>[^,]+)"
         position = hole.end()
-    return re.compile(expression + re.escape(text[position:]))
+    return re.compile(expression + _literal(form[position:], first=not position))
