@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from anyvirt.cpu.arena import ArenaFullError, Placement, arena
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.hooked import hooked_addresses
-from anyvirt.cpu.memory import PAGE_SIZE, Protection
+from anyvirt.cpu.memory import PAGE_SIZE, GuestFault, Protection
 from anyvirt.jit.guest_code import code_digest
 from anyvirt.jit.layout import HANDLER_FIELD
 
@@ -156,7 +156,11 @@ class TranslationSpace:
             position = mapping.end
         if position != end:
             return None
-        return bytes(self._memory.read(address, length))
+        try:
+            return bytes(self._memory.read(address, length))
+        except GuestFault:
+            # A file that was cut off, or another thread has just unmapped it.
+            return None
 
     @property
     def memory_size(self) -> int:
