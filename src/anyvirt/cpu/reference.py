@@ -5,6 +5,7 @@ Slow, single-threaded, steppable in a debugger, and what every compiled tier is 
 
 from __future__ import annotations
 
+import inspect
 import time
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 from anyvirt.cpu.executor import Access, Stop, StopReason
 from anyvirt.cpu.memory import GuestFault, Protection
 from anyvirt.isa import ieee754
+from anyvirt.isa.contexts import MODE
 from anyvirt.isa.description import DELAY_SLOT
 from anyvirt.jit.ahead import instruction_set
 from anyvirt.typed import FixedInteger, s32, s64, u8, u16, u32, u64
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, MutableSequence
 
     from anyvirt.cpu.memory import FlatMemory
+    from anyvirt.isa.contexts import Context
     from anyvirt.isa.description import InstructionSet, Pattern, RegisterFile
 
 _MOST_DECODED = 1 << 16
@@ -72,7 +75,9 @@ class ReferenceExecutor:
         self._pending = False
         self._lost = False
         """The last jump led to where no instruction can start."""
-        self._decoded: dict[tuple[int, int], tuple[Pattern, dict[str, FixedInteger]] | None] = {}
+        self._decoded: dict[tuple[int, int], tuple[Pattern, dict[str, Any]] | None] = {}
+        self._lengths: dict[tuple[int, int], int] = {}
+        """Of what is decoded from streams of bytes."""
         self._processor = _Processor(memory, self._description)
         for name, values in self._files.items():
             setattr(self._processor, name, _TypedRegisters(values, files[name]))
@@ -131,10 +136,9 @@ class ReferenceExecutor:
     def _step(self) -> None:
         in_slot = self.pc & DELAY_SLOT if self._description.delay_slots else 0
         address = self.pc - in_slot
-        word, length = self._fetch(address)
+        decoded, length = self._decode_at(address)
         processor = self._processor
         processor.begin(address, length, in_slot, self.instructions)
-        decoded = self._decode(word, length)
         if decoded is None:
             processor.illegal()
         pattern, operands = decoded
@@ -142,22 +146,56 @@ class ReferenceExecutor:
         self._lost = processor.target % self._description.parcel != 0
         self.pc = processor.target | (0 if self._lost else processor.before_target)
 
-    def _decode(self, word: int, length: int) -> tuple[Pattern, dict[str, FixedInteger]] | None:
-        """The pattern of an instruction and its operands; None if it is illegal."""
-        try:
-            return self._decoded[word, length]
-        except KeyError:
+    def _decode_at(self, address: int) -> tuple[tuple[Pattern, dict[str, Any]] | None, int]:
+        """Pattern and operands of the instruction at an address, None if it is illegal; and its length."""
+        if self._description.context is not None:
+            return self._decode_stream(self._description.context, address)
+        word, length = self._fetch(address)
+        key = word, length
+        if key not in self._decoded:
             pattern = self._description.find(word, length)
-            if len(self._decoded) == _MOST_DECODED:
-                self._decoded.clear()
-            decoded = None if pattern is None else (pattern, _typed_operands(pattern, word))
-            self._decoded[word, length] = decoded
-            return decoded
+            self._remember(key, None if pattern is None else (pattern, _typed_operands(pattern, word)))
+        return self._decoded[key], length
+
+    def _decode_stream(
+        self, context: Context, address: int
+    ) -> tuple[tuple[Pattern, dict[str, Any]] | None, int]:
+        code = self._fetch_bytes(address, context.longest)
+        mode = self.state(MODE)
+        key = int.from_bytes(code, "little"), mode << 8 | len(code)
+        if key not in self._decoded:
+            found = self._description.decode(code, mode)
+            self._lengths[key] = 0 if found is None else found.length
+            self._remember(
+                key, None if found is None else (found.pattern, _typed_operands(found.pattern, found.word))
+            )
+        length = self._lengths[key]
+        if length > len(code) or (length == 0 and len(code) < context.longest):
+            self._fetch_parcel(address + len(code))
+        return self._decoded[key], length
+
+    def _remember(self, key: tuple[int, int], decoded: tuple[Pattern, dict[str, Any]] | None) -> None:
+        if len(self._decoded) >= _MOST_DECODED:
+            self._decoded.clear()
+        self._decoded[key] = decoded
+
+    def _fetch_bytes(self, address: int, count: int) -> bytes:
+        """Up to `count` bytes of code, fewer if those behind them cannot be executed."""
+        self._fetch_parcel(address)
+        code = b""
+        while len(code) < count:
+            mapping = self.memory.mapping_at(address + len(code))
+            if mapping is None or not mapping.protection & Protection.EXECUTE:
+                break
+            size = min(count - len(code), mapping.end - address - len(code))
+            code += self.memory.read(address + len(code), size)
+        return code
 
     def _fetch(self, address: int) -> tuple[int, int]:
         """The instruction at an address and its length in bytes."""
         parcel = self._description.parcel
         word = self._fetch_parcel(address)
+        assert self._description.length is not None
         length = int(self._description.length(u16(word)))
         for position in range(parcel, length, parcel):
             word |= self._fetch_parcel(address + position) << 8 * position
@@ -174,8 +212,9 @@ class ReferenceExecutor:
 
 
 @cache
-def _operand_types(semantics: Callable[..., None]) -> dict[str, type[FixedInteger]]:
-    hints = get_type_hints(semantics)
+def _operand_types(owner: Callable[..., None] | type) -> dict[str, type[FixedInteger]]:
+    """Parameters of semantics, or attributes of a class of operands, that are typed numbers."""
+    hints = get_type_hints(owner)
     return {
         name: hint
         for name, hint in hints.items()
@@ -183,9 +222,16 @@ def _operand_types(semantics: Callable[..., None]) -> dict[str, type[FixedIntege
     }
 
 
-def _typed_operands(pattern: Pattern, word: int) -> dict[str, FixedInteger]:
+def _typed_operands(pattern: Pattern, word: int) -> dict[str, Any]:
+    """What the semantics get besides the processor."""
     values = pattern.decode(word)
-    return {name: kind(values[name]) for name, kind in _operand_types(pattern.semantics).items()}
+    operands: dict[str, Any] = dict(pattern.constants)
+    for name, structure in pattern.structures:
+        members = _operand_types(structure).items()
+        operands[name] = structure(**{member: kind(values[f"{name}_{member}"]) for member, kind in members})
+    operands |= {name: kind(values[name]) for name, kind in _operand_types(pattern.semantics).items()}
+    wanted = inspect.signature(pattern.semantics).parameters
+    return {name: value for name, value in operands.items() if name in wanted}
 
 
 class _Processor:
@@ -332,7 +378,7 @@ class _Processor:
         self._write(address, int(_combine(operation, old, value)), kind.BITS // 8)
         return u64(old)
 
-    def compare_exchange(self, address: u64, expected: u32 | u64, value: u32 | u64) -> bool:
+    def compare_exchange(self, address: u64, expected: FixedInteger, value: FixedInteger) -> bool:
         size = type(value).BITS // 8
         if self._read_for_write(address, size) != int(expected):
             return False

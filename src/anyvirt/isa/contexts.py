@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from anyvirt.isa.fields import CONTEXT, PREFIX_COUNT, DescriptionError, Part
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 
 WINDOW = 16
 """Bytes from its first one on that are enough to decode an instruction."""
-_BITS = 24
-"""Bits a context may have: the decoder compares them together with the first five bytes."""
+_BITS = 32
+"""Bits a context may have: the decoder compares them together with the first four bytes."""
+_MOST_PREFIXES = 5
+"""As many as `prefixes_for` finds."""
 MODE = "mode"
 
 
@@ -73,6 +76,13 @@ class Prefix:
     def fields(self) -> int:
         """Bits of the context that it sets."""
         return self.clears | sum(field.mask for _, field in self.taken)
+
+    def bytes(self, open_fields: int, context: int) -> Iterator[int]:
+        """The prefix with the fields that it takes as a context has them, the open ones in either way."""
+        chosen = [bit for bit, field in self.taken if field.mask & open_fields]
+        given = sum((context >> field.position & 1) << bit for bit, field in self.taken if bit not in chosen)
+        for values in itertools.product((0, 1), repeat=len(chosen)):
+            yield self.match | given | sum(value << bit for value, bit in zip(values, chosen, strict=True))
 
     def apply(self, context: int, byte: int) -> int:
         """The context behind the prefix."""
@@ -197,12 +207,8 @@ class Context:
         for count, byte in enumerate(code[: self.longest]):
             prefix = self._prefix(byte, context)
             if prefix is None:
-                for derived in self.derived:
-                    context = derived.apply(context)
-                return context | count, count
-            if not prefix.last:
-                context &= ~self.only_last
-            context = prefix.apply(context, byte)
+                return self._complete(context) | count, count
+            context = self._after(prefix, context, byte)
         return None
 
     def _prefix(self, byte: int, context: int) -> Prefix | None:
@@ -212,20 +218,48 @@ class Context:
                 return prefix
         return None
 
+    @cache  # noqa: B019 - a context lives as long as its instruction set
     def prefixes_for(self, mask: int, match: int, mode: int) -> bytes | None:
         """The fewest prefixes after which `context & mask == match`; None if there are none."""
-        wanted, condition = mask & ~0xF, match & ~0xF
-        for count in range(4):
-            for chosen in itertools.product(self._choices(condition), repeat=count):
+        counted = (1 << PREFIX_COUNT.width) - 1
+        mask, match = mask & ~counted, match & ~counted
+        choices = self._choices(mask, match)
+        for count in range(min(len(choices), _MOST_PREFIXES) + 1):
+            for chosen in itertools.combinations(choices, count):
                 code = bytes(chosen)
-                found = self.read(code + b"\x90", mode)
-                if found is not None and found[1] == count and found[0] & wanted == condition:
+                found = self._behind(code, mode)
+                if found is not None and found & mask == match:
                     return code
         return None
 
-    def _choices(self, context: int) -> list[int]:
-        """One byte for each prefix, with the fields that it takes as a context has them."""
+    def _behind(self, prefixes: bytes, mode: int) -> int | None:
+        """The context behind bytes that should be prefixes; None if they are not."""
+        context = self.start(mode)
+        for byte in prefixes:
+            prefix = self._prefix(byte, context)
+            if prefix is None:
+                return None
+            context = self._after(prefix, context, byte)
+        return self._complete(context)
+
+    def _after(self, prefix: Prefix, context: int, byte: int) -> int:
+        return prefix.apply(context if prefix.last else context & ~self.only_last, byte)
+
+    def _complete(self, context: int) -> int:
+        for derived in self.derived:
+            context = derived.apply(context)
+        return context
+
+    def _choices(self, mask: int, match: int) -> list[int]:
+        """Bytes that may be needed: one for each prefix that helps, with its fields as a context has them."""
+        useful = mask
+        for derived in self.derived:
+            if derived.field.mask & mask:
+                useful |= sum(source.mask for source in derived.sources)
         return [
-            prefix.match | sum((context >> field.position & 1) << bit for bit, field in prefix.taken)
+            byte
             for prefix in self.prefixes
+            if prefix.fields & useful
+            for byte in prefix.bytes(useful & ~mask, match)
+            if not (prefix.apply(match, byte) ^ match) & mask
         ]

@@ -25,6 +25,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass, field, replace
+from dataclasses import fields as dataclass_fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -269,8 +270,9 @@ class InstructionSet:
     ) -> None:
         """Declare a shape of a form: an addressing mode.
 
-        Semantics get an object of the class `structure`. `implied` names fields that take all of their bits
-        from the context; `when` says what must be in it.
+        Semantics get an object of the dataclass `structure`; fields that are none of its attributes serve
+        only the assembly form. `implied` names fields that take all of their bits from the context; `when`
+        says what must be in it.
         """
         try:
             parsed = self._conditional(self._parser.parse(bits), when or {})
@@ -278,7 +280,10 @@ class InstructionSet:
             rules = self._exclusions(parsed.places, operands, excluding or {})
         except (DescriptionError, KeyError) as error:
             raise DescriptionError(f"{assembly!r} ({bits}): {error}") from None
-        self.forms.setdefault(name, []).append(Form(parsed, operands, rules, assembly, structure))
+        members = {member.name for member in dataclass_fields(structure)}
+        shown = tuple(operand for operand in operands if operand.name not in members)
+        operands = tuple(operand for operand in operands if operand.name in members)
+        self.forms.setdefault(name, []).append(Form(parsed, operands, shown, rules, assembly, structure))
 
     def instruction(
         self,
@@ -290,22 +295,30 @@ class InstructionSet:
         extension: str | None = None,
         when: Mapping[str, int] | None = None,
         constants: Mapping[str, int] | None = None,
+        objects: Mapping[str, type] | None = None,
+        implied: Sequence[str] = (),
     ) -> Callable[[Function], Function]:
         """Declare one encoding of the function that follows; stack several for several encodings.
 
         `fixed` gives operands that the encoding implies; `excluding` values that belong to other
         instructions or are reserved; `extension` names another part than the one begun last; `when` says
         what must be in the context. `constants` are parameters that are known when compiling: each
-        combination that occurs gets a handler of its own.
+        combination that occurs gets a handler of its own. `objects` are parameters that get an object whose
+        attributes are all `fixed`, as PARAMETER_ATTRIBUTE; `implied` names fields that take all of their bits
+        from the context.
         """
         part = self._extension if extension is None else self._known_extension(extension)
 
         def register(semantics: Function) -> Function:
             try:
                 parsed = self._conditional(self._parser.parse(bits), when or {})
-                pattern = self._pattern(parsed, assembly, fixed or {}, excluding or {}, semantics)
+                pattern = self._pattern(parsed, assembly, fixed or {}, implied, excluding or {}, semantics)
                 pattern = replace(
-                    pattern, source=bits, extension=part, constants=tuple((constants or {}).items())
+                    pattern,
+                    source=bits,
+                    extension=part,
+                    constants=tuple((constants or {}).items()),
+                    structures=(*pattern.structures, *(objects or {}).items()),
                 )
                 self._check_parameters(pattern)
             except (DescriptionError, KeyError) as error:
@@ -322,7 +335,8 @@ class InstructionSet:
 
     @property
     def _parser(self) -> PatternParser:
-        return PatternParser(self.fields, stream=self.context is not None)
+        holes = {name: forms[0].bits.hole for name, forms in self.forms.items()}
+        return PatternParser(self.fields, holes, stream=self.context is not None)
 
     def _conditional(self, bits: Bits, when: Mapping[str, int]) -> Bits:
         """Bits that also want something of the context."""
@@ -336,10 +350,11 @@ class InstructionSet:
         bits: Bits,
         assembly: str,
         fixed: Mapping[str, int],
+        implied: Sequence[str],
         excluding: Mapping[str, tuple[int, ...]],
         semantics: Callable[..., None],
     ) -> Pattern:
-        operands, shown = self._operands(bits.places, fixed)
+        operands, shown = self._operands(bits.places, fixed, implied)
         tail, shown_tail = self._operands(bits.tail, {})
         names = [operand.name for operand in (*operands, *tail)]
         if len(set(names)) != len(names):
@@ -398,10 +413,14 @@ class InstructionSet:
             else:
                 shown.append(Operand(role, item, tuple(parts)))
                 operands += [Operand(f"{role}_{part.name}", part, tuple(parts)) for part in item.members]
-        operands += [Operand(name, self.fields[name], fixed=value) for name, value in fixed.items()]
+        operands += [Operand(name, self._field_of(name), fixed=value) for name, value in fixed.items()]
         if len({operand.name for operand in operands}) != len(operands):
             raise DescriptionError("an operand is given twice")
         return tuple(operands), tuple(shown)
+
+    def _field_of(self, name: str) -> Field:
+        """The field of an operand that an encoding implies; attributes of objects need not be declared."""
+        return self.fields[name] if name in self.fields or "_" not in name else Field(name, name, None)
 
     def _extension_parts(self, item: Field, pieces: Sequence[Part]) -> Iterable[Part]:
         if not item.extension or self.context is None:
@@ -535,13 +554,14 @@ class InstructionSet:
         pattern = self.find(word, length)
         if pattern is None:
             return None
-        values = pattern.decode(word)
 
         def show(match: re.Match[str]) -> str:
             relative, name = match.groups()
+            operand = pattern.by_name[name]
+            value = operand.extract(word)
             if relative:
-                return f"{(pc + values[name]) & (1 << self.address_bits) - 1:#x}"
-            return pattern.by_name[name].show(values[name], self.register_files)
+                return f"{(pc + value) & (1 << self.address_bits) - 1:#x}"
+            return operand.show(value, self.register_files)
 
         return re.sub(r"\{(pc\+)?(\w+)\}", show, pattern.assembly)
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from anyvirt.isa.fields import Exclusion
-    from anyvirt.isa.patterns import Form, Pattern
+    from anyvirt.isa.patterns import Bits, Form, Pattern
 
 _FEW = 4
 """Patterns that are compared one after the other."""
@@ -74,12 +74,10 @@ def check_forms(name: str, forms: Sequence[Form]) -> None:
     for position, first in enumerate(forms):
         for second in forms[position + 1 :]:
             a, b = first.bits, second.bits
-            different = (a.match ^ b.match) & a.mask & b.mask
-            if different or a.mask & b.mask == b.mask != a.mask:
+            common = a.mask & b.mask
+            if (a.match ^ b.match) & common or (common in (a.mask, b.mask) and a.mask != b.mask):
                 continue
-            if not any(
-                _fixes(rule, b.mask) and rule.rejects(b.match) for rule in first.exclusions
-            ) and not any(_fixes(rule, a.mask) and rule.rejects(a.match) for rule in second.exclusions):
+            if not _rejects(first.exclusions, b) and not _rejects(second.exclusions, a):
                 raise DescriptionError(f"shapes {first.assembly!r} and {second.assembly!r} of {name} overlap")
 
 
@@ -111,15 +109,15 @@ def _check_pair(first: Pattern, second: Pattern) -> None:
     common = first.mask & second.mask
     if common in (first.mask, second.mask) and first.mask != second.mask:
         return
-    if not (_excludes(first, second) or _excludes(second, first)):
+    if not _rejects(first.exclusions, second) and not _rejects(second.exclusions, first):
         raise DescriptionError(
             f"{first.assembly!r} ({first.source}) and {second.assembly!r} ({second.source}) overlap"
         )
 
 
-def _excludes(first: Pattern, second: Pattern) -> bool:
-    """Whether `first` rejects everything that `second` matches, by a value that `second` fixes."""
-    return any(_fixes(rule, second.mask) and rule.rejects(second.match) for rule in first.exclusions)
+def _rejects(rules: Iterable[Exclusion], other: Bits | Pattern) -> bool:
+    """Whether rules reject everything that `other` matches, by a value that it fixes."""
+    return any(_fixes(rule, other.mask) and rule.rejects(other.match) for rule in rules)
 
 
 def _fixes(rule: Exclusion, mask: int) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from anyvirt.isa.fields import CONTEXT, DescriptionError, Exclusion, Field, Operand, Part
 
@@ -69,8 +69,10 @@ class Bits:
 class PatternParser:
     """Reads pattern texts with the fields that an instruction set has declared."""
 
-    def __init__(self, fields: Mapping[str, Field], *, stream: bool) -> None:
+    def __init__(self, fields: Mapping[str, Field], holes: Mapping[str, int], *, stream: bool) -> None:
+        """`holes` says of each form which bits of its first byte belong to instructions."""
         self._fields = fields
+        self._holes = holes
         self._stream = stream
 
     def parse(self, text: str) -> Bits:
@@ -84,7 +86,7 @@ class PatternParser:
         tail = self._run(behind)
         if tail.mask:
             raise DescriptionError("only fields can follow a form")
-        first = self._filling(form["filling"])
+        first = self._filling(form["filling"], self._holes[form["form"]])
         return Bits(
             head.mask | first.mask << 8 * head.length,
             head.match | first.match << 8 * head.length,
@@ -109,12 +111,14 @@ class PatternParser:
                 return tokens[:position], token, tokens[position + 1 :]
         return tokens, None, []
 
-    def _filling(self, text: str) -> Bits:
+    def _filling(self, text: str, hole: int) -> Bits:
         """The byte that a form begins with, as far as the instruction says what it is."""
         token = _TOKEN.fullmatch(text)
         if token is None or token["form"]:
             raise DescriptionError(f"{text!r} cannot fill a form")
-        return self._run([token], start=2, width=_FORM_BITS)
+        if self._token_places(token)[0] != hole.bit_count():
+            raise DescriptionError(f"{text!r} does not fill the {hole.bit_count()} bits of the form")
+        return self._run([token], start=_FORM_BITS - hole.bit_length(), width=_FORM_BITS)
 
     def _run(self, tokens: list[re.Match[str]], start: int = 0, width: int | None = None) -> Bits:
         """Tokens one behind the other, from bit `start` of the reading direction on."""
@@ -173,6 +177,8 @@ class Form:
 
     bits: Bits
     operands: tuple[Operand, ...]
+    shown: tuple[Operand, ...]
+    """What only the assembly form names."""
     exclusions: tuple[Exclusion, ...]
     assembly: str
     structure: type
@@ -252,18 +258,6 @@ class Pattern:
         """The values of all operands."""
         return {operand.name: operand.extract(word) for operand in self.operands}
 
-    def arguments(self, word: int) -> dict[str, Any]:
-        """What the semantics get, numbers as plain ones: structures are objects of their classes."""
-        values: dict[str, Any] = {**self.decode(word), **dict(self.constants)}
-        for role, structure in self.structures:
-            members = {
-                name.removeprefix(f"{role}_"): values.pop(name)
-                for name in list(values)
-                if name.startswith(f"{role}_")
-            }
-            values[role] = structure(**members)
-        return values
-
     # Forms ----------------------------------------------------------------------------------------------
 
     def resolve(self, word: int) -> Pattern | None:
@@ -286,7 +280,10 @@ class Pattern:
     def _with_form(self, shape: Form) -> Pattern:
         assert self.form is not None
         distance, role = 8 * self.form.position, self.form.role
-        own = [replace(moved(operand, distance), name=f"{role}_{operand.name}") for operand in shape.operands]
+        own, text = (
+            [replace(moved(operand, distance), name=f"{role}_{operand.name}") for operand in operands]
+            for operands in (shape.operands, shape.shown)
+        )
         rules = [Exclusion(moved(rule.operand, distance), rule.values) for rule in shape.exclusions]
         end = self.form.position + shape.length
         stream = (1 << CONTEXT) - 1
@@ -300,7 +297,7 @@ class Pattern:
             exclusions=(*self.exclusions, *rules),
             assembly=self.assembly.replace(f"{{{role}}}", assembly),
             structures=(*self.structures, (role, shape.structure)),
-            shown=(*self.shown, *(moved(operand, 8 * end) for operand in self.shown_tail)),
+            shown=(*self.shown, *text, *(moved(operand, 8 * end) for operand in self.shown_tail)),
             form=None,
             forms=(),
             tail=(),

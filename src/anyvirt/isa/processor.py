@@ -112,8 +112,11 @@ class Processor(Protocol):
         Operations: `swap add and or xor min max minu maxu`; the type of `value` gives the width.
         """
 
-    def compare_exchange(self, address: u64, expected: u32 | u64, value: u32 | u64, /) -> bool:
-        """Atomically store `value` if memory holds `expected`; says whether it did."""
+    def compare_exchange(self, address: u64, expected: FixedInteger, value: FixedInteger, /) -> bool:
+        """Atomically store `value` if memory holds `expected`; says whether it did.
+
+        Both are of one type, `u8 u16 u32` or `u64`, which gives the width.
+        """
 
     def fence(self) -> None:
         """Order all memory accesses before this against all after it, as seen by others."""

@@ -32,7 +32,7 @@ class OperandSlot:
 def operand_slots(
     isa: InstructionSet, module: Module, semantics: Callable[..., None]
 ) -> dict[str, OperandSlot]:
-    """A slot for each parameter but the first: bytes for u8 from the front, 32 bits for others from the end."""
+    """A slot for each parameter but the first: bytes from the front for u8, 32 bits from the end for others."""
     slots: dict[str, OperandSlot] = {}
     small: int = OPERAND_FIELDS
     wide = RecordLayout.of(isa).size
