@@ -88,6 +88,8 @@ class Host:
         self.flush_page = self._function("flush_page", 2)
         self.stop_writing = self._function("stop_writing", 2)
         self.leave = self._blob["leave"]
+        self.translation_exit = self._blob["translation_exit"]
+        """Code that exits of translations call."""
         self.add_code(self._blob)
         os.register_at_fork(after_in_child=self._after_fork)
 

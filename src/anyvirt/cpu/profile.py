@@ -9,6 +9,7 @@ import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from anyvirt.jit.image_layout import Header
 from anyvirt.jit.layout import INSIDE, PAGE_SIZE
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ MOST_TARGETS = 24
 """Of an indirect jump, those a region knows."""
 MOST_GENERATIONS = 6
 """Times that a region is compiled anew because it turned out to be too small."""
-IMAGE_ENTRY = 16
+IMAGE_ENTRY = int(Header.SIZE)
 """Distance of a region's first instruction from the beginning of its image."""
 
 

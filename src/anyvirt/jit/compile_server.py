@@ -104,7 +104,7 @@ def compile_image(client: Client, request: Request) -> tuple[Reply, bytes]:
     if not plan.steps:
         return Reply(request.number, request.entry), b""
     function = RegionFunction(templates.isa, plan, counted=request.counted, memory_size=request.memory_size)
-    image = compile_region(function.text())
+    image = compile_region(function)
     ranges = plan.ranges()
     digest = code_digest(ranges, client.read_code)
     return Reply(request.number, request.entry, ranges, digest, len(plan.steps)), image

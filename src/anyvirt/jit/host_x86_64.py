@@ -7,9 +7,11 @@ registers (struct ucontext of arch/x86/include/uapi/asm/ucontext.h and sigcontex
 
 from __future__ import annotations
 
+import builtins
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from anyvirt.jit.exits import Frame, data, fault_landing, write_back
 from anyvirt.jit.frontend import Module
 from anyvirt.jit.host_layout import (
     CODE_RANGES,
@@ -35,7 +37,7 @@ from anyvirt.jit.layout import (
 )
 from anyvirt.jit.machine_access import flush_page, flush_tlbs, forget_code, full_fence, stop_writing
 from anyvirt.jit.target import Target
-from anyvirt.typed import load8, load32, load64, range, store8, store64, u8, u64
+from anyvirt.typed import load8, load64, range, store8, store64, u8, u64
 
 if TYPE_CHECKING:
     from anyvirt.jit.frontend import FunctionCompiler
@@ -60,11 +62,6 @@ class Saved(IntEnum):
 _SIGBUS = 7
 _SIGACTION, _KILL, _GETPID = 13, 62, 39
 _PAGE_FAULT_WRITE = 2
-
-
-def data() -> u64:
-    """Address of the blob's data. Given its meaning by the target below, as the three that follow."""
-    raise NotImplementedError
 
 
 def atomic_add(address: u64, value: u64) -> u64:
@@ -151,27 +148,6 @@ def stop_guest(signal: u64, info: u64, context: u64, state: u64) -> bool:
     store64(context + Saved.RDI, records)
     store64(context + Saved.RIP, load64(state + Slot.LEAVE))
     return True
-
-
-def fault_landing(instruction: u64) -> u64:
-    """Where a translation goes on if this instruction of it faults; 0 if it does not say."""
-    arena = load64(data() + Data.ARENA)
-    if instruction - arena >= load64(data() + Data.ARENA_SIZE):
-        return u64(0)
-    page = (instruction - arena) // PAGE_SIZE
-    start = arena + (page - u64(load32(load64(data() + Data.ARENA_PAGES) + page * 4))) * PAGE_SIZE
-    low, high = u64(0), u64(load32(start))
-    table = start + u64(load32(start + 4))
-    while low < high:
-        middle = (low + high) // 2
-        place = start + u64(load32(table + middle * 8))
-        if place == instruction:
-            return start + u64(load32(table + middle * 8 + 4))
-        if place < instruction:
-            low = middle + 1
-        else:
-            high = middle
-    return u64(0)
 
 
 def pass_on(signal: u64, info: u64, context: u64) -> None:
@@ -262,14 +238,20 @@ def _kernel(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
     return compiler.body.value(f'call i64 asm sideeffect "syscall", "{constraints}"({operands})', u64)
 
 
+_FUNCTIONS = (
+    write_back, on_fault, on_signal, forget, forget_code, flush_tlbs, flush_page, stop_writing,
+)  # fmt: skip
+
+
 def host_module() -> str:
     """LLVM IR of the blob that is there once in a process."""
     module = Module(HostTarget())
     module.define(f"@data = internal global [{Data.SIZE // 8} x i64] zeroinitializer, align 4096\n")
-    for function in (on_fault, on_signal, forget, forget_code, flush_tlbs, flush_page, stop_writing):
+    for function in _FUNCTIONS:
         module.add(function, name=function.__name__, linkage="dso_local ", attributes="nounwind")
     enter = _SET_SEGMENT + _ENTER if has_segment() else _ENTER
-    for name, lines in (("enter", enter), ("leave", _LEAVE), ("system_call", _SYSTEM_CALL)):
+    naked = {"enter": enter, "leave": _LEAVE, "translation_exit": _EXIT, "system_call": _SYSTEM_CALL}
+    for name, lines in naked.items():
         module.define(_naked(name, lines))
     return module.text()
 
@@ -324,6 +306,39 @@ popq %r12
 popq %rbx
 popq %rbp
 retq
+"""
+# Called by an exit of a translation: registers go into a frame; `write_back` makes the guest's state of it.
+_SAVE_VECTORS = "\n".join(
+    f"movsd %xmm{number}, {Frame.VECTOR + 8 * number:d}(%rsp)" for number in builtins.range(16)
+)
+_EXIT = f"""
+leaq -{int(Frame.RETURN)}(%rsp), %rsp
+movq %rax, {Frame.GENERAL + 0:d}(%rsp)
+movq %rdx, {Frame.GENERAL + 8:d}(%rsp)
+movq %rcx, {Frame.GENERAL + 16:d}(%rsp)
+movq %rbx, {Frame.GENERAL + 24:d}(%rsp)
+movq %rsi, {Frame.GENERAL + 32:d}(%rsp)
+movq %rdi, {Frame.GENERAL + 40:d}(%rsp)
+movq %rbp, {Frame.GENERAL + 48:d}(%rsp)
+leaq {Frame.RETURN + 8:d}(%rsp), %rax
+movq %rax, {Frame.GENERAL + 56:d}(%rsp)
+movq %r8, {Frame.GENERAL + 64:d}(%rsp)
+movq %r9, {Frame.GENERAL + 72:d}(%rsp)
+movq %r10, {Frame.GENERAL + 80:d}(%rsp)
+movq %r11, {Frame.GENERAL + 88:d}(%rsp)
+movq %r12, {Frame.GENERAL + 96:d}(%rsp)
+movq %r13, {Frame.GENERAL + 104:d}(%rsp)
+movq %r14, {Frame.GENERAL + 112:d}(%rsp)
+movq %r15, {Frame.GENERAL + 120:d}(%rsp)
+{_SAVE_VECTORS}
+movq %rsp, %rdi
+andq $-16, %rsp
+call write_back
+movq %rax, %r12
+movq {Slot.RECORD:d}(%r12), %r13
+movq {Slot.COUNT:d}(%r12), %r15
+movq {Slot.RECORDS:d}(%r12), %rdi
+jmp leave
 """
 # system_call(state, number, six arguments): the host's, unless the state is asked to STOP; a signal handler
 # that finds us between the check and the instruction moves us to the way out.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from anyvirt.jit.handlers import CONVENTION, PARAMETERS
@@ -34,7 +34,6 @@ _MASK = (1 << 64) - 1
 class _Register(NamedTuple):
     """A register or a piece of declared state, as a region sees it."""
 
-    variable: str
     offset: int
     """In the state block."""
     type: str
@@ -204,7 +203,7 @@ def _decode(
     pattern, length = decoded.pattern, decoded.length
     operands = pattern.decode(decoded.word)
     template = templates.get(pattern, operands)
-    if template is None or not template.ways - {Way.INTERPRET, Way.FAULT}:
+    if template is None or not template.ways - {Way.INTERPRET, Way.ODD, Way.FAULT}:
         return None
     for name in template.sunk:
         file = isa.register_files[pattern.by_name[name].field.registers or ""]
@@ -221,6 +220,28 @@ def _window(isa: InstructionSet, read_code: Callable[[int, int], bytes | None], 
         if code is not None:
             return code
     return b""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """A way out that is hardly ever taken: no code stores registers, a table says where they are."""
+
+    reason: int
+    """Why the run ends; 0 if the fault handler has noted that."""
+    pc: int
+    """Where it can go on."""
+    source: int
+    """For the slot SOURCE."""
+    unused: int
+    """Instructions to be given back to the budget."""
+    offsets: tuple[int, ...]
+    """In the state block, of the values that the table finds after those of `EXIT_VALUES`."""
+
+
+EXIT_VALUES = 3
+"""The first values of each exit: state block, base of records, budget left."""
+EXIT_BYTES = 6
+"""Length of the instruction that takes an exit; the linker puts it there."""
 
 
 class RegionFunction:
@@ -242,7 +263,9 @@ class RegionFunction:
         self._dirty: dict[int, int] = {}
         self._written = {pc: self._writes(step) for pc, step in plan.steps.items()}
         self._blocks = self._find_blocks()
-        self._exits = 0
+        self._chains = 0
+        self.exits: list[Exit] = []
+        """By their numbers in the LLVM code."""
 
     def text(self) -> str:
         """LLVM IR of the module, in which the function is `region`."""
@@ -251,11 +274,12 @@ class RegionFunction:
             self._emit_block(block)
         body = "\n".join([*self._lines, *self._side])
         strict = any(step.template.strict for step in self._plan.steps.values())
-        attributes = 'nounwind "no-jump-tables"="true"' + (" strictfp" if strict else "")
+        attributes = 'nounwind noredzone "no-jump-tables"="true"' + (" strictfp" if strict else "")
         parameters = PARAMETERS.replace("ptr %state", "ptr noalias %state")
         return (
             f"define {CONVENTION} void @region({parameters}) {attributes} {{\n"
-            f"{self._prologue(body)}\n{body}\n}}\n{METADATA}"
+            f"{self._prologue(body)}\n{body}\n}}\n"
+            f"declare void @llvm.experimental.stackmap(i64, i32, ...)\n{METADATA}"
         )
 
     # Registers ------------------------------------------------------------------------------------------
@@ -320,12 +344,26 @@ class RegionFunction:
         lines.append(f"  br label %{self._label(self._plan.entry)}")
         return "\n".join(lines)
 
+    def _variable(self, name: str) -> _Register:
+        """What a variable of the function stands for."""
+        known = self._registers.get(name)
+        if known is None:
+            kind, _, rest = name[1:].partition(".")
+            if kind == "s":
+                known = _Register(self._layout.scalars[rest][0], "i64")
+            else:
+                file, _, number = rest.partition(".")
+                offset = self._layout.files[file][0] + 8 * int(number)
+                known = _Register(offset, "double" if file == "f" else "i64")
+            self._registers[name] = known
+        return known
+
     def _flush(self, dirty: int, unique: str) -> list[str]:
         """Store the variables of a set back to the state block."""
         lines = []
         for name, bit in self._bits.items():
             if dirty >> bit & 1:
-                kind = "double" if name.startswith("%r.f.") else "i64"
+                kind = self._variable(name).type
                 lines.append(f"  %d{name[2:]}.{unique} = load {kind}, ptr {name}")
                 lines.append(f"  store {kind} %d{name[2:]}.{unique}, ptr %p{name[2:]}")
         return lines
@@ -396,8 +434,7 @@ class RegionFunction:
             f"  %enough.{unique} = icmp uge i64 %c.{unique}, {number}",
             f"  br i1 %enough.{unique}, label %n{unique}, label %short{unique}, !prof !0",
         ]
-        self._side.append(f"short{unique}:")
-        self._interpret(block[0].pc, dirty, 0, f"s{unique}")
+        self._exit(f"short{unique}", Exit(INTERPRET, block[0].pc, 0, 0, ()), dirty)
         self._lines += [
             f"n{unique}:",
             f"  %m.{unique} = sub i64 %c.{unique}, {number}",
@@ -437,14 +474,23 @@ class RegionFunction:
                 label = self._branch(step, after, unused - 1)
             case Way.JUMP:
                 label = self._indirect(step, after, unique)
-            case Way.INTERPRET:
+            case Way.INTERPRET if step.pc != self._plan.entry:
                 label = f"interpret{unique}"
-                self._side.append(f"{label}:")
-                self._interpret(step.pc, before, unused, f"i{unique}")
-            case Way.FAULT:
-                label = f"fault{unique}"
-                self._side += [f"{label}:", *self._flush(before, f"f{unique}")]
-                self._leave(None, self._record(step.pc, f"f{unique}"), unused, f"f{unique}")
+                self._side += [f"{label}:", *self._flush(before, f"i{unique}")]
+                record = self._record(step.pc, f"i{unique}")
+                self._dispatch(record, self._left(unused, f"i{unique}"), f"i{unique}")
+            case Way.ODD if Way.FAULT in step.template.ways:
+                # The guest's state is to be found in the same places as after a fault.
+                label = f"odd{unique}"
+                self._side += [
+                    f"{label}:",
+                    *self._store(Slot.REASON, INTERPRET, f"why{unique}"),
+                    f"  br label %{Way.FAULT}{unique}",
+                ]
+            case Way.INTERPRET | Way.ODD | Way.FAULT:
+                label = f"{way}{unique}"
+                reason = 0 if way is Way.FAULT else INTERPRET
+                self._exit(label, Exit(reason, step.pc, 0, unused, ()), before)
         return label
 
     def _onward(self, pc: int, dirty: int, unused: int) -> str:
@@ -487,33 +533,33 @@ class RegionFunction:
         self._side.append(f"  %handler.{unique} = load ptr, ptr {record}")
         self._tail(f"%handler.{unique}", record, left)
 
-    def _leave(self, reason: int | None, record: str, unused: int, unique: str) -> None:
-        """End the run; without a reason, the fault handler has given one."""
-        left = self._left(unused, unique)
-        if reason is not None:
-            self._side += [
-                f"  %reason.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.REASON)}",
-                f"  store i64 {reason}, ptr %reason.{unique}",
-            ]
+    def _exit(self, label: str, kind: Exit, dirty: int) -> None:
+        """Leave in a way that is hardly ever taken."""
+        number, values, offsets = len(self.exits), [], []
+        left = "%count"
+        self._side.append(f"{label}:")
+        if self._counted:
+            left = f"%left.e{number}"
+            self._side.append(f"  {left} = load i64, ptr %left")
+        for name, bit in self._bits.items():
+            if dirty >> bit & 1:
+                register = self._variable(name)
+                value = f"%v{name[2:]}.e{number}"
+                self._side.append(f"  {value} = load {register.type}, ptr {name}")
+                values.append(f", {register.type} {value}")
+                offsets.append(register.offset)
         self._side += [
-            f"  %out.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.LEAVE)}",
-            f"  %leave.{unique} = load ptr, ptr %out.{unique}",
+            f"  call void (i64, i32, ...) @llvm.experimental.stackmap(i64 {number}, i32 {EXIT_BYTES}, "
+            f"ptr %state, ptr %records, i64 {left}{''.join(values)})",
+            # Never reached; but LLVM would take away what leads to a place that cannot be.
+            "  ret void",
         ]
-        self._tail(f"%leave.{unique}", record, left)
-
-    def _interpret(self, pc: int, dirty: int, unused: int, unique: str) -> None:
-        """Go on in the interpreter at an instruction; the entry's own record would only lead back here."""
-        self._side += self._flush(dirty, unique)
-        record = self._record(pc, unique)
-        if pc == self._plan.entry:
-            self._leave(INTERPRET, record, unused, unique)
-        else:
-            self._dispatch(record, self._left(unused, unique), unique)
+        self.exits.append(replace(kind, offsets=tuple(offsets)))
 
     def _chain(self, pc: int, dirty: int, unused: int, *, taken: bool = False) -> str:
         """Leave for an instruction outside of the region."""
-        self._exits += 1
-        unique = f"x{self._exits}"
+        self._chains += 1
+        unique = f"x{self._chains}"
         self._side.append(f"{unique}:")
         if taken:
             self._check_pending(pc, dirty, unused, unique, f"go.{unique}")
@@ -526,17 +572,17 @@ class RegionFunction:
         self, pc: int, dirty: int, unused: int, unique: str, onward: str, source: int = 0
     ) -> None:
         """Let the run be stopped on the way to `pc`."""
+        self._wish(unique, onward, f"stop.{unique}")
+        self._exit(f"stop.{unique}", Exit(StopReason.INTERRUPTED, pc, source, unused, ()), dirty)
+
+    def _wish(self, unique: str, onward: str, stopped: str) -> None:
+        """Look whether somebody wants the run to end."""
         self._side += [
             f"  %wish.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.PENDING)}",
             f"  %pending.{unique} = load volatile i64, ptr %wish.{unique}",
             f"  %quiet.{unique} = icmp eq i64 %pending.{unique}, 0",
-            f"  br i1 %quiet.{unique}, label %{onward}, label %stop.{unique}, !prof !0",
-            f"stop.{unique}:",
-            *self._flush(dirty, f"p{unique}"),
-            f"  %source.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.SOURCE)}",
-            f"  store i64 {source}, ptr %source.{unique}",
+            f"  br i1 %quiet.{unique}, label %{onward}, label %{stopped}, !prof !0",
         ]
-        self._leave(StopReason.INTERRUPTED, self._record(pc, f"p{unique}"), unused, f"p{unique}")
 
     def _back_edge(self, target: int, dirty: int, unique: str) -> str:
         """A loop can be stopped where it begins again."""
@@ -560,28 +606,35 @@ class RegionFunction:
             f"  %inside.{unique} = icmp ult i64 {address}, {self._memory_size}",
             f"  br i1 %inside.{unique}, label %far{unique}, label %nowhere{unique}, !prof !0",
             f"nowhere{unique}:",
-            f"  %where.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.FAULT_ADDRESS)}",
-            f"  store i64 {address}, ptr %where.{unique}",
-            f"  %how.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.FAULT_ACCESS)}",
-            f"  store i64 {NO_CODE}, ptr %how.{unique}",
+            *self._store(Slot.FAULT_ADDRESS, address, f"where.{unique}"),
+            *self._store(Slot.FAULT_ACCESS, NO_CODE, f"how.{unique}"),
+            f"  br label %lost{unique}",
         ]
-        self._leave(StopReason.ACCESS_FAULT, self._record(step.pc, f"n{unique}"), 0, f"n{unique}")
+        self._exit(f"lost{unique}", Exit(StopReason.ACCESS_FAULT, step.pc, 0, 0, ()), 0)
         self._side += [
             f"far{unique}:",
             f"  %scaled.{unique} = shl i64 {address}, {self._shift}",
             f"  %record.{unique} = getelementptr i8, ptr %records, i64 %scaled.{unique}",
-            f"  %wish.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.PENDING)}",
-            f"  %pending.{unique} = load volatile i64, ptr %wish.{unique}",
-            f"  %quiet.{unique} = icmp eq i64 %pending.{unique}, 0",
-            f"  br i1 %quiet.{unique}, label %onward{unique}, label %stop{unique}, !prof !0",
-            f"stop{unique}:",
-            f"  %source.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.SOURCE)}",
-            f"  store i64 {_signed(step.pc)}, ptr %source.{unique}",
         ]
-        self._leave(StopReason.INTERRUPTED, f"%record.{unique}", 0, f"q{unique}")
+        self._wish(unique, f"onward{unique}", f"stop{unique}")
+        self._side += [
+            f"stop{unique}:",
+            *self._store(Slot.SOURCE, _signed(step.pc), f"source.{unique}"),
+            *self._store(Slot.REASON, int(StopReason.INTERRUPTED), f"reason.{unique}"),
+            f"  %out.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.LEAVE)}",
+            f"  %leave.{unique} = load ptr, ptr %out.{unique}",
+        ]
+        self._tail(f"%leave.{unique}", f"%record.{unique}", self._left(0, f"q{unique}"))
         self._side.append(f"onward{unique}:")
         self._dispatch(f"%record.{unique}", self._left(0, f"o{unique}"), f"o{unique}")
         return label
+
+    @staticmethod
+    def _store(slot: Slot, value: str | int, unique: str) -> list[str]:
+        return [
+            f"  %{unique} = getelementptr i8, ptr %state, i64 {int(slot)}",
+            f"  store volatile i64 {value}, ptr %{unique}",
+        ]
 
     def _goal(self, goal: int, step: Step, dirty: int) -> str:
         """Backward, an indirect jump closes a loop as any other does."""

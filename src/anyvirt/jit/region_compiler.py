@@ -12,19 +12,25 @@ from typing import TYPE_CHECKING
 
 import llvmlite.binding as llvm
 
+from anyvirt.jit.image_layout import EXIT, HEADER, PAIR, VALUE, Header, Place
 from anyvirt.jit.object_file import LinkError, SectionFlags, read_object
+from anyvirt.jit.region import EXIT_VALUES
 from anyvirt.jit.region_flat import FIXUPS
 
 if TYPE_CHECKING:
-    from anyvirt.jit.object_file import Section, Symbol
+    from anyvirt.jit.object_file import ObjectFile, Relocation, Section
+    from anyvirt.jit.region import Exit, RegionFunction
 
-HEADER = struct.Struct("<IIQ")
-"""Number of entries of the fault table, its distance from the beginning, and nothing."""
-ENTRY = HEADER.size
-"""Distance of the region's first instruction from the beginning."""
-_PAIR = struct.Struct("<II")
 _RELATIVE = (2, 4)
 """R_X86_64_PC32 and R_X86_64_PLT32."""
+_STACK_MAPS = ".llvm_stackmaps"
+_MAP_HEADER = struct.Struct("<BBHIII")
+_MAP_FUNCTION = struct.Struct("<QQQ")
+_MAP_RECORD = struct.Struct("<QIHH")
+_MAP_LOCATION = struct.Struct("<BBHHHi")
+_CALL = struct.Struct("<HI")
+_CALL_THROUGH = 0x15FF
+"""`call *distance(%rip)`."""
 
 
 @cache
@@ -56,71 +62,132 @@ def _builder(level: int) -> llvm.PassBuilder:
     return llvm.create_pass_builder(_machine(level), llvm.create_pipeline_tuning_options(speed_level=1))
 
 
-def compile_region(text: str, level: int = 1) -> bytes:
-    """The image of a module with one function, `region`. Raises LinkError for code that needs relocation."""
-    module = llvm.parse_assembly(text)
+def compile_region(function: RegionFunction, level: int = 1) -> bytes:
+    """The image of a region. Raises LinkError for code that needs relocation."""
+    module = llvm.parse_assembly(function.text())
     try:
         machine = _machine(level)
         module.triple = llvm.get_default_triple()
         module.data_layout = str(machine.target_data)
-        for function in module.functions:
-            if not function.is_declaration:
-                _passes().run(function, _builder(level))
-        return _image(machine.emit_object(module))
+        for defined in module.functions:
+            if not defined.is_declaration:
+                _passes().run(defined, _builder(level))
+        return _Linker(read_object(machine.emit_object(module)), function.exits).image()
     finally:
         module.close()
 
 
-def _image(object_file: bytes) -> bytes:
-    parsed = read_object(object_file)
-    content = bytearray(ENTRY)
-    places: dict[int, int] = {}
-    ordered = sorted(
-        (
+class _Linker:
+    """Makes an image of an object file."""
+
+    def __init__(self, parsed: ObjectFile, exits: list[Exit]) -> None:
+        self._parsed = parsed
+        self._exits = exits
+        self._places: dict[int, int] = {}
+        self._content = bytearray(Header.SIZE)
+
+    def image(self) -> bytes:
+        """The image."""
+        faults: list[tuple[int, int]] = []
+        exits: list[tuple[int, int]] = []
+        self._lay_out()
+        for index, section in enumerate(self._parsed.sections):
+            if section.name == FIXUPS:
+                faults = self._fault_table(section)
+            elif index in self._places:
+                self._resolve(index, section)
+        for section in self._parsed.sections:
+            if section.name == _STACK_MAPS:
+                exits = self._exit_table(section.data)
+        return self._finish(faults, exits)
+
+    def _lay_out(self) -> None:
+        """Code first, then constants."""
+        loaded = [
             (section.name != ".text", index, section)
-            for index, section in enumerate(parsed.sections)
-            if section.flags & SectionFlags.ALLOC and section.size and section.name != ".eh_frame"
-        ),
-        key=lambda item: item[:2],
-    )
-    for _, index, section in ordered:
-        if section.flags & SectionFlags.WRITE:
-            raise LinkError(f"a region has writable data in {section.name}")
-        content += bytes(-len(content) % max(section.alignment, 1))
-        places[index] = len(content)
-        content += section.data
-    faults: list[tuple[int, int]] = []
-    for index, section in enumerate(parsed.sections):
-        if section.name == FIXUPS:
-            faults = _fault_table(section, places, parsed.symbols)
-        elif index in places:
-            _resolve(content, places, index, section, parsed.symbols)
-    content += bytes(-len(content) % 8)
-    HEADER.pack_into(content, 0, len(faults), len(content), 0)
-    return bytes(content) + b"".join(_PAIR.pack(*pair) for pair in sorted(faults))
+            for index, section in enumerate(self._parsed.sections)
+            if section.flags & SectionFlags.ALLOC
+            and section.size
+            and section.name not in (".eh_frame", _STACK_MAPS)
+        ]
+        for _, index, section in sorted(loaded, key=lambda item: item[:2]):
+            if section.flags & SectionFlags.WRITE:
+                raise LinkError(f"a region has writable data in {section.name}")
+            self._align(max(section.alignment, 1))
+            self._places[index] = len(self._content)
+            self._content += section.data
 
+    def _align(self, alignment: int) -> None:
+        self._content += bytes(-len(self._content) % alignment)
 
-def _resolve(
-    content: bytearray, places: dict[int, int], index: int, section: Section, symbols: tuple[Symbol, ...]
-) -> None:
-    """Fill in the distances between code and constants."""
-    for relocation in section.relocations:
-        symbol = symbols[relocation.symbol]
-        if relocation.type not in _RELATIVE or symbol.section not in places:
+    def _target(self, relocation: Relocation) -> int:
+        symbol = self._parsed.symbols[relocation.symbol]
+        if relocation.type not in _RELATIVE or symbol.section not in self._places:
             raise LinkError(f"a region refers to {symbol.name or 'a section'} (type {relocation.type})")
-        place = places[index] + relocation.offset
-        distance = places[symbol.section] + symbol.value + relocation.addend - place
-        struct.pack_into("<i", content, place, distance)
+        return self._places[symbol.section] + symbol.value + relocation.addend
 
+    def _resolve(self, index: int, section: Section) -> None:
+        """Fill in the distances between code and constants."""
+        for relocation in section.relocations:
+            place = self._places[index] + relocation.offset
+            struct.pack_into("<i", self._content, place, self._target(relocation) - place)
 
-def _fault_table(
-    section: Section, places: dict[int, int], symbols: tuple[Symbol, ...]
-) -> list[tuple[int, int]]:
-    """Each pair of distances has two relocations, whose targets are what is wanted."""
-    targets: dict[int, int] = {}
-    for relocation in section.relocations:
-        symbol = symbols[relocation.symbol]
-        if relocation.type not in _RELATIVE or symbol.section not in places:
-            raise LinkError(f"a fault table refers to {symbol.name or 'a section'}")
-        targets[relocation.offset] = places[symbol.section] + symbol.value + relocation.addend
-    return [(targets[position], targets[position + 4]) for position in range(0, section.size, _PAIR.size)]
+    def _fault_table(self, section: Section) -> list[tuple[int, int]]:
+        """Each pair of distances has two relocations, whose targets are what is wanted."""
+        targets = {relocation.offset: self._target(relocation) for relocation in section.relocations}
+        return [(targets[place], targets[place + 4]) for place in range(0, section.size, PAIR.size)]
+
+    def _exit_table(self, maps: bytes) -> list[tuple[int, int]]:
+        """Put calls where LLVM has left room for them, and describe what it says of values there.
+
+        LLVM, "Stack maps and patch points in LLVM", stack map format version 3.
+        """
+        _, _, _, functions, constants, records = _MAP_HEADER.unpack_from(maps)
+        position = _MAP_HEADER.size + functions * _MAP_FUNCTION.size
+        self._align(8)
+        pool = len(self._content)
+        self._content += maps[position : position + 8 * constants]
+        position += 8 * constants
+        text = self._places[next(i for i, part in enumerate(self._parsed.sections) if part.name == ".text")]
+        table = []
+        for _ in range(records):
+            number, offset, _, count = _MAP_RECORD.unpack_from(maps, position)
+            position += _MAP_RECORD.size
+            locations = [
+                _MAP_LOCATION.unpack_from(maps, position + _MAP_LOCATION.size * index)
+                for index in range(count)
+            ]
+            position += _MAP_LOCATION.size * count
+            position += -position % 8
+            _, live_outs = struct.unpack_from("<HH", maps, position)
+            position += 4 + 4 * live_outs
+            position += -position % 8
+            place = text + offset
+            behind = place + _CALL.size
+            _CALL.pack_into(self._content, place, _CALL_THROUGH, Header.EXIT_CODE - behind & 0xFFFFFFFF)
+            table.append((behind, self._describe(self._exits[number], locations, pool)))
+        return table
+
+    def _describe(self, kind: Exit, locations: list[tuple[int, ...]], pool: int) -> int:
+        """Append the description of an exit; returns where it is."""
+        self._align(8)
+        place = len(self._content)
+        self._content += EXIT.pack(kind.reason, len(locations), kind.pc, kind.source, kind.unused)
+        for offset, location in zip((0,) * EXIT_VALUES + kind.offsets, locations, strict=True):
+            where, _, size, register, _, value = location
+            if where == Place.POOL:
+                value = pool + 8 * value
+            if where not in list(Place) or size != 8:
+                raise LinkError(f"a value of {size} bytes lies in a place of kind {where}")
+            self._content += VALUE.pack(offset, where, register, value)
+        return place
+
+    def _finish(self, faults: list[tuple[int, int]], exits: list[tuple[int, int]]) -> bytes:
+        """Append the tables and fill in the header."""
+        self._align(8)
+        fault_table = len(self._content)
+        self._content += b"".join(PAIR.pack(*pair) for pair in sorted(faults))
+        exit_table = len(self._content)
+        self._content += b"".join(PAIR.pack(*pair) for pair in sorted(exits))
+        HEADER.pack_into(self._content, 0, len(faults), fault_table, len(exits), exit_table, 0, 0)
+        return bytes(self._content)

@@ -160,7 +160,7 @@ class RegionFlatModel(MemoryModel):
         base, offset = compiler.sums.get(address, (address, ""))
         inside = compiler.body.emit(f"icmp ult i64 {base}, {compiler.placeholder('memory_size')}")
         good = compiler.body.fresh("good")
-        compiler.body.branch_if(inside, good, compiler.way_to_interpret(), hint=LIKELY)
+        compiler.body.branch_if(inside, good, compiler.odd_way(), hint=LIKELY)
         compiler.body.open(good)
         if compiler.region.segment:
             pointer = compiler.body.emit(f"inttoptr i64 {base} to ptr")

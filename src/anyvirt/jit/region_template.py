@@ -47,6 +47,8 @@ class Way(StrEnum):
     """To the address in `%jump.target`."""
     INTERPRET = "interpret"
     """Nothing has been done, and this occurrence is a case for the interpreter."""
+    ODD = "odd"
+    """As INTERPRET, but hardly ever taken."""
     FAULT = "fault"
     """A memory access failed; the fault handler has noted why."""
 
@@ -215,7 +217,7 @@ class TemplateCompiler(HandlerCompiler):
     def note(self, way: Way) -> None:
         """The instruction may be left in this way from here."""
         self.ways.add(way)
-        self._early_writes |= way in (Way.INTERPRET, Way.FAULT) and bool(self.writes)
+        self._early_writes |= way in (Way.INTERPRET, Way.ODD, Way.FAULT) and bool(self.writes)
 
     def finish(self) -> None:
         """Go on behind this instruction."""
@@ -229,10 +231,10 @@ class TemplateCompiler(HandlerCompiler):
         """There are no records here."""
         raise TemplateError("it continues at a record")
 
-    def way_to_interpret(self) -> str:
-        """The label for an occurrence that is a case for the interpreter."""
-        self.note(Way.INTERPRET)
-        return f"{Way.INTERPRET}{placeholder('u')}"
+    def odd_way(self) -> str:
+        """The label for what hardly ever happens and is a case for the interpreter."""
+        self.note(Way.ODD)
+        return f"{Way.ODD}{placeholder('u')}"
 
     def way_to_fault(self) -> str:
         """The label at which the fault handler lets an instruction go on."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 import struct
 from enum import IntEnum, IntFlag
 
+from anyvirt.jit.image_layout import Header as ImageHeader
+
 LARGEST_REGION = 512
 """Most instructions that are translated at once."""
 LARGEST_STENCIL = 2048
@@ -233,6 +235,6 @@ class Fixup(IntEnum):
 
 
 FIXUP_SIZE = 24
-FIRST_CODE = 16
-"""Images begin with the size of their fault table and its distance, 32 bits each, and 8 bytes of nothing."""
+FIRST_CODE = int(ImageHeader.SIZE)
+"""Images begin with a header."""
 HASH_FACTOR = 0x9E3779B97F4A7C15

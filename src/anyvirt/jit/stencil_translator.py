@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from anyvirt.jit.handlers import CONVENTION, PARAMETERS
 from anyvirt.jit.host_x86_64 import HostTarget, call
+from anyvirt.jit.image_layout import Header as ImageHeader
 from anyvirt.jit.layout import HANDLER_FIELD, Slot
 from anyvirt.jit.stencil_layout import (
     AT_INTERPRETER,
@@ -549,9 +550,10 @@ def finish_image(job: u64) -> None:
     count = load64(job + Job.FAULT_COUNT)
     if table + count * 8 > start + load64(job + Job.CAPACITY):
         return
-    store32(start, u32(count))
-    store32(start + 4, u32(table - start))
-    store64(start + 8, u64(0))
+    store32(start + ImageHeader.FAULTS, u32(count))
+    store32(start + ImageHeader.FAULT_TABLE, u32(table - start))
+    store64(start + ImageHeader.EXITS, u64(0))
+    store64(start + ImageHeader.EXIT_CODE, u64(0))
     for number in range(count):
         store64(table + number * 8, load64(job + Job.FAULTS + number * 8))
     store64(job + Job.SIZE, table + count * 8 - start)
