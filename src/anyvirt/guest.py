@@ -90,6 +90,8 @@ class Guest:
     hostname: str | None = None
     limits: Limits = Limits()
     mounts: Sequence[Mount] = ()
+    gdb: str | None = None
+    """Where the command waits for gdb before its first instruction: `:PORT`, `HOST:PORT` or `unix:PATH`."""
 
     def __post_init__(self) -> None:
         if isinstance(self.command, str | bytes):
@@ -102,6 +104,8 @@ class Guest:
             object.__setattr__(self, "rootfs", _existing_directory(Path(self.rootfs)))
         if self.hostname is not None and not _HOSTNAME.fullmatch(self.hostname):
             raise UsageError(f"hostname {self.hostname!r} must be 1 to 64 letters, digits, dots and hyphens")
+        if self.gdb is not None and not self.command:
+            raise UsageError("an idle guest has no command that gdb could debug")
         if self.workdir is not None and not self.workdir.startswith("/"):
             raise UsageError(f"working directory {self.workdir!r} must be an absolute path in the guest")
 

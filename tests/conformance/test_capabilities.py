@@ -1,6 +1,7 @@
 """Each tick of the capability matrix: tests for every capability, on every engine that claims it."""
 
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -248,3 +249,17 @@ def test_every_capability_is_tested():
     source = Path(__file__).read_text()
     for capability in Capability:
         assert f"capabilities(Capability.{capability.name}" in source
+
+
+@pytest.mark.capabilities(Capability.DEBUG)
+def test_debug_waits_for_gdb_before_the_first_instruction(subject):
+    session = subject.start(subject.guest("echo ran; exit 5", gdb=":0"))
+    session.expect(b"waiting for gdb at 127.0.0.1:")
+    with socket.create_connection(("127.0.0.1", int(session.expect(b"\n")))) as gdb:
+        gdb.sendall(b"$?#3f")
+        assert gdb.recv(100).startswith(b"+$T05")
+        assert session.silent(0.3)
+        gdb.sendall(b"+$c#63")
+        session.expect(b"ran\n")
+        assert session.instance.wait(20) == ExitStatus(code=5)
+        assert b"$W05#" in gdb.recv(100)

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Kill it after."
 )
+@click.option(
+    "--gdb", metavar="ADDRESS", help="Wait for gdb at :PORT, HOST:PORT or unix:PATH before it begins."
+)
 @click.option("--json", "as_json", is_flag=True, help="Capture the output and print the result as JSON.")
 @click.option(
     "-v", "--verbose", is_flag=True, help="Say which engine runs the guest and why, and what it used."
@@ -49,6 +52,7 @@ def command(
     hostname: str | None,
     rootfs: str | None,
     timeout: float | None,
+    gdb: str | None,
     as_json: bool,
     verbose: bool,
     command_line: tuple[str, ...],
@@ -67,6 +71,7 @@ def command(
         hostname=hostname,
         limits=make_limits(memory=memory, cpus=cpus, pids=pids),
         mounts=tuple(Mount.parse(mount) for mount in mounts),
+        gdb=gdb,
     )
     engine = _engine(on, guest, verbose)
     if as_json:

@@ -55,6 +55,7 @@ class Capability(StrEnum):
     HOSTNAME = "hostname"
     LIMITS = "limits"
     FOREIGN_ISA = "foreign-isa"
+    DEBUG = "debug"
 
     @property
     def summary(self) -> str:
@@ -71,6 +72,7 @@ _SUMMARIES = {
     Capability.SHARE: "shares host files and directories with the guest (--mount)",
     Capability.HOSTNAME: "gives the guest a host name of its own (--hostname)",
     Capability.LIMITS: "limits memory, CPU time and processes (--memory, --cpus, --pids)",
+    Capability.DEBUG: "lets gdb debug the guest's command (--gdb)",
     Capability.FOREIGN_ISA: "runs programs of other instruction sets than the host's",
 }
 
@@ -168,6 +170,7 @@ _OPTIONS = {
     Capability.SHARE: "--mount",
     Capability.HOSTNAME: "--hostname",
     Capability.LIMITS: "--memory, --cpus and --pids",
+    Capability.DEBUG: "--gdb",
 }
 
 
@@ -178,5 +181,6 @@ def needed_capabilities(guest: Guest) -> tuple[Capability, ...]:
         Capability.SHARE: bool(guest.mounts),
         Capability.HOSTNAME: guest.hostname is not None,
         Capability.LIMITS: bool(guest.limits),
+        Capability.DEBUG: guest.gdb is not None,
     }
     return tuple(capability for capability, wanted in asked.items() if wanted)

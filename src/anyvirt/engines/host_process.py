@@ -139,8 +139,12 @@ class HostProcessInstance(Instance):
         env: Mapping[str, str],
         streams: Streams,
         terminal: TerminalSize | None,
+        main_env: Mapping[str, str] | None = None,
     ) -> None:
-        """Start `guest` with the words of `prefix` before each of its commands."""
+        """Start `guest` with the words of `prefix` before each of its commands.
+
+        `main_env` are variables for its own command, and not for those of `exec`.
+        """
         self.engine = engine.name
         self._engine = engine
         self.guest = guest
@@ -150,7 +154,11 @@ class HostProcessInstance(Instance):
         self._others: list[HostProcess] = []
         command = (*self._prefix, *guest.command) if guest.command else _IDLE
         self._main = HostProcess(
-            command, env=self._env, workdir=guest.workdir, streams=streams, terminal=terminal
+            command,
+            env={**self._env, **(main_env or {})},
+            workdir=guest.workdir,
+            streams=streams,
+            terminal=terminal,
         )
         self.terminal = self._main.terminal
         self.end_fd = self._main.end_fd

@@ -11,6 +11,7 @@ from anyvirt.engines.engine import Architecture, Availability, Capability, Engin
 from anyvirt.engines.host_process import HostProcessInstance
 from anyvirt.errors import UnsupportedError
 from anyvirt.isa.names import Isa
+from anyvirt.linux.emulation.variables import GDB_VARIABLE
 
 if TYPE_CHECKING:
     from anyvirt.guest import Guest
@@ -28,7 +29,15 @@ class UserEngine(Engine):
     architecture = Architecture.EMULATION
     world = World.PROCESS
     execution = Execution.INTERPRETED
-    capabilities = frozenset({Capability.TERMINAL, Capability.EXEC, Capability.PAUSE, Capability.FOREIGN_ISA})
+    capabilities = frozenset(
+        {
+            Capability.TERMINAL,
+            Capability.EXEC,
+            Capability.PAUSE,
+            Capability.FOREIGN_ISA,
+            Capability.DEBUG,
+        }
+    )
     weight = 20
     joins_terminal = True
 
@@ -55,7 +64,25 @@ class UserEngine(Engine):
         """See Engine.create."""
         prefix = (sys.executable, "-I", "-S", os.fspath(_EMULATOR))
         env = {**os.environ, **guest.env}
-        return HostProcessInstance(self, guest, prefix=prefix, env=env, streams=streams, terminal=terminal)
+        return HostProcessInstance(
+            self,
+            guest,
+            prefix=prefix,
+            env=env,
+            streams=streams,
+            terminal=terminal,
+            main_env=_debugging(guest.gdb),
+        )
+
+
+def _debugging(address: str | None) -> dict[str, str]:
+    """What tells the emulator to wait for gdb. Raises UsageError for an address that is none."""
+    if address is None:
+        return {}
+    from anyvirt.debug.connection import Address
+
+    Address.parse(address)
+    return {GDB_VARIABLE: address}
 
 
 def _address_space() -> Availability | None:
