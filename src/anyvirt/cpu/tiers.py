@@ -22,6 +22,8 @@ class Tier(StrEnum):
 
     INTERPRETER = "interpreter"
     """Decoded records and one handler for each instruction form; no compiler at run time."""
+    STENCIL = "stencil"
+    """Interpreted for a moment, then translated by copying prepared code; no compiler at run time."""
     REGION = "region"
     """Interpreted until it is hot, then compiled by LLVM."""
 
@@ -42,6 +44,10 @@ def make_executor(isa: str, memory: FlatMemory, *, tier: Tier | str = Tier.REGIO
         from anyvirt.cpu.interpreter import Interpreter
 
         return Interpreter(isa, memory)
+    if Tier(tier) is Tier.STENCIL:
+        from anyvirt.cpu.stencil_executor import StencilExecutor
+
+        return StencilExecutor(isa, memory)
     from anyvirt.cpu.translator import Translator
 
     return Translator(isa, memory)

@@ -1,8 +1,8 @@
 """Flat memory in stencils: each access of the guest is one instruction of the host that may fault.
 
 The access is inline assembly with two ways on: behind it, and, if the host's fault handler finds its address
-in the fault table of an image, to where the interpreter executes the instruction anew. Nothing is stored on the
-way that is normally taken. Jumps go through records as in the interpreter.
+in the fault table of an image, to where the interpreter executes the instruction anew. Nothing is stored on
+the way that is normally taken. Jumps go through records as in the interpreter.
 """
 
 from __future__ import annotations
