@@ -14,14 +14,20 @@ REFERENCE = "reference"
 
 
 def executors_of(isa: InstructionSet) -> list[str]:
-    """Names of executors: the reference, and the tiers for which every instruction can be compiled."""
-    return [REFERENCE, *(_tiers() if is_compiled(isa) else [])]
-
-
-def _tiers() -> list[str]:
-    return [tier.value for tier in Tier]
+    """Names of executors: the reference, and the tiers if every instruction can be compiled."""
+    return [REFERENCE, *((tier.value for tier in Tier) if is_compiled(isa) else ())]
 
 
 def is_compiled(isa: InstructionSet) -> bool:
-    """Whether handlers and decoder of an instruction set can be generated."""
-    return not isa.delay_slots and isa.context is None
+    """Whether handlers and decoder can be generated; tried, without LLVM, in a fraction of a second."""
+    from anyvirt.isa.description import DescriptionError
+    from anyvirt.jit.ahead import interpreter_module
+    from anyvirt.jit.handlers import Features
+    from anyvirt.jit.interpreter import InterpreterTarget
+    from anyvirt.typed import TypedPythonError
+
+    try:
+        interpreter_module(isa, InterpreterTarget(isa, Features(counted=False, fma=True)))
+    except (DescriptionError, TypedPythonError):
+        return False
+    return True
