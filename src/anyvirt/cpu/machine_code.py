@@ -35,7 +35,8 @@ class MachineCodeSpace:
         """Bytes of records for a page of code, and half of the distance between such pages."""
         try:
             self.table = reserve(8 * MOST_PAGES, _READ_WRITE)
-            self._reserved = reserve(POOL_SIZE + self.stride, _READ_WRITE)
+            self._size = POOL_SIZE
+            self._reserved = reserve(self._size + self.stride, _READ_WRITE)
         except OSError as error:
             raise UnsupportedError(
                 "interpreter",
@@ -50,7 +51,7 @@ class MachineCodeSpace:
 
     def __del__(self) -> None:
         if self._reserved:
-            host_munmap(self._reserved, POOL_SIZE + self.stride)
+            host_munmap(self._reserved, self._size + self.stride)
         if self.table:
             host_munmap(self.table, 8 * MOST_PAGES)
 
@@ -62,7 +63,7 @@ class MachineCodeSpace:
     @property
     def is_full(self) -> bool:
         """Whether there is no place for another page."""
-        return self._used + self.stride > POOL_SIZE
+        return self._used + self.stride > self._size
 
     def page(self, number: int) -> int:
         """Address of the records of a page; 0 if it has none."""

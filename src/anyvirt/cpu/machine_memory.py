@@ -259,6 +259,13 @@ class MachineMemory:
                 return self._load_device(region, address, length)
         return b"".join(self._read_part(part) for part in self._parts(address, length, Access.READ))
 
+    def fetch(self, address: int, length: int) -> bytes:
+        """Bytes of code as a CPU would fetch them. Raises GuestFault."""
+        parts = self._parts(address, length, Access.EXECUTE)
+        return b"".join(
+            ctypes.string_at(part.host_address(part.start), part.end - part.start) for part in parts
+        )
+
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Store bytes as a CPU would; as `read`. Nothing is stored if a part cannot be. Raises GuestFault."""
         content = bytes(data)
@@ -319,13 +326,19 @@ class MachineMemory:
 
     def _load_device(self, region: MemoryRegion, address: int, size: int) -> bytes:
         assert region.device is not None
-        value = region.device.read(region.offset + address - region.start, size)
+        try:
+            value = region.device.read(region.offset + address - region.start, size)
+        except GuestFault:
+            raise GuestFault(address, Access.READ) from None
         return (value & (1 << 8 * size) - 1).to_bytes(size, "little")
 
     def _store_device(self, region: MemoryRegion, address: int, content: bytes) -> None:
         assert region.device is not None
         value = int.from_bytes(content, "little")
-        region.device.write(region.offset + address - region.start, len(content), value)
+        try:
+            region.device.write(region.offset + address - region.start, len(content), value)
+        except GuestFault:
+            raise GuestFault(address, Access.WRITE) from None
 
     def _note_write(self, part: MemoryRegion) -> None:
         first, last = part.page_number(part.start), part.page_number(part.end - 1)

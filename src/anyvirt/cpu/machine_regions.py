@@ -68,6 +68,11 @@ class MemoryRegion:
     offset: int = 0
     """Where `start` is in the bank or the device, in bytes."""
 
+    @property
+    def takes_atomics(self) -> bool:
+        """Whether atomic operations are possible there, given the permission to write."""
+        return self.kind is RegionKind.RAM
+
     def clip(self, start: int, end: int) -> MemoryRegion:
         """The part within [start, end)."""
         start, end = max(start, self.start), min(end, self.end)

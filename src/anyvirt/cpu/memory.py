@@ -75,6 +75,11 @@ class Mapping:
     name: str = ""
     """Path of the file, or a label such as `[heap]`."""
 
+    @property
+    def takes_atomics(self) -> bool:
+        """Whether atomic operations are possible there, given the permission to write."""
+        return True
+
     def clip(self, start: int, end: int) -> Mapping:
         """The part of this mapping within [start, end)."""
         start, end = max(start, self.start), min(end, self.end)
@@ -359,6 +364,10 @@ class FlatMemory:
             if done != length:
                 raise GuestFault(address + done, Access.READ)
             return buffer.raw
+
+    def fetch(self, address: int, length: int) -> bytes:
+        """`length` bytes of code; whether it may be executed is the caller's business. Raises GuestFault."""
+        return self.read(address, length)
 
     def write(self, address: int, data: bytes | bytearray | memoryview) -> None:
         """Store bytes into guest memory the guest may write. Raises GuestFault."""

@@ -188,7 +188,7 @@ class ReferenceExecutor:
             if mapping is None or not mapping.protection & Protection.EXECUTE:
                 break
             size = min(count - len(code), mapping.end - address - len(code))
-            code += self.memory.read(address + len(code), size)
+            code += self.memory.fetch(address + len(code), size)
         return code
 
     def _fetch(self, address: int) -> tuple[int, int]:
@@ -207,7 +207,7 @@ class ReferenceExecutor:
         if mapping is None or not mapping.protection & Protection.EXECUTE:
             stop = Stop(StopReason.ACCESS_FAULT, self.pc, address=address, access=Access.EXECUTE)
             raise _Stopped(stop)
-        data = self.memory.read(address, self._description.parcel)
+        data = self.memory.fetch(address, self._description.parcel)
         return int.from_bytes(data, self._description.byte_order)
 
 
@@ -368,7 +368,7 @@ class _Processor:
     def _read_for_write(self, address: u64, size: int) -> int:
         """An atomic operation needs write permission from the start."""
         mapping = self._memory.mapping_at(self._masked(address))
-        if mapping is None or not mapping.protection & Protection.WRITE:
+        if mapping is None or not mapping.protection & Protection.WRITE or not mapping.takes_atomics:
             self._fault(StopReason.ACCESS_FAULT, int(address), Access.WRITE)
         return self._read(address, size)
 
