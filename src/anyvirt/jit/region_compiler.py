@@ -31,6 +31,8 @@ _MAP_LOCATION = struct.Struct("<BBHHHi")
 _CALL = struct.Struct("<HI")
 _CALL_THROUGH = 0x15FF
 """`call *distance(%rip)`."""
+_GENERAL, _VECTOR = range(16), range(17, 33)
+"""Registers that exits save, by their DWARF numbers."""
 
 
 @cache
@@ -38,9 +40,11 @@ def _machine(level: int) -> llvm.TargetMachine:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()
+    # AVX-512 has vector registers that exits do not save, and nothing else that guests' code needs.
+    features = llvm.get_host_cpu_features().flatten() + ",-avx512f"
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
+        features=features,
         opt=level,
         reloc="pic",
         codemodel="small",
@@ -177,8 +181,10 @@ class _Linker:
             where, _, size, register, _, value = location
             if where == Place.POOL:
                 value = pool + 8 * value
-            if where not in list(Place) or size != 8:
-                raise LinkError(f"a value of {size} bytes lies in a place of kind {where}")
+            # The size of what is in a vector register is that of the register.
+            known = _VECTOR if where == Place.REGISTER and register >= _VECTOR.start else _GENERAL
+            if where not in list(Place) or size < 8 or register not in known:
+                raise LinkError(f"a value of {size} bytes is in register {register}, kind {where}")
             self._content += VALUE.pack(offset, where, register, value)
         return place
 
