@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from anyvirt.jit.handlers import CONVENTION, PARAMETERS
@@ -373,9 +374,14 @@ class RegionFunction:
     def _find_blocks(self) -> dict[int, list[Step]]:
         blocks: dict[int, list[Step]] = {}
         current: list[Step] | None = None
-        for pc in sorted(self._plan.steps):
+        order = sorted(self._plan.steps)
+        # Instructions may overlap: what comes after one of them need not be the next in order.
+        starts = self._plan.leaders | {
+            self._plan.steps[pc].next for pc, after in pairwise(order) if self._plan.steps[pc].next > after
+        }
+        for pc in order:
             step = self._plan.steps[pc]
-            if current is None or pc in self._plan.leaders or current[-1].next != pc:
+            if current is None or pc in starts or current[-1].next != pc:
                 current = blocks[pc] = []
             current.append(step)
             if step.template.ways & {Way.TAKEN, Way.JUMP} or Way.NEXT not in step.template.ways:
@@ -561,12 +567,24 @@ class RegionFunction:
         self._chains += 1
         unique = f"x{self._chains}"
         self._side.append(f"{unique}:")
+        if pc >= self._memory_size:
+            self._leave_memory(str(_signed(pc)), dirty, unused, unique)
+            return unique
         if taken:
             self._check_pending(pc, dirty, unused, unique, f"go.{unique}")
             self._side.append(f"go.{unique}:")
         self._side += self._flush(dirty, unique)
         self._dispatch(self._record(pc, unique), self._left(unused, unique), unique)
         return unique
+
+    def _leave_memory(self, address: str, dirty: int, unused: int, unique: str) -> None:
+        """Stop because control goes to where no code can be."""
+        self._side += [
+            *self._store(Slot.FAULT_ADDRESS, address, f"where.{unique}"),
+            *self._store(Slot.FAULT_ACCESS, NO_CODE, f"how.{unique}"),
+            f"  br label %lost{unique}",
+        ]
+        self._exit(f"lost{unique}", Exit(StopReason.ACCESS_FAULT, self._plan.entry, 0, unused, ()), dirty)
 
     def _check_pending(
         self, pc: int, dirty: int, unused: int, unique: str, onward: str, source: int = 0
@@ -606,11 +624,8 @@ class RegionFunction:
             f"  %inside.{unique} = icmp ult i64 {address}, {self._memory_size}",
             f"  br i1 %inside.{unique}, label %far{unique}, label %nowhere{unique}, !prof !0",
             f"nowhere{unique}:",
-            *self._store(Slot.FAULT_ADDRESS, address, f"where.{unique}"),
-            *self._store(Slot.FAULT_ACCESS, NO_CODE, f"how.{unique}"),
-            f"  br label %lost{unique}",
         ]
-        self._exit(f"lost{unique}", Exit(StopReason.ACCESS_FAULT, step.pc, 0, 0, ()), 0)
+        self._leave_memory(address, 0, 0, unique)
         self._side += [
             f"far{unique}:",
             f"  %scaled.{unique} = shl i64 {address}, {self._shift}",
