@@ -6,6 +6,7 @@ import ctypes
 import mmap
 from typing import TYPE_CHECKING, cast
 
+from anyvirt.cpu.hooked import HookTable
 from anyvirt.cpu.memory import PAGE_SIZE, host_discard, host_munmap, reserve
 from anyvirt.errors import UnsupportedError
 from anyvirt.jit.layout import RecordLayout
@@ -31,6 +32,7 @@ class MachineCodeSpace:
         self.interpreter = interpreter
         granule, size = cast("list[int]", interpreter.blob.notes["records"])
         self.layout = RecordLayout(granule, size)
+        self.hooks = HookTable(interpreter["hooked"], size)
         self.half = PAGE_SIZE << self.layout.shift
         """Bytes of records for a page of code, and half of the distance between such pages."""
         try:

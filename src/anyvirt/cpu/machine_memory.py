@@ -439,6 +439,21 @@ class MachineMemory:
                 host_address = bank.host + (number - bank.first_page) * PAGE_SIZE
                 space.make_page(number, host_address, self._code + number)
 
+    def code_pages(self) -> Iterator[int]:
+        """Physical addresses of the pages of which something was decoded."""
+        flags = ctypes.string_at(self._code, self._pages)
+        for region in self._regions:
+            if region.bank is not None:
+                first = region.page_number(region.start)
+                for page in range(region.start, region.end, PAGE_SIZE):
+                    if flags[first + (page - region.start) // PAGE_SIZE]:
+                        yield page
+
+    def note_translations(self, number: int) -> None:
+        """There are translations of a page: `on_code_change` tells when it has been stored to."""
+        with self.lock:
+            ctypes.c_uint8.from_address(self._code + number).value |= CodeFlag.TRANSLATIONS
+
     def _start_over(self) -> None:
         """Forget all decoded code."""
         with self.changing():

@@ -112,7 +112,10 @@ class Profile:
             return
         known = self.space.at(reply.entry)
         translation = self.space.publish(reply.entry, reply.ranges, reply.digest, image, IMAGE_ENTRY)
-        if translation is not None:
+        if translation is None:
+            # What the compiler knows of the code is out of date.
+            self._sent.clear()
+        else:
             self.space.statistics.instructions += reply.instructions
             translation.generation = known.generation if known is not None else 0
             del self._arrivals[reply.entry]
@@ -125,8 +128,10 @@ class Profile:
             if not self._client.is_ready:
                 break
             request = self.request(entry, self._unsent(entry), rounding)
-            code = b"".join(self.space.read_code(page, PAGE_SIZE) or b"" for page in request.pages)
-            code += b"".join(self.space.decoded(page) or bytes(request.marks) for page in request.visited)
+            code = b"".join(self.space.code.read(page, PAGE_SIZE) or b"" for page in request.pages)
+            code += b"".join(
+                self.space.code.decoded(page) or bytes(request.marks) for page in request.visited
+            )
             self._sent.update(request.pages)
             self._asked[entry] = self._asked.get(entry, 0) + 1
             self._client.ask(request, code)
@@ -152,7 +157,8 @@ class Profile:
             isa=self._isa,
             entry=entry,
             counted=self._counted,
-            memory_size=self.space.memory_size,
+            memory=self.space.code.model,
+            memory_size=self.space.code.memory_size,
             rounding=rounding,
             indirect={
                 source: [target for target, _ in targets.most_common(MOST_TARGETS)]
@@ -161,7 +167,7 @@ class Profile:
             barriers=sorted(self.space.barriers),
             pages=pages,
             visited=sorted(self._sent.union(pages)),
-            marks=self.space.marks,
+            marks=self.space.code.marks,
         )
 
     def _unsent(self, entry: int) -> list[int]:
@@ -171,7 +177,7 @@ class Profile:
         return [
             page
             for page in wanted
-            if page not in self._sent and self.space.read_code(page, PAGE_SIZE) is not None
+            if page not in self._sent and self.space.code.read(page, PAGE_SIZE) is not None
         ]
 
     def _load(self, rounding: int) -> None:
@@ -179,12 +185,14 @@ class Profile:
         from anyvirt.jit.guest_code import region_kind
         from anyvirt.jit.region_cache import CACHE, RegionCache
 
+        code = self.space.code
         kind = region_kind(
-            self._isa, counted=self._counted, memory_size=self.space.memory_size, rounding=rounding
+            self._isa, code.model, counted=self._counted, memory_size=code.memory_size, rounding=rounding
         )
         cache = RegionCache(self._directory / CACHE, kind)
-        for page, code in self.space.pages():
-            for region in cache.load(page, code):
+        for page in list(code.pages()):
+            content = code.read(page, PAGE_SIZE)
+            for region in cache.load(page, content) if content else ():
                 if self.space.at(region.entry) is None and self.space.publish(
                     region.entry, region.ranges, region.digest, region.image, IMAGE_ENTRY
                 ):

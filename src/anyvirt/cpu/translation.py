@@ -8,7 +8,6 @@ can be in it.
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import weakref
 from dataclasses import dataclass
@@ -17,19 +16,17 @@ from typing import TYPE_CHECKING
 from anyvirt.cpu.arena import ArenaFullError, Placement, arena
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.hooked import hooked_addresses
-from anyvirt.cpu.memory import PAGE_SIZE, GuestFault, Protection
+from anyvirt.cpu.guest_code import guest_code
+from anyvirt.cpu.memory import PAGE_SIZE
 from anyvirt.jit.guest_code import code_digest
-from anyvirt.jit.layout import HANDLER_FIELD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from anyvirt.cpu.code import CodeSpace
+    from anyvirt.cpu.machine_code import MachineCodeSpace
+    from anyvirt.cpu.machine_memory import MachineMemory
     from anyvirt.cpu.memory import FlatMemory
-
-
-_HIGH_BYTE = 5
-"""Of an address in the host's memory that mmap(2) has given: never 0."""
 
 
 @dataclass(eq=False)
@@ -67,9 +64,8 @@ class Statistics:
 class TranslationSpace:
     """The translations of one address space for one instruction set and way of counting."""
 
-    def __init__(self, memory: FlatMemory, code: CodeSpace) -> None:
-        self._memory = weakref.proxy(memory)
-        self._code = code
+    def __init__(self, memory: FlatMemory | MachineMemory, code: CodeSpace | MachineCodeSpace) -> None:
+        self.code = guest_code(memory, code)
         self._by_entry: dict[int, Translation] = {}
         self._by_page: dict[int, set[Translation]] = {}
         self._lock = threading.RLock()
@@ -101,7 +97,10 @@ class TranslationSpace:
         with self._lock:
             if any(low <= barrier < high for barrier in self.barriers for low, high in ranges):
                 return None
-            if code_digest(ranges, self.read_code) != digest:
+            if code_digest(ranges, self.code.read) != digest:
+                return None
+            handler = self.code.handler(entry)
+            if handler is None:
                 return None
             try:
                 placement = arena().place(image)
@@ -115,7 +114,9 @@ class TranslationSpace:
             self._by_entry[entry] = translation
             for page in _pages(ranges):
                 self._by_page.setdefault(page, set()).add(translation)
-            self._handler(entry).value = translation.start
+            for page in _pages(ranges):
+                self.code.watch(page * PAGE_SIZE)
+            handler.value = translation.start
             self.statistics.published += 1
             return translation
 
@@ -142,56 +143,14 @@ class TranslationSpace:
         """Records were emptied although code may be the same: go on with what was made from that."""
         with self._lock:
             for translation in list(self._by_entry.values()):
-                if code_digest(translation.ranges, self.read_code) == translation.digest:
-                    self._handler(translation.entry).value = translation.start
+                handler = self.code.handler(translation.entry)
+                if (
+                    handler is not None
+                    and code_digest(translation.ranges, self.code.read) == translation.digest
+                ):
+                    handler.value = translation.start
                 else:
                     self._give_up(translation)
-
-    def read_code(self, address: int, length: int) -> bytes | None:
-        """Bytes that the guest may execute, or None."""
-        position, end = address, address + length
-        for mapping in self._memory.mappings_in(address, length):
-            if mapping.start != position or not mapping.protection & Protection.EXECUTE:
-                return None
-            position = mapping.end
-        if position != end:
-            return None
-        try:
-            return bytes(self._memory.read(address, length))
-        except GuestFault:
-            # A file that was cut off, or another thread has just unmapped it.
-            return None
-
-    @property
-    def memory_size(self) -> int:
-        """Bytes of the address space."""
-        return int(self._memory.size)
-
-    def pages(self) -> Iterator[tuple[int, bytes]]:
-        """Address and content of each page that the guest may execute."""
-        for mapping in self._memory.mappings:
-            if mapping.protection & Protection.EXECUTE:
-                for page in range(mapping.start, mapping.end, PAGE_SIZE):
-                    code = self.read_code(page, PAGE_SIZE)
-                    if code is not None:
-                        yield page, code
-
-    @property
-    def marks(self) -> int:
-        """Places in a page where an instruction can start."""
-        return PAGE_SIZE // self._code.layout.granule
-
-    def decoded(self, page: int) -> bytes | None:
-        """For each place of a page whether there is a decoded instruction; None if there are none at all."""
-        if not ctypes.c_uint8.from_address(self._code.decoded_pages + page // PAGE_SIZE).value:
-            return None
-        layout = self._code.layout
-        records = ctypes.string_at(self._code.records + (page << layout.shift), PAGE_SIZE * layout.scale)
-        return records[HANDLER_FIELD + _HIGH_BYTE :: layout.size]
-
-    def _handler(self, entry: int) -> ctypes.c_uint64:
-        record = self._code.records + (entry << self._code.layout.shift)
-        return ctypes.c_uint64.from_address(record + HANDLER_FIELD)
 
     def _give_up(self, translation: Translation) -> None:
         del self._by_entry[translation.entry]
@@ -199,20 +158,20 @@ class TranslationSpace:
             self._by_page[page].discard(translation)
             if not self._by_page[page]:
                 del self._by_page[page]
-        handler = self._handler(translation.entry)
-        if handler.value == translation.start:
+        handler = self.code.handler(translation.entry)
+        if handler is not None and handler.value == translation.start:
             handler.value = 0
         arena().retire(translation.placement)
         self.statistics.given_up += 1
 
 
 _lock = threading.Lock()
-_spaces: weakref.WeakKeyDictionary[FlatMemory, dict[tuple[str, bool], TranslationSpace]] = (
+_spaces: weakref.WeakKeyDictionary[FlatMemory | MachineMemory, dict[tuple[str, bool], TranslationSpace]] = (
     weakref.WeakKeyDictionary()
 )
 
 
-def translation_space(memory: FlatMemory, isa: str, *, counted: bool) -> TranslationSpace:
+def translation_space(memory: FlatMemory | MachineMemory, isa: str, *, counted: bool) -> TranslationSpace:
     """The translations of an address space, shared by all CPUs that execute translations there."""
     with _lock:
         spaces = _spaces.setdefault(memory, {})

@@ -49,7 +49,7 @@ class Translator(Interpreter):
         profile = Profile(self.isa, space, self._directory, counted=counted)
         request = profile.request(entry, [], self._slots[_ROUNDING])
         client = Client(None)  # type: ignore[arg-type]
-        client.read_code = space.read_code  # type: ignore[method-assign]
+        client.read_code = space.code.read  # type: ignore[method-assign]
         reply, image = compile_image(client, request)
         if not image:
             return False

@@ -17,11 +17,12 @@ from anyvirt.jit.interpreter import InterpreterTarget
 from anyvirt.jit.layout import RecordLayout, Slot, StopReason
 from anyvirt.jit.machine_fetch import add_machine_fetch
 from anyvirt.jit.machine_model import bind_machine_words
+from anyvirt.jit.region_machine import add_refill
+from anyvirt.jit.stream_decoder import add_stream_decoder
+from anyvirt.jit.stream_fetch import add_flat_stream_fetch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from anyvirt.isa.description import InstructionSet
+    from anyvirt.isa.description import Handler, InstructionSet
     from anyvirt.jit.blob import Blob
 
 
@@ -61,26 +62,29 @@ def interpreter_module(isa: InstructionSet, target: InterpreterTarget) -> str:
         module.define(CALL_OUTSIDE)
         bind_machine_words(module)
     names = handler_forms(isa)
-    for key, name in names.items():
-        module.define(target.handler(module, *key, name))
+    for form, name in names.items():
+        module.define(target.handler(module, form, name))
     module.define(_handler_table(list(names.values())))
-    for length in {pattern.length for pattern in isa.patterns}:
+    for length in {form.length for form in names}:
         module.define(_illegal(length))
-    add_decoder(module, isa, lambda semantics, length: names[semantics, length])
+    if isa.context is None:
+        add_decoder(module, isa, names)
+    else:
+        add_stream_decoder(module, isa, names)
     if machine:
         add_machine_fetch(module)
+        add_refill(module)
+    elif isa.context is not None:
+        add_flat_stream_fetch(module)
     else:
         add_flat_fetch(module)
     add_hooked_handler(module)
     return module.text()
 
 
-def handler_forms(isa: InstructionSet) -> dict[tuple[Callable[..., None], int], str]:
+def handler_forms(isa: InstructionSet) -> dict[Handler, str]:
     """The forms of instructions that have a handler of their own, with its name, in a fixed order."""
-    names: dict[tuple[Callable[..., None], int], str] = {}
-    for pattern in isa.patterns:
-        names.setdefault((pattern.semantics, pattern.length), f"do.{pattern.mnemonic}.{len(names)}")
-    return names
+    return {form: f"do.{mnemonic}.{number}" for number, (form, mnemonic) in enumerate(isa.handlers())}
 
 
 def _handler_table(names: list[str]) -> str:

@@ -33,6 +33,8 @@ class Request:
     entry: int
     counted: bool
     memory_size: int
+    memory: str = "flat"
+    """The memory model."""
     rounding: int = 0
     indirect: dict[int, list[int]] = field(default_factory=dict)
     """Seen targets by the address of the indirect jump."""
@@ -49,7 +51,11 @@ class Request:
     def kind(self) -> str:
         """What decides about a region besides the code: the name of the cache that it belongs to."""
         return region_kind(
-            self.isa, counted=self.counted, memory_size=self.memory_size, rounding=self.rounding
+            self.isa,
+            self.memory,
+            counted=self.counted,
+            memory_size=self.memory_size,
+            rounding=self.rounding,
         )
 
 

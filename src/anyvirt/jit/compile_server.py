@@ -82,14 +82,14 @@ class Client:
 
 
 @cache
-def _templates(isa: str, rounding: int) -> Templates:
+def _templates(isa: str, memory: str, rounding: int) -> Templates:
     from anyvirt.jit.ahead import instruction_set
     from anyvirt.jit.handlers import Features
     from anyvirt.jit.host_layout import has_segment
     from anyvirt.jit.llvm import host_has
     from anyvirt.jit.region_template import Templates
 
-    features = Features(counted=False, fma=host_has("fma"))
+    features = Features(counted=False, fma=host_has("fma"), memory=memory)
     return Templates(instruction_set(isa), features, rounding, segment=has_segment())
 
 
@@ -98,12 +98,18 @@ def compile_image(client: Client, request: Request) -> tuple[Reply, bytes]:
     from anyvirt.jit.region import Hints, RegionFunction, discover
     from anyvirt.jit.region_compiler import compile_region
 
-    templates = _templates(request.isa, request.rounding)
+    templates = _templates(request.isa, request.memory, request.rounding)
     hints = Hints(request.indirect, frozenset(request.barriers), client.has_run)
     plan = discover(templates, client.read_code, request.entry, hints)
     if not plan.steps:
         return Reply(request.number, request.entry), b""
-    function = RegionFunction(templates.isa, plan, counted=request.counted, memory_size=request.memory_size)
+    function = RegionFunction(
+        templates.isa,
+        plan,
+        counted=request.counted,
+        memory=request.memory,
+        memory_size=request.memory_size,
+    )
     image = compile_region(function)
     ranges = plan.ranges()
     digest = code_digest(ranges, client.read_code)

@@ -96,7 +96,14 @@ def write_back(frame: u64) -> u64:
         store64(state + u64(load16(place)), value_at(frame, image, place))
     if load32(description) != 0:
         store64(state + Slot.REASON, u64(load32(description)))
-    store64(state + Slot.RECORD, records + (load64(description + 8) << load64(state + Slot.RECORD_SHIFT)))
+    shift, crossing = load64(state + Slot.RECORD_SHIFT), load64(state + Slot.CROSSING)
+    offset = load64(description + 8) << shift
+    record = records + offset
+    if crossing != 0:
+        # In a machine, at the record that looks its address up.
+        record = crossing + (u64(PAGE_SIZE) << shift)
+        records = record - offset
+    store64(state + Slot.RECORD, record)
     store64(state + Slot.RECORDS, records)
     store64(state + Slot.SOURCE, load64(description + 16))
     store64(state + Slot.COUNT, left + load64(description + 24))

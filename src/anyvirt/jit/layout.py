@@ -151,6 +151,8 @@ class Slot(IntEnum):
     TRANSLATION = 0x128
     """What the translation of addresses works with."""
     RECORD_SIZE = 0x130
+    REFILL = 0x138
+    """Code that lets the TLB know of a page, for translations."""
     END = 0x180
 
 

@@ -194,6 +194,19 @@ def fill(state: u64, address: u64, physical: u64, region: u64, rights: u64) -> N
     store64(entry + DataEntry.WRITE, page if writable else u64(NO_TAG))
 
 
+def fill_for(state: u64, address: u64, size: u64, access: u64) -> u64:
+    """Let the TLB know of the page of an address; 1 if it allows such an access now."""
+    if (address & _IN_PAGE) + size > PAGE_SIZE:
+        return u64(0)
+    physical, region, rights = resolve(state, address, access)
+    if region == 0 or is_device(region) or not contains(region, physical, size):
+        return u64(0)
+    fill(state, address, physical, region, rights)
+    entry = load64(state + Slot.MEMORY) + (address >> PAGE_BITS) % DATA_ENTRIES * DataEntry.SIZE
+    tag = load64(entry + DataEntry.READ) if access == Access.READ else load64(entry + DataEntry.WRITE)
+    return u64(tag == address & ~_IN_PAGE)
+
+
 # Stores -----------------------------------------------------------------------------------------------------
 
 

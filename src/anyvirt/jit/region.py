@@ -16,7 +16,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from anyvirt.jit.handlers import CONVENTION, PARAMETERS
 from anyvirt.jit.ir import METADATA
-from anyvirt.jit.layout import INSIDE, INTERPRET, NO_CODE, RecordLayout, Slot, StateLayout, StopReason
+from anyvirt.jit.layout import (
+    INSIDE,
+    INTERPRET,
+    NO_CODE,
+    PAGE_SIZE,
+    RecordLayout,
+    Slot,
+    StateLayout,
+    StopReason,
+)
+from anyvirt.jit.machine_layout import CODE_ENTRIES, CODE_TABLE, PAGE_BITS, CodeEntry
 from anyvirt.jit.region_template import Way, register_name, scalar_name
 
 if TYPE_CHECKING:
@@ -248,10 +258,14 @@ EXIT_BYTES = 6
 class RegionFunction:
     """The LLVM function of a region."""
 
-    def __init__(self, isa: InstructionSet, plan: Plan, *, counted: bool, memory_size: int) -> None:
+    def __init__(
+        self, isa: InstructionSet, plan: Plan, *, counted: bool, memory: str = "flat", memory_size: int = 0
+    ) -> None:
+        """`memory` is the memory model, `memory_size` the size of a flat one."""
         self._isa = isa
         self._plan = plan
         self._counted = counted
+        self._machine = memory == "machine"
         self._memory_size = memory_size
         self._layout = StateLayout.of(isa)
         self._shift = RecordLayout.of(isa).shift
@@ -342,8 +356,29 @@ class RegionFunction:
                 lines.append(f"  {name} = alloca i64")
                 lines.append(f"  %e{name[2:]} = load i64, ptr %p{name[2:]}")
                 lines.append(f"  store i64 %e{name[2:]}, ptr {name}")
-        lines.append(f"  br label %{self._label(self._plan.entry)}")
+        start = self._label(self._plan.entry)
+        if self._machine:
+            lines += self._check_address(start)
+        lines.append(f"  br label %{start}")
         return "\n".join(lines)
+
+    def _check_address(self, start: str) -> list[str]:
+        """Code of a machine can be executed at several addresses; a region is for one of them."""
+        return [
+            "  %here = ptrtoint ptr %record to i64",
+            "  %base = ptrtoint ptr %records to i64",
+            "  %scaled = sub i64 %here, %base",
+            f"  %expected = icmp eq i64 %scaled, {_signed(self._plan.entry << self._shift & _MASK)}",
+            "  br i1 %expected, label %begin, label %elsewhere, !prof !0",
+            "elsewhere:",
+            *self._store(Slot.REASON, INTERPRET, "elsewhere.reason"),
+            f"  %elsewhere.out = getelementptr i8, ptr %state, i64 {int(Slot.LEAVE)}",
+            "  %elsewhere.leave = load ptr, ptr %elsewhere.out",
+            f"  musttail call {CONVENTION} void %elsewhere.leave"
+            "(ptr %state, ptr %record, ptr %memory, i64 %count, ptr %records)",
+            "  ret void",
+            "begin:",
+        ]
 
     def _variable(self, name: str) -> _Register:
         """What a variable of the function stands for."""
@@ -483,8 +518,7 @@ class RegionFunction:
             case Way.INTERPRET if step.pc != self._plan.entry:
                 label = f"interpret{unique}"
                 self._side += [f"{label}:", *self._flush(before, f"i{unique}")]
-                record = self._record(step.pc, f"i{unique}")
-                self._dispatch(record, self._left(unused, f"i{unique}"), f"i{unique}")
+                self._go(step.pc, self._left(unused, f"i{unique}"), f"i{unique}")
             case Way.ODD if Way.FAULT in step.template.ways:
                 # The guest's state is to be found in the same places as after a fault.
                 label = f"odd{unique}"
@@ -531,13 +565,13 @@ class RegionFunction:
         self._side.append(f"  %kept.{unique} = add i64 %left.{unique}, {unused}")
         return f"%kept.{unique}"
 
-    def _tail(self, function: str, record: str, left: str) -> None:
-        arguments = f"ptr %state, ptr {record}, ptr %memory, i64 {left}, ptr %records"
+    def _tail(self, function: str, record: str, left: str, records: str = "%records") -> None:
+        arguments = f"ptr %state, ptr {record}, ptr %memory, i64 {left}, ptr {records}"
         self._side += [f"  musttail call {CONVENTION} void {function}({arguments})", "  ret void"]
 
-    def _dispatch(self, record: str, left: str, unique: str) -> None:
+    def _dispatch(self, record: str, left: str, unique: str, records: str = "%records") -> None:
         self._side.append(f"  %handler.{unique} = load ptr, ptr {record}")
-        self._tail(f"%handler.{unique}", record, left)
+        self._tail(f"%handler.{unique}", record, left, records)
 
     def _exit(self, label: str, kind: Exit, dirty: int) -> None:
         """Leave in a way that is hardly ever taken."""
@@ -574,8 +608,48 @@ class RegionFunction:
             self._check_pending(pc, dirty, unused, unique, f"go.{unique}")
             self._side.append(f"go.{unique}:")
         self._side += self._flush(dirty, unique)
-        self._dispatch(self._record(pc, unique), self._left(unused, unique), unique)
+        self._go(pc, self._left(unused, unique), unique)
         return unique
+
+    def _go(self, pc: int, left: str, unique: str) -> None:
+        """Go on at the record of an address."""
+        if self._machine and pc // PAGE_SIZE != self._plan.entry // PAGE_SIZE:
+            self._look_up(str(_signed(pc)), left, unique)
+        else:
+            self._dispatch(self._record(pc, unique), left, unique)
+
+    def _look_up(self, address: str, left: str, unique: str) -> None:
+        """Go on at an address of a machine: where the TLB says its records are, or the record that asks."""
+        scale = CodeEntry.SIZE.bit_length() - 1
+        offset = f"  %offset.{unique} = shl i64 {address}, {self._shift}"
+        self._side += [
+            f"  %shifted.{unique} = lshr i64 {address}, {PAGE_BITS - scale}",
+            f"  %index.{unique} = and i64 %shifted.{unique}, {(CODE_ENTRIES - 1) << scale}",
+            f"  %table.{unique} = getelementptr i8, ptr %memory, i64 {CODE_TABLE}",
+            f"  %entry.{unique} = getelementptr i8, ptr %table.{unique}, i64 %index.{unique}",
+            f"  %tag.{unique} = load i64, ptr %entry.{unique}",
+            f"  %page.{unique} = and i64 {address}, {-PAGE_SIZE}",
+            f"  %known.{unique} = icmp eq i64 %tag.{unique}, %page.{unique}",
+            offset,
+            f"  br i1 %known.{unique}, label %known{unique}, label %ask{unique}, !prof !0",
+            f"known{unique}:",
+            f"  %place.{unique} = getelementptr i8, ptr %entry.{unique}, i64 {int(CodeEntry.RECORDS)}",
+            f"  %records.{unique} = load ptr, ptr %place.{unique}",
+            f"  %there.{unique} = getelementptr i8, ptr %records.{unique}, i64 %offset.{unique}",
+        ]
+        self._dispatch(f"%there.{unique}", left, f"k{unique}", f"%records.{unique}")
+        self._side += [f"ask{unique}:", *self._asking(unique)]
+        self._dispatch(f"%asking.{unique}", left, f"a{unique}", f"%asked.{unique}")
+
+    def _asking(self, unique: str) -> list[str]:
+        """The record that looks an address up, and a base that makes it mean the address (`RecordPage`)."""
+        return [
+            f"  %area.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.CROSSING)}",
+            f"  %crossing.{unique} = load ptr, ptr %area.{unique}",
+            f"  %asking.{unique} = getelementptr i8, ptr %crossing.{unique}, i64 {PAGE_SIZE << self._shift}",
+            f"  %back.{unique} = sub i64 0, %offset.{unique}",
+            f"  %asked.{unique} = getelementptr i8, ptr %asking.{unique}, i64 %back.{unique}",
+        ]
 
     def _leave_memory(self, address: str, dirty: int, unused: int, unique: str) -> None:
         """Stop because control goes to where no code can be."""
@@ -621,28 +695,55 @@ class RegionFunction:
             f"  switch i64 {address}, label %out{unique} [{cases}]",
             f"out{unique}:",
             *self._flush(dirty, f"j{unique}"),
+        ]
+        if self._machine:
+            self._leap_in_machine(step, address, unique)
+        else:
+            self._leap(step, address, unique)
+        return label
+
+    def _leap(self, step: Step, address: str, unique: str) -> None:
+        """Leave for any address of a flat memory."""
+        self._side += [
             f"  %inside.{unique} = icmp ult i64 {address}, {self._memory_size}",
             f"  br i1 %inside.{unique}, label %far{unique}, label %nowhere{unique}, !prof !0",
             f"nowhere{unique}:",
+            *self._store(Slot.FAULT_ADDRESS, address, f"where.{unique}"),
+            *self._store(Slot.FAULT_ACCESS, NO_CODE, f"how.{unique}"),
+            f"  br label %lost{unique}",
         ]
-        self._leave_memory(address, 0, 0, unique)
+        self._exit(f"lost{unique}", Exit(StopReason.ACCESS_FAULT, step.pc, 0, 0, ()), 0)
         self._side += [
             f"far{unique}:",
-            f"  %scaled.{unique} = shl i64 {address}, {self._shift}",
-            f"  %record.{unique} = getelementptr i8, ptr %records, i64 %scaled.{unique}",
+            f"  %offset.{unique} = shl i64 {address}, {self._shift}",
+            f"  %record.{unique} = getelementptr i8, ptr %records, i64 %offset.{unique}",
         ]
         self._wish(unique, f"onward{unique}", f"stop{unique}")
+        self._stop_at(step, f"%record.{unique}", "%records", unique)
+        self._side.append(f"onward{unique}:")
+        self._dispatch(f"%record.{unique}", self._left(0, f"o{unique}"), f"o{unique}")
+
+    def _leap_in_machine(self, step: Step, address: str, unique: str) -> None:
+        """Leave for any address of a machine."""
+        self._wish(unique, f"onward{unique}", f"stop{unique}")
+        self._side.append(f"onward{unique}:")
+        self._look_up(address, self._left(0, f"o{unique}"), f"o{unique}")
+        asking = f"q{unique}"
+        self._side += [f"stop{unique}:", f"  %offset.{asking} = shl i64 {address}, {self._shift}"]
+        self._side += self._asking(asking)
+        self._side.append(f"  br label %halt{unique}")
+        self._stop_at(step, f"%asking.{asking}", f"%asked.{asking}", unique, f"halt{unique}")
+
+    def _stop_at(self, step: Step, record: str, records: str, unique: str, label: str = "") -> None:
+        """End the run on the way from a computed jump to a record."""
         self._side += [
-            f"stop{unique}:",
+            f"{label or f'stop{unique}'}:",
             *self._store(Slot.SOURCE, _signed(step.pc), f"source.{unique}"),
             *self._store(Slot.REASON, int(StopReason.INTERRUPTED), f"reason.{unique}"),
             f"  %out.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.LEAVE)}",
             f"  %leave.{unique} = load ptr, ptr %out.{unique}",
         ]
-        self._tail(f"%leave.{unique}", f"%record.{unique}", self._left(0, f"q{unique}"))
-        self._side.append(f"onward{unique}:")
-        self._dispatch(f"%record.{unique}", self._left(0, f"o{unique}"), f"o{unique}")
-        return label
+        self._tail(f"%leave.{unique}", record, self._left(0, f"l{unique}"), records)
 
     @staticmethod
     def _store(slot: Slot, value: str | int, unique: str) -> list[str]:

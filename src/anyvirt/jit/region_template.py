@@ -21,6 +21,7 @@ from anyvirt.jit.interpreter import InterpreterTarget
 from anyvirt.jit.ir import Body, Value
 from anyvirt.jit.layout import Slot
 from anyvirt.jit.region_flat import RegionFlatModel
+from anyvirt.jit.region_machine import RegionMachineModel
 from anyvirt.jit.scope import function_tree, plain_function
 from anyvirt.typed import TypedPythonError, u64
 
@@ -143,8 +144,7 @@ class TemplateCompiler(HandlerCompiler):
         self.sums: dict[str, tuple[str, str]] = {}
         """Values that are the sum of another and an operand."""
         self._early_writes = False
-        if target.features.memory == "flat":
-            self.model = RegionFlatModel(self)
+        self.model = RegionFlatModel(self) if target.features.memory == "flat" else RegionMachineModel(self)
 
     def template(self) -> Template:
         """The finished template. Raises TemplateError."""

@@ -1,0 +1,101 @@
+"""Machine memory in regions: a look at the TLB for each access, and a call where that does not help.
+
+The call lets the TLB know of the page, and the access is tried again. What cannot be had that way, a device,
+a page with decoded code, the end of a page in the middle of an access, is the interpreter's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anyvirt.jit import ir
+from anyvirt.jit.ir import LIKELY, Value
+from anyvirt.jit.layout import Access, Slot
+from anyvirt.jit.machine_access import fill_for
+from anyvirt.jit.machine_layout import DataEntry
+from anyvirt.jit.machine_model import MachineModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anyvirt.jit.frontend import Module
+    from anyvirt.jit.handlers import HandlerCompiler
+    from anyvirt.jit.region_template import TemplateCompiler
+
+REFILL = "refill"
+"""Name of the function in interpreters for machine memory that regions call; see `add_refill`."""
+
+
+class RegionMachineModel(MachineModel):
+    """`%memory` is the address of the CPU's TLBs."""
+
+    def __init__(self, compiler: TemplateCompiler) -> None:
+        super().__init__()
+        self._compiler = compiler
+
+    def program_counter(self, handler: HandlerCompiler) -> str:
+        """Known in each occurrence."""
+        return self._compiler.placeholder("pc")
+
+    def jump(self, handler: HandlerCompiler, address: str) -> None:
+        """The region decides what it knows of the address."""
+        self._compiler.jump_to(address)
+
+    def branch(self, handler: HandlerCompiler, offset: str) -> None:
+        """A label of the region."""
+        self._compiler.branch_taken()
+
+    def load(self, handler: HandlerCompiler, kind: ir.ValueType, address: str) -> Value:
+        """A load in RAM through the TLB."""
+        llvm = ir.llvm_type(kind)
+
+        def act(pointer: str) -> str:
+            return handler.body.emit(f"load volatile {llvm}, ptr {pointer}, align 1")
+
+        return Value(self._in_ram(handler, Access.READ, address, ir.bit_width(kind) // 8, act), kind)
+
+    def store(self, handler: HandlerCompiler, value: Value, address: str) -> None:
+        """A store in RAM through the TLB."""
+
+        def act(pointer: str) -> str:
+            handler.body.effect(f"store volatile {value.operand}, ptr {pointer}, align 1")
+            return ""
+
+        self._in_ram(handler, Access.WRITE, address, ir.bit_width(value.type) // 8, act)
+
+    def _atomic(
+        self, handler: HandlerCompiler, address: str, value: Value, result: str, act: Callable[[str], str]
+    ) -> str:
+        return self._in_ram(handler, Access.WRITE, address, ir.bit_width(value.type) // 8, act)
+
+    def _in_ram(
+        self, handler: HandlerCompiler, access: Access, address: str, size: int, act: Callable[[str], str]
+    ) -> str:
+        body = handler.body
+        again, hit, miss = (body.fresh(hint) for hint in ("again", "hit", "miss"))
+        body.branch(again)
+        body.open(again)
+        entry, condition = self._look_up(handler, access, address, size)
+        body.branch_if(condition, hit, miss, hint=LIKELY)
+        body.open(miss)
+        function = body.emit(f"load ptr, ptr {handler.slot(Slot.REFILL)}")
+        filled = body.emit(
+            f"call preserve_mostcc i64 {function}(ptr %state, i64 {address}, i64 {size}, i64 {int(access)})"
+        )
+        body.branch_if(body.emit(f"icmp ne i64 {filled}, 0"), again, self._compiler.odd_way(), hint=LIKELY)
+        body.open(hit)
+        place = body.emit(f"getelementptr i8, ptr {entry}, i64 {int(DataEntry.ADDEND)}")
+        host = body.emit(f"add i64 {body.emit(f'load i64, ptr {place}')}, {address}")
+        return act(body.emit(f"inttoptr i64 {host} to ptr"))
+
+
+def add_refill(module: Module) -> None:
+    """The function that regions call when the TLB does not know a page."""
+    function = module.add(fill_for, attributes="noinline nounwind")
+    module.define(f"""
+define dso_local preserve_mostcc i64 @{REFILL}(ptr %state, i64 %address, i64 %size, i64 %access) nounwind {{
+  %s = ptrtoint ptr %state to i64
+  %filled = call i64 {function}(i64 %s, i64 %address, i64 %size, i64 %access)
+  ret i64 %filled
+}}
+""")
