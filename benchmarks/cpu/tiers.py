@@ -22,7 +22,7 @@ import tempfile
 from dataclasses import dataclass, field
 
 from contenders import QEMU, STATES, BareExecutor, Command, UserEngine, count_instructions
-from guest import MEMORIES, ROUNDS, TIERS, Program
+from guest import MEMORIES, ROUNDS, TIERS, Program, executors
 from processes import RunError
 from programs import REAL_PROGRAMS, kernel_works, missing_compilers
 from sources import PackageError
@@ -201,8 +201,12 @@ def as_json(results, table, options):
 
 def bare_contenders(options):
     """The executors that there are, then qemu and native code."""
-    executors = [BareExecutor(tier, memory) for memory in options.memory for tier in options.tiers]
-    return executors + references(without_start=True)
+    chosen = [
+        BareExecutor(tier, memory)
+        for tier, memory in executors()
+        if tier in options.tiers and memory in options.memory
+    ]
+    return chosen + references(without_start=True)
 
 
 def whole_contenders(options, directory, nothing):
