@@ -11,7 +11,7 @@ from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.isa.riscv32 import riscv32
 from anyvirt.isa.riscv64 import riscv64
 
-from .machines import BOXED, CODE, DATA, PAGE, Machine, Start
+from .machines import BOXED, CODE, DATA, MEMORIES, PAGE, Machine, Start
 
 unicorn = pytest.importorskip("unicorn")
 registers = pytest.importorskip("unicorn.riscv_const")
@@ -147,9 +147,9 @@ def isa(request):
     return request.param
 
 
-@pytest.fixture(scope="module")
-def machine(isa):
-    return Machine(Interpreter, isa.name)
+@pytest.fixture(scope="module", params=MEMORIES)
+def machine(isa, request):
+    return Machine(Interpreter, isa.name, request.param)
 
 
 @pytest.fixture(scope="module")

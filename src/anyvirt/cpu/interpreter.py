@@ -204,6 +204,13 @@ class Interpreter(Hookable):
         """Forget what was decoded from [start, start + length): the bytes have changed."""
         self._view.invalidate(start, length)
 
+    def flush_tlb(self, address: int | None = None) -> None:
+        """Look at translations of addresses anew: all of them, or that of one guest address's page.
+
+        In flat memory there are none.
+        """
+        self._view.flush_tlb(address)
+
     def system_call(self, number: int, *arguments: int) -> int:
         """A blocking system call of the host that a signal or `interrupt()` ends without a race.
 

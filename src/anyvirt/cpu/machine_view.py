@@ -67,8 +67,6 @@ class MachineView:
         self._set(Slot.PAGES, code.table)
         self._set(Slot.CROSSING, crossing)
         self._set(Slot.UNDECODED, code.interpreter["undecoded"])
-        self._set(Slot.REFILL, code.interpreter["refill"])
-        self._set(Slot.HOOKS, code.hooks.cell)
         self.flush()
 
     def place(self, pc: int) -> bool:
@@ -113,6 +111,11 @@ class MachineView:
         error, self.error = self.error, None
         return error
 
+    def flush_tlb(self, address: int | None) -> None:
+        """Drop translations of addresses: all, or that of one guest address's page."""
+        with self._memory.changing():
+            self.flush(address)
+
     def invalidate(self, start: int, length: int) -> None:
         """Let everybody forget what was decoded or translated from a range of physical addresses."""
         self._memory.wrote(start, length)
@@ -147,7 +150,7 @@ class MachineView:
     def set_translation(self, table: int) -> None:
         """Translate addresses by the table at a host address (`anyvirt.jit.one_level_translation`)."""
         self._set(Slot.TRANSLATION, table)
-        self.flush()
+        self.flush_tlb(None)
 
     def _report_changes(self) -> None:
         self._requests[Request.CHANGED] = 0

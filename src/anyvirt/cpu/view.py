@@ -40,6 +40,9 @@ class View(Protocol):
     def take_error(self) -> BaseException | None:
         """What a device has raised, once."""
 
+    def flush_tlb(self, address: int | None) -> None:
+        """Drop translations of addresses: all, or that of one guest address's page."""
+
     def invalidate(self, start: int, length: int) -> None:
         """Let everybody forget what was decoded or translated from a range of the memory."""
 
@@ -87,6 +90,9 @@ class FlatView:
     def take_error(self) -> BaseException | None:
         """There are no devices."""
         return None
+
+    def flush_tlb(self, address: int | None) -> None:
+        """There are no translations of addresses."""
 
     def invalidate(self, start: int, length: int) -> None:
         """Let everybody forget what was decoded or translated from a range of the memory."""
