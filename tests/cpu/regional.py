@@ -1,9 +1,11 @@
 """An executor that has LLVM compile the region at whatever it comes to begin at, before it runs it."""
 
-from anyvirt.cpu.profile import IMAGE_ENTRY
+from dataclasses import replace
+from pathlib import Path
+
+from anyvirt.cpu.profile import IMAGE_ENTRY, Profile
 from anyvirt.cpu.translation import translation_space
 from anyvirt.cpu.translator import Translator
-from anyvirt.jit.compile_protocol import Request
 from anyvirt.jit.compile_server import Client, compile_image
 
 
@@ -22,15 +24,15 @@ class Regional(Translator):
 def compile_region(memory, isa, entry, *, counted, rounding=0, indirect=None):
     """The reply and image of the region around an entry, compiled in this process."""
     space = translation_space(memory, isa, counted=counted)
+    request = Profile(isa, space, Path(), counted=counted).request(entry, [], rounding)
     client = Client(None)
-    client.read_code = space.read_code
-    request = Request(1, isa, entry, counted, memory.size, rounding=rounding, indirect=indirect or {})
-    return compile_image(client, request)
+    client.read_code = space.code.read
+    return compile_image(client, replace(request, indirect=indirect or {}))
 
 
-def publish(memory, isa, entry, *, counted, rounding=0, indirect=None):
+def publish(memory, isa, entry, *, counted, **known):
     """Compile the region around an entry and let CPUs enter it; None if there is no region."""
-    reply, image = compile_region(memory, isa, entry, counted=counted, rounding=rounding, indirect=indirect)
+    reply, image = compile_region(memory, isa, entry, counted=counted, **known)
     if not image:
         return None
     space = translation_space(memory, isa, counted=counted)
