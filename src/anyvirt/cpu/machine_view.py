@@ -67,6 +67,8 @@ class MachineView:
         self._set(Slot.PAGES, code.table)
         self._set(Slot.CROSSING, crossing)
         self._set(Slot.UNDECODED, code.interpreter["undecoded"])
+        self._set(Slot.REFILL, code.interpreter["refill"])
+        self._set(Slot.HOOKS, code.hooks.cell)
         self.flush()
 
     def place(self, pc: int) -> bool:
