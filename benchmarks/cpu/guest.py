@@ -16,7 +16,7 @@ from anyvirt.linux.elf import SegmentType, parse_elf
 SOURCES = Path(__file__).with_name("kernels")
 TIERS = tuple(tier.value for tier in tiers.Tier)
 MEMORIES = ("flat", "machine")
-FLAT_ONLY = ("stencil", "region")
+FLAT_ONLY = ("stencil",)
 """Tiers that cannot use machine memory."""
 _KERNEL = re.compile(r"^KERNEL\((\w+), (\d+)\)", re.MULTILINE)
 _FLAGS = (
