@@ -3,6 +3,7 @@
 import pytest
 
 from anyvirt.isa.description import DescriptionError, InstructionSet
+from anyvirt.isa.patterns import Handler
 from anyvirt.isa.riscv64 import floating, integer, riscv64
 from anyvirt.jit.frontend import Module
 from anyvirt.jit.handlers import Features
@@ -10,7 +11,7 @@ from anyvirt.jit.interpreter import InterpreterTarget
 from anyvirt.jit.layout import STATE_SIZE, StateLayout
 from anyvirt.jit.records import ends_straight_line, operand_slots, sunk_operands
 from anyvirt.jit.target import Target
-from anyvirt.typed import TypedPythonError, u8, u16, u32, u64
+from anyvirt.typed import TypedPythonError, u8, u16, u32, u64, u128
 
 
 def length(parcel: u16) -> u8:
@@ -27,7 +28,9 @@ def isa():
 
 
 def slots(function, isa=riscv64):
-    return {name: slot.offset for name, slot in operand_slots(isa, Module(Target()), function).items()}
+    return {
+        name: slot.offset for name, slot in operand_slots(isa, Module(Target()), Handler(function, 2)).items()
+    }
 
 
 def test_small_operands_are_bytes_and_one_may_be_wide():
@@ -86,7 +89,7 @@ def test_only_operands_that_are_nothing_but_written_go_to_the_sink(isa):
     from anyvirt.isa.riscv64 import riscv64
 
     assert sunk_operands(riscv64, integer.add) == {"rd"}
-    assert sunk_operands(riscv64, integer.sd) == set()
+    assert sunk_operands(riscv64, integer.sw) == set()
     assert sunk_operands(riscv64, floating.fmv_w_x) == set()
 
 
@@ -135,8 +138,8 @@ def narrow_address(cpu) -> None:
     cpu.store8(u32(1), u8(1))
 
 
-def atomic_byte(cpu, rd: u8) -> None:
-    cpu.y[rd] = cpu.exchange("add", u64(0), u8(1))
+def atomic_giant(cpu, rd: u8) -> None:
+    cpu.y[rd] = cpu.exchange("add", u64(0), u128(1))
 
 
 @pytest.mark.parametrize(
@@ -150,11 +153,11 @@ def atomic_byte(cpu, rd: u8) -> None:
         (branch_to_an_address, "operand of the instruction"),
         (narrow_register, "u32 where u64 is wanted"),
         (narrow_address, "u32 where u64 is wanted"),
-        (atomic_byte, "u32 or u64"),
+        (atomic_giant, "u32 or u64"),
     ],
 )
 def test_semantics_that_make_no_sense_are_refused_with_their_place(isa, semantics, reason):
     target = InterpreterTarget(isa, Features(counted=False, fma=True))
     with pytest.raises(TypedPythonError, match=reason) as caught:
-        target.handler(Module(target), semantics, 2, "do.test")
+        target.handler(Module(target), Handler(semantics, 2), "do.test")
     assert str(caught.value).startswith(f"{__file__}:{semantics.__code__.co_firstlineno + 1}: ")

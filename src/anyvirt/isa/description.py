@@ -137,10 +137,11 @@ class InstructionSet:
         width: int = 64,
         signed: bool = True,
         aliases: Mapping[str, int] | None = None,
+        zero_is_written: bool = True,
     ) -> RegisterFile:
-        """Declare a register file."""
+        """Declare a register file; `zero_is_written` says whether encodings can name `zero` as a target."""
         self.register_files[name] = RegisterFile(
-            name, len(names), tuple(names), zero, width, signed, aliases or {}
+            name, len(names), tuple(names), zero, width, signed, aliases or {}, zero_is_written
         )
         return self.register_files[name]
 
@@ -577,6 +578,23 @@ class InstructionSet:
     def functions(self) -> list[tuple[Callable[..., Any], int]]:
         """Every pair of semantics and instruction length that occurs."""
         return list(dict.fromkeys((pattern.semantics, pattern.length) for pattern in self.patterns))
+
+    def wide_operands(self, handler: Handler) -> frozenset[str]:
+        """Operands of a handler that need more than 32 bits, or 32 without a sign."""
+        return self._wide.get(handler, frozenset())
+
+    @cached_property
+    def _wide(self) -> dict[Handler, frozenset[str]]:
+        wide: dict[Handler, frozenset[str]] = {}
+        for pattern in self.patterns:
+            names = frozenset(
+                operand.name
+                for operand in (*pattern.operands, *pattern.tail)
+                if operand.value_bits >= 32 + operand.field.signed
+            )
+            for handler in pattern.handlers():
+                wide[handler] = wide.get(handler, frozenset()) | names
+        return wide
 
     def handlers(self) -> list[tuple[Handler, str]]:
         """Everything that compiled tiers compile, with the mnemonic of a pattern that needs it."""

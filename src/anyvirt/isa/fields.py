@@ -29,6 +29,8 @@ class RegisterFile:
     """Whether reading a narrow register extends its sign."""
     aliases: Mapping[str, int] = field(default_factory=dict)
     """Further names that assembly text may use."""
+    zero_is_written: bool = True
+    """Writes to the zero register have to be thrown away; otherwise no encoding has any."""
 
 
 @dataclass(frozen=True, slots=True)

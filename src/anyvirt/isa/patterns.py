@@ -205,6 +205,8 @@ class Handler:
     constants: tuple[tuple[str, int], ...] = ()
     structures: tuple[tuple[str, type], ...] = ()
     """Operands that are objects, and of which class."""
+    form: str = ""
+    """The one of them that is a form."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,7 +333,7 @@ class Pattern:
             return
         for structure in dict.fromkeys(shape.structure for shape in self.forms):
             structures = (*self.structures, (self.form.role, structure))
-            yield Handler(self.semantics, length, self.constants, structures)
+            yield Handler(self.semantics, length, self.constants, structures, self.form.role)
 
 
 def moved(operand: Operand, distance: int) -> Operand:

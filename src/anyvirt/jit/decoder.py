@@ -15,28 +15,28 @@ from anyvirt.jit.records import ends_straight_line, operand_slots, sunk_operands
 from anyvirt.typed import u8, u16, u64
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping, Sequence
 
-    from anyvirt.isa.description import Exclusion, InstructionSet, Operand, Pattern
+    from anyvirt.isa.description import Exclusion, Handler, InstructionSet, Operand, Part, Pattern
     from anyvirt.jit.frontend import FunctionCompiler, Module
     from anyvirt.jit.ir import Value
+    from anyvirt.jit.records import OperandSlot
     from anyvirt.jit.target import Argument
 
+_FEW = 4
+"""Values that are compared instead of looked up."""
 ILLEGAL = "illegal"
 """Name of the handler for what no pattern matches, one for each length."""
-
-HandlerName = "Callable[[Callable[..., None], int], str]"
 
 
 class DecoderGenerator:
     """Builds `@decode.LENGTH(i64 word, ptr record) -> i64`, whose result says whether the run ends there."""
 
-    def __init__(
-        self, isa: InstructionSet, module: Module, handler_name: Callable[[Callable[..., None], int], str]
-    ) -> None:
+    def __init__(self, isa: InstructionSet, module: Module, names: Mapping[Handler, str]) -> None:
+        """`names` are those of the handlers."""
         self._isa = isa
         self._module = module
-        self._handler_name = handler_name
+        self._names = names
         self._lines: list[str] = []
         self._count = 0
 
@@ -110,35 +110,64 @@ class DecoderGenerator:
     def _extract(self, operand: Operand) -> str:
         if operand.fixed is not None:
             return str(operand.fixed)
-        value = "0"
+        field, value = operand.field, "0"
         for part in operand.parts:
-            bits = self._emit(f"lshr i64 %word, {part.source}")
-            bits = self._emit(f"and i64 {bits}, {(1 << part.width) - 1}")
+            bits = self._emit(f"and i64 {self._bits_from(part)}, {(1 << part.width) - 1}")
             value = self._emit(f"or i64 {value}, {self._emit(f'shl i64 {bits}, {part.target}')}")
-        if operand.field.signed:
+        if field.signed:
             distance = 64 - operand.width
             value = self._emit(f"ashr i64 {self._emit(f'shl i64 {value}, {distance}')}, {distance}")
-        return self._emit(f"add i64 {value}, {operand.field.bias}") if operand.field.bias else value
+        if field.formula is not None:
+            return self._emit(f"call i64 {self._module.add(field.formula)}(i64 {value})")
+        if field.bias:
+            value = self._emit(f"add i64 {value}, {field.bias}")
+        return self._renamed(operand, value)
+
+    def _bits_from(self, part: Part) -> str:
+        """The word shifted so that a part is at its lowest bit."""
+        return self._emit(f"lshr i64 %word, {part.source}")
+
+    def _renamed(self, operand: Operand, value: str) -> str:
+        """Numbers that mean others: few are compared, many stand in a table."""
+        renamed = dict(operand.field.renamed)
+        if len(renamed) > _FEW:
+            count = 1 << operand.width
+            table = self._module.table(tuple(u8(renamed.get(number, number)) for number in range(count)))
+            place = self._emit(f"getelementptr i8, ptr {table}, i64 {value}")
+            return self._emit(f"zext i8 {self._emit(f'load i8, ptr {place}')} to i64")
+        for encoded, meant in renamed.items():
+            same = self._emit(f"icmp eq i64 {value}, {encoded}")
+            value = self._emit(f"select i1 {same}, i64 {meant}, i64 {value}")
+        return value
 
     def _write_record(self, pattern: Pattern) -> None:
-        slots = operand_slots(self._isa, self._module, pattern.semantics)
+        (form,) = pattern.handlers()
+        self._write_operands(pattern, operand_slots(self._isa, self._module, form), pattern.operands)
+        self._finish(self._names[form], ends=ends_straight_line(pattern.semantics))
+
+    def _write_operands(
+        self, pattern: Pattern, slots: Mapping[str, OperandSlot], operands: Sequence[Operand]
+    ) -> None:
+        """Put operands into their slots of the record; those without one nobody wants."""
         sunk = sunk_operands(self._isa, pattern.semantics)
-        for name, slot in slots.items():
-            operand = pattern.by_name[name]
-            if operand.fixed is None and slot.llvm == "i8" and operand.width > 8:
+        for operand in operands:
+            slot = slots.get(operand.name)
+            if slot is None:
+                continue
+            if operand.fixed is None and slot.llvm == "i8" and operand.value_bits > 8:
                 raise DescriptionError(
-                    f"{pattern.assembly!r}: {name} has {operand.width} bits, but its type 8"
+                    f"{pattern.assembly!r}: {operand.name} has {operand.value_bits} bits, but its type 8"
                 )
             value = self._extract(operand)
-            if name in sunk:
+            if operand.name in sunk:
                 value = self._to_sink(operand, value)
-            field = self._emit(f"getelementptr i8, ptr %record, i64 {slot.offset}")
-            self._lines.append(
-                f"  store {slot.llvm} {self._emit(f'trunc i64 {value} to {slot.llvm}')}, ptr {field}"
-            )
-        self._finish(
-            self._handler_name(pattern.semantics, pattern.length), ends=ends_straight_line(pattern.semantics)
-        )
+            self._store(slot, value)
+
+    def _store(self, slot: OperandSlot, value: str) -> None:
+        field = self._emit(f"getelementptr i8, ptr %record, i64 {slot.offset}")
+        if slot.llvm != "i64":
+            value = self._emit(f"trunc i64 {value} to {slot.llvm}")
+        self._lines.append(f"  store {slot.llvm} {value}, ptr {field}")
 
     def _to_sink(self, operand: Operand, value: str) -> str:
         file = self._isa.register_files[operand.field.registers or ""]
@@ -152,11 +181,11 @@ class DecoderGenerator:
         self._lines.append(f"  ret i64 {int(ends)}")
 
 
-def add_decoder(
-    module: Module, isa: InstructionSet, handler_name: Callable[[Callable[..., None], int], str]
-) -> None:
+def add_decoder(module: Module, isa: InstructionSet, handlers: Mapping[Handler, str]) -> None:
     """Compile the decoder, and give `instruction_length` and `decode_instruction` their meaning."""
-    generator = DecoderGenerator(isa, module, handler_name)
+    if isa.length is None:
+        raise DescriptionError(f"{isa.name} does not say how long instructions are")
+    generator = DecoderGenerator(isa, module, handlers)
     names = {length: generator.define(length) for length in sorted({p.length for p in isa.patterns})}
     length_function = module.add(isa.length)
 

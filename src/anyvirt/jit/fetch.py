@@ -79,6 +79,11 @@ def refuse(state: u64, address: u64) -> u64:
 def add_flat_fetch(module: Module) -> None:
     """Compile `@undecoded`; the decoder must have been added before."""
     run = module.add(decode_run, name="decode_run", linkage="dso_local ", attributes="noinline nounwind")
+    add_undecoded(module, run)
+
+
+def add_undecoded(module: Module, run: str) -> None:
+    """Compile `@undecoded`, which calls a function that decodes from a record on."""
     module.define(_UNDECODED.format(convention=CONVENTION, parameters=PARAMETERS, run=run))
 
 

@@ -40,8 +40,8 @@ class FlatModel(MemoryModel):
         handler.arrive(body.emit(f"getelementptr i8, ptr %records, i64 {offset}"))
 
     def branch(self, handler: HandlerCompiler, offset: str) -> None:
-        """Guards around the records catch what leaves the address space, where that does not wrap around."""
-        if handler.address_bits < 64:
+        """Guards around the records catch what leaves the address space by a near branch without wrapping."""
+        if handler.address_bits < 64 or handler.branches_far:
             target = handler.body.emit(f"add i64 {self.program_counter(handler)}, {offset}")
             self.jump(handler, handler.wrapped(target))
             return

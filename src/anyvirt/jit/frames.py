@@ -12,7 +12,7 @@ from anyvirt.typed import FixedFloat, FixedInteger, TypedPythonError
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,14 @@ class ObjectReference:
     """A parameter that is no number: `cpu`. Its attributes are the target's."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """A parameter that is an object of a class known when compiling, whose attributes are numbers."""
+
+    kind: type
+    members: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

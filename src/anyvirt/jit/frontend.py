@@ -20,6 +20,7 @@ from anyvirt.jit.frames import (
     Loop,
     ObjectReference,
     Signature,
+    Structure,
     Variable,
     annotated_type,
     is_value_type,
@@ -456,6 +457,11 @@ class FunctionCompiler(Arithmetic):
     def _attribute(self, node: ast.Attribute) -> Argument:
         if isinstance(node.value, ast.Name) and self._is_object(node.value):
             return self.target.read_attribute(self, node.attr)
+        owner = self._frame.names.get(node.value.id) if isinstance(node.value, ast.Name) else None
+        if isinstance(owner, Structure):
+            if node.attr not in owner.members:
+                raise TypedPythonError(f"{owner.kind.__name__} has no attribute {node.attr}")
+            return owner.members[node.attr]
         return _compile_time(self._static(node), ast.unparse(node))
 
     def _subscript(self, node: ast.Subscript) -> Argument:
@@ -564,6 +570,8 @@ class FunctionCompiler(Arithmetic):
                     self, method, [self.evaluate(argument) for argument in node.args]
                 )
         called = self._static(node.func)
+        if called is builtins.isinstance:
+            return self._is_instance(node)
         arguments = [self.evaluate(argument) for argument in node.args]
         if is_value_type(called):
             if len(arguments) != 1:
@@ -576,6 +584,18 @@ class FunctionCompiler(Arithmetic):
         if not isinstance(function, types.FunctionType):
             raise TypedPythonError(f"{ast.unparse(node.func)} cannot be called from compiled code")
         return self._call_function(function, arguments)
+
+    def _is_instance(self, node: ast.Call) -> bool:
+        """Of which class a structure is, which is known when compiling."""
+        owner = self.evaluate(node.args[0]) if len(node.args) == 2 else None
+        if not isinstance(owner, Structure):
+            raise TypedPythonError("isinstance asks for the class of a parameter that is a structure")
+        wanted = node.args[1]
+        classes = []
+        while isinstance(wanted, ast.BinOp) and isinstance(wanted.op, ast.BitOr):
+            classes.append(wanted.right)
+            wanted = wanted.left
+        return any(owner.kind is self._static(item) for item in [wanted, *classes])
 
     def _intrinsic(self, intrinsic: Intrinsic, name: str, arguments: list[Argument]) -> Value | None:
         try:

@@ -7,21 +7,25 @@ its instruction on the state block, and tail-calls the handler of the next recor
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from anyvirt.isa.patterns import Handler
 from anyvirt.jit import ir
+from anyvirt.jit.frames import Structure
 from anyvirt.jit.frontend import FunctionCompiler, Module
 from anyvirt.jit.instruments import InstrumentedModel
 from anyvirt.jit.ir import LIKELY, Value
 from anyvirt.jit.layout import RecordLayout, Slot, StopReason
 from anyvirt.jit.memory_model import memory_model, slow_model
-from anyvirt.jit.records import operand_slots, sunk_operands
+from anyvirt.jit.records import LENGTH_FIELD, operand_slots, sunk_operands
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from anyvirt.isa.description import InstructionSet
+    from anyvirt.jit.target import Argument
 
 CONVENTION = "preserve_nonecc"
 PARAMETERS = "ptr %state, ptr %record, ptr %memory, i64 %count, ptr %records"
@@ -72,13 +76,18 @@ class HandlerCompiler(FunctionCompiler):
         features: Features,
         semantics: Callable[..., None],
         length: int,
+        form: Handler | None = None,
     ) -> None:
+        """`form` says what else is known when compiling besides semantics and length."""
         super().__init__(module, semantics)
+        self.form = form or Handler(semantics, length)
         self.features = features
         self.model = memory_model(features.memory)
         self.length = length
         self.records = RecordLayout.of(isa)
         self.address_bits = isa.address_bits
+        self.branches_far = isa.context is not None
+        """Direct branches can lead further than BRANCH_REACH."""
         self.sunk = sunk_operands(isa, semantics)
         self.remaining = "%count"
         self.attentive = False
@@ -91,7 +100,7 @@ class HandlerCompiler(FunctionCompiler):
         """The LLVM name of the handler, without `@`."""
         if features.instrumented:
             self.become_instrumented()
-        self._slots = operand_slots(isa, module, semantics)
+        self._slots = operand_slots(isa, module, self.form)
 
     def handler(self, name: str) -> str:
         """The LLVM definition of the handler."""
@@ -99,9 +108,27 @@ class HandlerCompiler(FunctionCompiler):
         if self.features.counted:
             self._count_down()
         self.model.begin(self)
-        text = self.compile_with({name: self._operand(name) for name in self._slots})
+        text = self.compile_with(self.parameters({name: self._operand(name) for name in self._slots}))
         attributes = "nounwind strictfp" if "constrained" in text else "nounwind"
         return f"define internal {CONVENTION} void @{name}({PARAMETERS}) {attributes} {{\n{text}\n}}\n"
+
+    def parameters(self, operands: Mapping[str, Argument]) -> dict[str, Argument]:
+        """What the parameters of the semantics are: operands, objects made of them, constants."""
+        given = {**operands, **dict(self.form.constants)}
+        wanted = {name for name, _ in self.signature.parameters}
+        for role, structure in self.form.structures:
+            if role not in wanted:
+                continue
+            members = [member.name for member in dataclasses.fields(structure)]
+            given[role] = Structure(structure, {name: operands[f"{role}_{name}"] for name in members})
+        return given
+
+    def length_text(self) -> str:
+        """Bytes of the instruction, as an operand of LLVM instructions."""
+        if self.length:
+            return str(self.length)
+        pointer = self.body.emit(f"getelementptr i8, ptr %record, i64 {LENGTH_FIELD}")
+        return self.body.emit(f"zext i8 {self.body.emit(f'load i8, ptr {pointer}')} to i64")
 
     def _count_down(self) -> None:
         """Stop before the instruction if the budget is used up, otherwise use up one."""
@@ -152,7 +179,11 @@ class HandlerCompiler(FunctionCompiler):
 
     def next_record(self) -> str:
         """The record behind this one."""
-        return self.body.emit(f"getelementptr i8, ptr %record, i64 {self.length * self.records.scale}")
+        if self.length:
+            distance = str(self.length * self.records.scale)
+        else:
+            distance = self.body.emit(f"shl i64 {self.length_text()}, {self.records.shift}")
+        return self.body.emit(f"getelementptr i8, ptr %record, i64 {distance}")
 
     def dispatch(self, record: str, records: str = "%records") -> None:
         """Continue with the handler of a record, to which a base of records belongs."""

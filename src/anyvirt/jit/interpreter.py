@@ -17,7 +17,7 @@ from anyvirt.typed import FixedInteger, TypedPythonError, u8, u16, u32, u64
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from anyvirt.isa.description import InstructionSet
+    from anyvirt.isa.description import Handler, InstructionSet
     from anyvirt.jit import ir
     from anyvirt.jit.frontend import FunctionCompiler, Module
     from anyvirt.jit.target import Argument
@@ -37,19 +37,22 @@ class InterpreterTarget(Target):
         self.features = features
         self.layout = StateLayout.of(isa)
 
-    def handler(self, module: Module, semantics: Callable[..., None], length: int, name: str) -> str:
-        """The LLVM definition of the handler for instructions of `length` bytes with these semantics."""
-        handler = HandlerCompiler(module, self.isa, self.features, semantics, length)
+    def handler(self, module: Module, form: Handler, name: str) -> str:
+        """The LLVM definition of the handler of a form of instructions."""
+        handler = self._compiler(module, form)
         text = handler.handler(name)
         if isinstance(handler.model, InstrumentedModel) and handler.model.transfers:
-            handler = HandlerCompiler(module, self.isa, self.features, semantics, length)
+            handler = self._compiler(module, form)
             handler.model = handler.model.ending_blocks()
             text = handler.handler(name)
         if handler.has_twin:
-            twin = HandlerCompiler(module, self.isa, self.features, semantics, length)
+            twin = self._compiler(module, form)
             twin.become_twin()
             text += twin.handler(twin_name(name))
         return text
+
+    def _compiler(self, module: Module, form: Handler) -> HandlerCompiler:
+        return HandlerCompiler(module, self.isa, self.features, form.semantics, form.length, form)
 
     # Attributes and registers ---------------------------------------------------------------------------
 
@@ -61,7 +64,7 @@ class InterpreterTarget(Target):
                 return Value(handler.program_counter(), u64)
             case "next_pc":
                 text = handler.program_counter()
-                return compiler.body.value(f"add i64 {text}, {handler.length}", u64)
+                return compiler.body.value(f"add i64 {text}, {handler.length_text()}", u64)
             case "float_flags":
                 return accrued_flags(handler)
             case "float_rounding":
@@ -100,7 +103,7 @@ class InterpreterTarget(Target):
         handler.note_change()
         file = self.isa.register_files.get(name)
         decoded = isinstance(index, RecordOperand) and index.name in handler.sunk
-        if file is not None and file.zero is not None and not decoded:
+        if file is not None and file.zero is not None and file.zero_is_written and not decoded:
             number = compiler.typed(index, u8)
             swallowed = compiler.body.emit(f"icmp eq i8 {number.text}, {file.zero}")
             text = f"select i1 {swallowed}, i8 {file.count}, i8 {number.text}"
@@ -154,17 +157,22 @@ class InterpreterTarget(Target):
 
     def system_call(self, handler: HandlerCompiler) -> None:
         """Stop; the call counts as executed. Its length goes along."""
-        handler.store_slot(Slot.FAULT_ADDRESS, handler.length)
+        handler.store_slot(Slot.FAULT_ADDRESS, handler.length_text())
         handler.leave(StopReason.SYSTEM_CALL, "%record", handler.remaining)
 
     def breakpoint(self, handler: HandlerCompiler) -> None:
         """Stop. The length of the instruction goes along."""
-        handler.store_slot(Slot.FAULT_ADDRESS, handler.length)
+        handler.store_slot(Slot.FAULT_ADDRESS, handler.length_text())
         handler.stop(StopReason.BREAKPOINT)
 
     def illegal(self, handler: HandlerCompiler) -> None:
         """Stop."""
         handler.stop(StopReason.ILLEGAL_INSTRUCTION)
+
+    def trap(self, handler: HandlerCompiler, number: Argument) -> None:
+        """Stop. The number goes along."""
+        handler.store_slot(Slot.FAULT_ADDRESS, handler.typed(number, u64).text)
+        handler.stop(StopReason.TRAP)
 
     def synchronize_code(self, handler: HandlerCompiler) -> None:
         """Let the executor forget what was decoded, then go on behind this instruction."""
@@ -221,7 +229,7 @@ class InterpreterTarget(Target):
     def exchange(
         self, handler: HandlerCompiler, operation: Argument, address: Argument, value: Argument
     ) -> Value:
-        """An atomic read-modify-write of 32 or 64 bits."""
+        """An atomic read-modify-write."""
         _check_width(value)
         name = _EXCHANGES.get(operation) or operation
         old = handler.model.exchange(handler, name, self.address(handler, address), value)
@@ -230,15 +238,15 @@ class InterpreterTarget(Target):
     def compare_exchange(
         self, handler: HandlerCompiler, address: Argument, expected: Argument, value: Argument
     ) -> Value:
-        """An atomic compare-and-swap of 32 or 64 bits."""
+        """An atomic compare-and-swap."""
         _check_width(value)
         wanted = handler.typed(expected, value.type)
         return handler.model.compare_exchange(handler, self.address(handler, address), wanted, value)
 
 
 def _check_width(value: Argument) -> None:
-    if not isinstance(value, Value) or value.type not in (u32, u64):
-        raise TypedPythonError("an atomic operation wants a value of type u32 or u64")
+    if not isinstance(value, Value) or value.type not in (u8, u16, u32, u64):
+        raise TypedPythonError("an atomic operation wants a value of type u8, u16, u32 or u64")
 
 
 def _handler(compiler: FunctionCompiler) -> HandlerCompiler:
@@ -261,6 +269,7 @@ _METHODS: dict[str, Callable[..., Value | None]] = {
     "system_call": InterpreterTarget.system_call,
     "breakpoint": InterpreterTarget.breakpoint,
     "illegal": InterpreterTarget.illegal,
+    "trap": InterpreterTarget.trap,
     "synchronize_code": InterpreterTarget.synchronize_code,
     "fence": InterpreterTarget.fence,
     "cycle_counter": InterpreterTarget.cycle_counter,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_type_hints
 
 from anyvirt.isa.description import DescriptionError
 from anyvirt.jit import ir
+from anyvirt.jit.frames import is_value_type
 from anyvirt.jit.frontend import FunctionCompiler
 from anyvirt.jit.layout import OPERAND_FIELDS, RecordLayout
 from anyvirt.jit.scope import function_tree, plain_function
@@ -16,7 +17,7 @@ from anyvirt.jit.scope import function_tree, plain_function
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from anyvirt.isa.description import InstructionSet
+    from anyvirt.isa.description import Handler, InstructionSet
     from anyvirt.jit.frontend import Module
 
 
@@ -29,25 +30,66 @@ class OperandSlot:
     type: ir.ValueType
 
 
-def operand_slots(
-    isa: InstructionSet, module: Module, semantics: Callable[..., None]
-) -> dict[str, OperandSlot]:
-    """A slot for each parameter but the first: bytes from the front for u8, 32 bits from the end for others."""
+LENGTH_FIELD = OPERAND_FIELDS
+"""Offset of the length of the instruction, a byte, where handlers do not know it."""
+
+
+def operand_slots(isa: InstructionSet, module: Module, handler: Handler) -> dict[str, OperandSlot]:
+    """A slot for each operand: bytes from the front for u8; 32 bits for others from the end, or 64 if needed.
+
+    What belongs to a form comes first and in full width, so that it is at the same place in all records.
+    """
     slots: dict[str, OperandSlot] = {}
-    small: int = OPERAND_FIELDS
-    wide = RecordLayout.of(isa).size
-    for name, kind in FunctionCompiler(module, semantics).signature.parameters[1:]:
-        if kind is None:
-            raise DescriptionError(f"{semantics.__qualname__}: operand {name} has no fixed-width type")
+    small: int = OPERAND_FIELDS + (handler.length == 0)
+    end = RecordLayout.of(isa).size
+    wide = isa.wide_operands(handler)
+    room = small + _room_of_forms(isa) if handler.form else small
+    for name, kind in _operand_types(module, handler):
+        if small < room and not (handler.form and name.startswith(f"{handler.form}_")):
+            small = room
         if ir.bit_width(kind) <= 8:
             slots[name] = OperandSlot(small, "i8", kind)
             small += 1
         else:
-            wide -= 4
-            slots[name] = OperandSlot(wide, "i32", kind)
-        if small > wide:
-            raise DescriptionError(f"{semantics.__qualname__}: a record has no room for operand {name}")
+            full = name in wide or (handler.form != "" and name.startswith(f"{handler.form}_"))
+            end -= 8 if full else 4
+            slots[name] = OperandSlot(end, "i64" if full else "i32", kind)
+        if small > end:
+            raise DescriptionError(f"{handler.semantics.__qualname__}: a record has no room for {name}")
     return slots
+
+
+def _room_of_forms(isa: InstructionSet) -> int:
+    """Bytes that the small attributes of any class of a form need."""
+    classes = {shape.structure for shapes in isa.forms.values() for shape in shapes}
+    return max(sum(ir.bit_width(kind) <= 8 for _, kind in _members("", structure)) for structure in classes)
+
+
+def _operand_types(module: Module, handler: Handler) -> Iterator[tuple[str, ir.ValueType]]:
+    """Names and types of operands, those of a form first."""
+    structures = dict(handler.structures)
+    if handler.form:
+        yield from _members(handler.form, structures[handler.form])
+    constants = dict(handler.constants)
+    for name, kind in FunctionCompiler(module, handler.semantics).signature.parameters[1:]:
+        if name in constants or name == handler.form:
+            continue
+        if name in structures:
+            yield from _members(name, structures[name])
+        elif kind is None:
+            raise DescriptionError(
+                f"{handler.semantics.__qualname__}: operand {name} has no fixed-width type"
+            )
+        else:
+            yield name, kind
+
+
+def _members(role: str, structure: type) -> Iterator[tuple[str, ir.ValueType]]:
+    """The attributes of an operand that is an object, under the names of operands."""
+    for name, kind in get_type_hints(structure).items():
+        if not is_value_type(kind):
+            raise DescriptionError(f"{structure.__name__}.{name} has no fixed-width type")
+        yield f"{role}_{name}", kind
 
 
 def sunk_operands(isa: InstructionSet, semantics: Callable[..., None]) -> set[str]:

@@ -26,7 +26,7 @@ def stencil_blob(isa: InstructionSet, *, counted: bool, memory: str = "flat") ->
     from anyvirt.jit.stencil_translator import translator_module
 
     features = Features(counted=counted, fma=host_has("fma"), memory=memory)
-    forms = list(handler_forms(isa))
+    forms = [(form.semantics, form.length) for form in handler_forms(isa)]
     text, compiled = compile_forms(isa, features, forms)
     lengths = [length for _, length in forms]
     tables = build_tables(compile_module(text, relocation="static"), lengths, compiled)

@@ -44,6 +44,8 @@ CARRY, PARITY, ADJUST, ZERO, SIGN, OVERFLOW = (
 )
 STATUS = 1 << CARRY | 1 << PARITY | 1 << ADJUST | 1 << ZERO | 1 << SIGN | 1 << OVERFLOW
 """The flags that arithmetic sets."""
+MUTABLE = 1 << Flag.TRAP | 1 << Flag.NESTED | 1 << Flag.ALIGNMENT | 1 << Flag.IDENTIFICATION
+"""The others that user programs can change, besides the direction."""
 FORM = 8
 """Lowest bit of the inversions in `flag_form`."""
 CONDITIONS = (
@@ -182,7 +184,6 @@ def flags(cpu: X86) -> u64:
 
 def set_user_flags(cpu: X86, value: u64) -> None:
     """What user programs can change of EFLAGS: the others stay."""
-    mutable = 1 << Flag.TRAP | 1 << Flag.NESTED | 1 << Flag.ALIGNMENT | 1 << Flag.IDENTIFICATION
     set_status(cpu, value)
     cpu.direction = value >> Flag.DIRECTION & 1
-    cpu.system_flags = cpu.system_flags & ~mutable | value & mutable
+    cpu.system_flags = cpu.system_flags & ~MUTABLE | value & MUTABLE

@@ -100,9 +100,14 @@ def _address_size(mode: int, override: int) -> int:
 # Registers and state ----------------------------------------------------------------------------------------
 
 x86 = InstructionSet("x86_64", "x86-64 (AMD64, Intel 64)", 1, None, record_size=32, context=context)
-x86.registers("r", [*NAMES[64], "none"], zero=NONE)
+x86.registers("r", [*NAMES[64], "none"], zero=NONE, zero_is_written=False)
 x86.registers("segment", SEGMENTS)
-x86.registers("segment_base", [*(f"{name}_base" for name in SEGMENTS), "flat"], zero=BEGINS_AT_0)
+x86.registers(
+    "segment_base",
+    [*(f"{name}_base" for name in SEGMENTS), "flat"],
+    zero=BEGINS_AT_0,
+    zero_is_written=False,
+)
 x86.state("flag_left", 1, "minuend of the subtraction whose borrows are the carry, adjust and overflow flags")
 x86.state("flag_right", 1, "its subtrahend")
 x86.state("flag_result", 1, "the number to which zero, sign and parity flag belong")
