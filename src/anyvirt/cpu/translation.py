@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from anyvirt.cpu.arena import ArenaFullError, Placement, arena
 from anyvirt.cpu.code import code_space
-from anyvirt.cpu.hooked import hooked_addresses
 from anyvirt.cpu.guest_code import guest_code
+from anyvirt.cpu.hooked import hooked_addresses
 from anyvirt.cpu.memory import PAGE_SIZE
 from anyvirt.jit.guest_code import code_digest
 
@@ -132,6 +132,14 @@ class TranslationSpace:
             for translation in found:
                 if translation.covers(start, start + length):
                     self._give_up(translation)
+
+    def forget_at(self, entry: int) -> bool:
+        """Give up what is entered at an address; whether there was anything."""
+        with self._lock:
+            translation = self._by_entry.get(entry)
+            if translation is not None:
+                self._give_up(translation)
+            return translation is not None
 
     def forget_all(self) -> None:
         """Give up everything."""

@@ -15,7 +15,7 @@ from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.profile import IMAGE_ENTRY, Profile
 from anyvirt.cpu.ticker import Ticker
 from anyvirt.cpu.translation import translation_space
-from anyvirt.jit.layout import INTERPRET, SYNCHRONIZE, Request, Slot, StopReason
+from anyvirt.jit.layout import INTERPRET, SYNCHRONIZE, UNFIT, Request, Slot, StopReason
 from anyvirt.paths import cache_directory
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ class Translator(Interpreter):
 
     def _goes_on(self) -> bool:
         reason = self._slots[_REASON]
-        if reason == INTERPRET:
+        if reason == UNFIT and self._space.forget_at(self._view.program_counter()):
+            return True
+        if reason in (INTERPRET, UNFIT):
             return self._interpret()
         if reason == StopReason.INTERRUPTED and self._requests[Request.SAMPLE]:
             self._sample()

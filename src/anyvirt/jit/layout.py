@@ -53,6 +53,8 @@ DEVICE_ERROR = 11
 """Like a stop reason, but `run` raises what a device raised."""
 INTERPRET = 16
 """Like a stop reason, but served by the executor itself: the instruction is one for the interpreter."""
+UNFIT = 17
+"""Like a stop reason, but served by the executor itself: the translation is for another rounding mode."""
 
 
 INSIDE = 1

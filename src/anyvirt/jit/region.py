@@ -21,6 +21,7 @@ from anyvirt.jit.layout import (
     INTERPRET,
     NO_CODE,
     PAGE_SIZE,
+    UNFIT,
     RecordLayout,
     Slot,
     StateLayout,
@@ -359,8 +360,35 @@ class RegionFunction:
         start = self._label(self._plan.entry)
         if self._machine:
             lines += self._check_address(start)
+        lines += self._check_rounding()
         lines.append(f"  br label %{start}")
         return "\n".join(lines)
+
+    def _check_rounding(self) -> list[str]:
+        """Code that depends on the rounding mode is compiled for one of them."""
+        modes = {step.template.rounding for step in self._plan.steps.values()} - {None}
+        if not modes:
+            return []
+        return [
+            f"  %mode.slot = getelementptr i8, ptr %state, i64 {int(Slot.FLOAT_ROUNDING)}",
+            "  %mode = load i64, ptr %mode.slot",
+            f"  %fits = icmp eq i64 %mode, {modes.pop()}",
+            "  br i1 %fits, label %fit, label %unfit, !prof !0",
+            *self._refuse("unfit", UNFIT),
+            "fit:",
+        ]
+
+    def _refuse(self, label: str, reason: int) -> list[str]:
+        """Leave before anything has been done."""
+        return [
+            f"{label}:",
+            *self._store(Slot.REASON, reason, f"{label}.reason"),
+            f"  %{label}.out = getelementptr i8, ptr %state, i64 {int(Slot.LEAVE)}",
+            f"  %{label}.leave = load ptr, ptr %{label}.out",
+            f"  musttail call {CONVENTION} void %{label}.leave"
+            "(ptr %state, ptr %record, ptr %memory, i64 %count, ptr %records)",
+            "  ret void",
+        ]
 
     def _check_address(self, start: str) -> list[str]:
         """Code of a machine can be executed at several addresses; a region is for one of them."""
@@ -370,13 +398,7 @@ class RegionFunction:
             "  %scaled = sub i64 %here, %base",
             f"  %expected = icmp eq i64 %scaled, {_signed(self._plan.entry << self._shift & _MASK)}",
             "  br i1 %expected, label %begin, label %elsewhere, !prof !0",
-            "elsewhere:",
-            *self._store(Slot.REASON, INTERPRET, "elsewhere.reason"),
-            f"  %elsewhere.out = getelementptr i8, ptr %state, i64 {int(Slot.LEAVE)}",
-            "  %elsewhere.leave = load ptr, ptr %elsewhere.out",
-            f"  musttail call {CONVENTION} void %elsewhere.leave"
-            "(ptr %state, ptr %record, ptr %memory, i64 %count, ptr %records)",
-            "  ret void",
+            *self._refuse("elsewhere", INTERPRET),
             "begin:",
         ]
 

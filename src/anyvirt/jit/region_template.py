@@ -96,6 +96,8 @@ class Template:
     """It has floating-point operations."""
     early_writes: bool
     """It may write registers before it fails."""
+    rounding: int | None = None
+    """The rounding mode that it is for, if it depends on that."""
 
     @cached_property
     def uses(self) -> frozenset[str]:
@@ -144,6 +146,7 @@ class TemplateCompiler(HandlerCompiler):
         self.sums: dict[str, tuple[str, str]] = {}
         """Values that are the sum of another and an operand."""
         self._early_writes = False
+        self._rounding: int | None = None
         self.model = RegionFlatModel(self) if target.features.memory == "flat" else RegionMachineModel(self)
 
     def template(self) -> Template:
@@ -167,6 +170,7 @@ class TemplateCompiler(HandlerCompiler):
             frozenset(self.sunk),
             "constrained" in text,
             self._early_writes,
+            self._rounding,
         )
 
     def _placeholder_operand(self, name: str) -> RecordOperand:
@@ -263,7 +267,8 @@ class TemplateCompiler(HandlerCompiler):
     def load_slot(self, slot: int) -> str:
         """The rounding mode is a condition for entering the region, and so a constant."""
         if slot == Slot.FLOAT_ROUNDING:
-            return str(self.region.rounding)
+            self._rounding = self.region.rounding
+            return str(self._rounding)
         return super().load_slot(slot)
 
     def store_slot(self, slot: int, text: str | int) -> None:
