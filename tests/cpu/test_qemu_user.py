@@ -17,6 +17,7 @@ from anyvirt.cpu.executor import StopReason
 from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.reference import ReferenceExecutor
+from anyvirt.cpu.tiers import Tier, make_executor
 from anyvirt.isa.assembler import assemble
 from anyvirt.isa.riscv32 import riscv32
 from anyvirt.isa.riscv64 import riscv64
@@ -25,7 +26,7 @@ from .machines import INTERESTING, Start
 
 BASE = 0x10000
 RESULT_BYTES = 16
-EXAMPLES = {Interpreter: 20, ReferenceExecutor: 8}
+EXAMPLES = {Interpreter: 12, ReferenceExecutor: 5}
 INPUT, OUTPUT, SCRATCH = 3, 4, 5
 """Registers that the program needs for itself: where operands and results are, and one in between."""
 CONTROL = {"jal", "jalr", "beq", "bne", "blt", "bge", "bltu", "bgeu", "ecall", "ebreak", "fence", "fence.i"}
@@ -140,30 +141,40 @@ def elf(isa, code):
     return (header + segment).ljust(offset, b"\0") + code
 
 
-@pytest.mark.parametrize("isa", [riscv64, riscv32], ids=lambda isa: isa.name)
-@pytest.mark.parametrize("make", [Interpreter, ReferenceExecutor])
-def test_every_form_computes_what_qemu_computes(isa, make, tmp_path):
+def run_in_qemu(isa, image, directory):
+    """What a program prints under qemu-user."""
     qemu = shutil.which(f"qemu-{isa.name}-static") or shutil.which(f"qemu-{isa.name}")
     if qemu is None:
         pytest.skip(f"needs qemu-{isa.name} (package qemu-user-static)")
+    path = directory / "program"
+    path.write_bytes(elf(isa, image.code))
+    path.chmod(0o755)
+    return subprocess.run([qemu, path], capture_output=True, check=True, timeout=60).stdout
+
+
+def loaded(image, make):
+    """An executor at the start of a program."""
+    memory = FlatMemory()
+    memory.map(BASE, -(-len(image.code) // 4096) * 4096, 7)
+    memory.write(BASE, image.code)
+    cpu = make(memory)
+    cpu.pc = BASE
+    return cpu
+
+
+@pytest.mark.parametrize("isa", [riscv64, riscv32], ids=lambda isa: isa.name)
+@pytest.mark.parametrize("make", [Interpreter, ReferenceExecutor])
+def test_every_form_computes_what_qemu_computes(isa, make, tmp_path):
     generator = random.Random(8)
     cases = [case(isa, pattern, generator) for pattern in usable(isa) for _ in range(EXAMPLES[make])]
     generator.shuffle(cases)
     image = program(isa, cases, generator)
-    path = tmp_path / "program"
-    path.write_bytes(elf(isa, image.code))
-    path.chmod(0o755)
-    expected = subprocess.run([qemu, path], capture_output=True, check=True, timeout=60).stdout
+    expected = run_in_qemu(isa, image, tmp_path)
     assert len(expected) == RESULT_BYTES * len(cases)
-
-    memory = FlatMemory()
-    memory.map(BASE, -(-len(image.code) // 4096) * 4096, 7)
-    memory.write(BASE, image.code)
-    cpu = make(isa.name, memory)
-    cpu.pc = BASE
+    cpu = loaded(image, lambda memory: make(isa.name, memory))
     stop = cpu.run()
     assert (stop.reason, stop.pc) == (StopReason.SYSTEM_CALL, image.symbols["done"])
-    actual = memory.read(image.symbols["output"], len(expected))
+    actual = cpu.memory.read(image.symbols["output"], len(expected))
     different = [
         (one.text(isa), expected[at : at + RESULT_BYTES].hex(), actual[at : at + RESULT_BYTES].hex())
         for at, one in zip(range(0, len(expected), RESULT_BYTES), cases, strict=True)
@@ -171,3 +182,33 @@ def test_every_form_computes_what_qemu_computes(isa, make, tmp_path):
         and not (one.text(isa).startswith(COUNTS_TOO_FAR) and actual[at] == 32 < expected[at])
     ]
     assert not different[:20]
+
+
+HOT_LOOP = """
+start:  li s0, 2000000; li a0, 0x789abcdf; la a1, output; li a2, 0; li a3, 0; li a4, 0
+loop:   slli t0, a0, 13; xor a0, a0, t0; srli t0, a0, 17; xor a0, a0, t0; slli t0, a0, 5; xor a0, a0, t0
+        mulhu t1, a0, a0; mulh t2, a0, s0; sltu t0, t1, t2; add a2, a2, t0; rol t2, a0, s0; add a3, a3, t2
+        sra t1, a0, s0; sub a3, a3, t1; clz t1, a0; bset a4, a4, t1; divu t1, a0, s0; add a3, a3, t1
+        andi t1, a0, 0x7c; add t1, t1, a1; lw t2, 0(t1); add t2, t2, a0; sw t2, 0(t1)
+        bltz a0, 1f; addi a2, a2, 3
+1f:     call leaf; addi s0, s0, -1; bnez s0, loop
+        sw a0, 128(a1); sw a2, 132(a1); sw a3, 136(a1); sw a4, 140(a1)
+        li a7, 64; li a0, 1; li a2, 144
+done:   ecall; li a7, 93; li a0, 0; ecall
+leaf:   remu t1, a3, s0; xor a2, a2, t1; ret
+        // QEMU watches stores to pages with code.
+        .align 4096
+output: .space 144
+""".replace("1f", "positive")
+
+
+@pytest.mark.parametrize("isa", [riscv64, riscv32], ids=lambda isa: isa.name)
+@pytest.mark.parametrize("tier", [Tier.INTERPRETER, Tier.REGION])
+def test_a_hot_loop_computes_what_qemu_computes(isa, tier, tmp_path):
+    image = assemble(isa, HOT_LOOP, BASE)
+    expected = run_in_qemu(isa, image, tmp_path)
+    assert len(expected) == 144
+    cpu = loaded(image, lambda memory: make_executor(isa.name, memory, tier=tier))
+    stop = cpu.run()
+    assert (stop.reason, stop.pc) == (StopReason.SYSTEM_CALL, image.symbols["done"])
+    assert cpu.memory.read(image.symbols["output"], 144) == expected
