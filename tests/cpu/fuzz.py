@@ -29,8 +29,8 @@ from .machines import MEMORIES
 from .tiers import EXECUTORS, NAMES, guest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-CASE_TIMEOUT = 30.0
-"""Seconds after which a case hangs; compiling the tiers' code for the first one takes as many."""
+CASE_TIMEOUT, STARTED_WITHIN = 30.0, 300.0
+"""Seconds after which a case hangs, and for what the tiers compile for themselves before."""
 FREE_RUN = 0.004
 """Seconds after which a run without a budget is interrupted."""
 INTERRUPTED_WITHIN = 5.0
@@ -150,6 +150,30 @@ class Subject:
                 )
 
 
+class StaleCode:
+    """Notices when the reference executes code that was changed after the last fence.i.
+
+    What happens then is not defined (unprivileged manual, "Zifencei"), so nothing is comparable any more.
+    """
+
+    def __init__(self, reference):
+        self._memory = reference.memory
+        self._write, self._fetch = self._memory.write, self._memory.fetch
+        self._changed = set()
+        self.was_executed = False
+        self._memory.write, self._memory.fetch = self._noting_write, self._noting_fetch
+        reference.cpu._processor.synchronize_code = self._changed.clear
+
+    def _noting_write(self, address, data):
+        self._write(address, data)
+        self._changed.update(range(address, address + len(data)))
+
+    def _noting_fetch(self, address, length):
+        if not self._changed.isdisjoint(range(address, address + length)):
+            self.was_executed = True
+        return self._fetch(address, length)
+
+
 def run_case(case, executors, canaries, *, translate=False):
     """Run a case in these pairs of tier and memory. Returns the reasons of its stops. Raises Finding."""
     reasons = Counter()
@@ -165,6 +189,7 @@ def run_case(case, executors, canaries, *, translate=False):
 def _compare(case, tiers, kind, canaries, *, translate):
     """Every tier is in the reference's state after each of the case's budgets."""
     reference = Subject(None, kind, case)
+    stale = StaleCode(reference)
     subjects = []
     for tier in tiers:
         subjects.append(Subject(tier, kind, case))
@@ -174,6 +199,8 @@ def _compare(case, tiers, kind, canaries, *, translate):
     reasons = Counter()
     for budget in case.budgets * SEGMENTS:
         stop = reference.cpu.run(budget)
+        if stale.was_executed:
+            break
         expected = reference.outcome(stop)
         reasons[stop.reason.name] += 1
         for subject in subjects:
@@ -250,7 +277,12 @@ def _translate(subject, case, *, counted):
 
 def work(seeds, kind, executors, *, translate):
     """Run the cases of these seeds, and say on standard output which is begun and what was found."""
-    canaries = Canaries()
+    canaries, begin = Canaries(), time.monotonic()
+    # What the tiers compile for themselves when they are first used is no part of any case.
+    for tier, memory in executors:
+        for budget in (1, None):
+            Subject(tier, memory, make_case(0, Kind.NOISE)).cpu.run(budget)
+    _say(ready=time.monotonic() - begin)
     for seed in seeds:
         _say(begin=seed)
         case = make_case(seed, kind)
@@ -285,12 +317,13 @@ class Watch:
             *(("--translate",) if translate else ()),
         ]
         self._timeout = timeout
+        self._deadline = 0.0
 
     def run(self, seconds):
-        """Run cases for so many seconds."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            self._run_worker(deadline)
+        """Run cases for so many seconds, not counting what workers need to start."""
+        self._deadline = time.monotonic() + seconds
+        while time.monotonic() < self._deadline:
+            self._run_worker()
 
     def report(self):
         """A line for each thing that was found, with the seeds that show it."""
@@ -299,14 +332,14 @@ class Watch:
             seeds[finding].append(str(seed))
         return [f"{len(each)} times: {what}\n  seeds {' '.join(each[:10])}" for what, each in seeds.items()]
 
-    def _run_worker(self, deadline):
+    def _run_worker(self):
         """Run cases until the deadline, or until the worker has died of one."""
         command = (sys.executable, "-m", "tests.cpu.fuzz", "--work", "--first", str(self.seed), *self._words)
         with subprocess.Popen(
             command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as worker:
             running = None
-            for message in self._messages(worker, deadline):
+            for message in self._messages(worker):
                 if message is None:
                     self.findings[running] = f"it hung for {self._timeout} seconds"
                     break
@@ -322,6 +355,9 @@ class Watch:
 
     def _note(self, message):
         """Keep what the worker says; returns the seed that is running."""
+        if "ready" in message:
+            self._deadline += message["ready"]
+            return None
         if "begin" in message:
             return message["begin"]
         self.cases += 1
@@ -333,16 +369,17 @@ class Watch:
             self.seed = message["end"] + 1
         return None
 
-    def _messages(self, worker, deadline):
+    def _messages(self, worker):
         """What the worker says until the deadline or its end; None if it says nothing for too long."""
         os.set_blocking(worker.stdout.fileno(), False)
-        pending = b""
+        pending, begun = b"", False
         with selectors.DefaultSelector() as selector:
             selector.register(worker.stdout, selectors.EVENT_READ)
             while True:
-                if not selector.select(self._timeout):
+                if not selector.select(self._timeout if begun else STARTED_WITHIN):
                     yield None
                     return
+                begun = True
                 read = worker.stdout.read()
                 if not read:
                     worker.wait()
@@ -350,7 +387,7 @@ class Watch:
                 *lines, pending = (pending + read).split(b"\n")
                 for line in lines:
                     yield json.loads(line)
-                    if time.monotonic() > deadline and b"begin" not in line:
+                    if time.monotonic() > self._deadline and b"begin" not in line:
                         return
 
 

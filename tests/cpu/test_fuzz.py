@@ -124,6 +124,27 @@ def test_a_hang_is_noticed_and_ended(monkeypatch):
     assert watch.report() == ["1 times: it hung for 1.0 seconds\n  seeds 5"]
 
 
+def test_changed_code_is_comparable_only_after_a_fence():
+    subject = fuzz.Subject(None, "flat", make_case(1, Kind.REWRITTEN))
+    stale = fuzz.StaleCode(subject)
+    subject.memory.map(0x70000, fuzz.PAGE, 7)
+    nop, fence_i, ebreak = 0x13, 0x100F, 0x100073
+    words = (fence_i, nop, ebreak)
+    subject.memory.write(0x70000, b"".join(word.to_bytes(4, "little") for word in words))
+    subject.cpu._processor.synchronize_code()
+    subject.cpu.pc = 0x70000
+    assert subject.cpu.run(10).reason == fuzz.StopReason.BREAKPOINT
+    assert not stale.was_executed
+    subject.memory.write(0x70004, nop.to_bytes(4, "little"))
+    subject.cpu.pc = 0x70000
+    subject.cpu.run(10)
+    assert not stale.was_executed
+    subject.memory.write(0x70004, nop.to_bytes(4, "little"))
+    subject.cpu.pc = 0x70004
+    subject.cpu.run(10)
+    assert stale.was_executed
+
+
 def test_a_finding_is_kept_with_its_seed(monkeypatch):
     watch = worker(monkeypatch, 'print(\'{"begin": 5}\\n{"found": "a mouse", "seed": 5}\', flush=True)')
     watch.run(0.05)
