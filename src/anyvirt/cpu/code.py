@@ -126,7 +126,12 @@ def code_space(
             return spaces[key]
     from anyvirt.cpu.machine_code import MachineCodeSpace
 
-    return memory.code_space(key, lambda: MachineCodeSpace(interpreter))
+    def make() -> MachineCodeSpace:
+        space = MachineCodeSpace(interpreter)
+        hooked_addresses(memory).attach(space.hooks)
+        return space
+
+    return memory.code_space(key, make)
 
 
 def _interpreter(isa: str, *, counted: bool, instrumented: bool, machine: bool) -> MappedBlob:

@@ -11,20 +11,26 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 from anyvirt.cpu.executor import Access, Stop, StopReason
+from anyvirt.cpu.hookable import Hookable
+from anyvirt.cpu.hooked import hooked_addresses
 from anyvirt.cpu.memory import GuestFault, Protection
 from anyvirt.isa import ieee754
 from anyvirt.isa.contexts import MODE
 from anyvirt.isa.description import DELAY_SLOT
 from anyvirt.jit.ahead import instruction_set
+from anyvirt.jit.hook_layout import ACCESS_EVENT, BLOCK_EVENT, AccessKind, BlockStart, Instrument
+from anyvirt.jit.instruments import begin_access, begin_instruction, may_transfer
 from anyvirt.typed import FixedInteger, s32, s64, u8, u16, u32, u64
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableSequence
+    from collections.abc import Callable, Container, MutableSequence
 
+    from anyvirt.cpu.instruments import Instruments
     from anyvirt.cpu.memory import FlatMemory
     from anyvirt.isa.contexts import Context
     from anyvirt.isa.description import InstructionSet, Pattern, RegisterFile
 
+_BOTH = AccessKind.READ | AccessKind.WRITE
 _MOST_DECODED = 1 << 16
 """Encodings whose decoding is remembered."""
 
@@ -57,7 +63,7 @@ class _TypedRegisters:
             self._values[number] = int(value) & self._mask
 
 
-class ReferenceExecutor:
+class ReferenceExecutor(Hookable):
     """One virtual CPU run by CPython."""
 
     def __init__(self, isa: str, memory: FlatMemory) -> None:
@@ -78,6 +84,9 @@ class ReferenceExecutor:
         self._decoded: dict[tuple[int, int], tuple[Pattern, dict[str, Any]] | None] = {}
         self._lengths: dict[tuple[int, int], int] = {}
         """Of what is decoded from streams of bytes."""
+        self._instruments: Instruments | None = None
+        self._hooked: Container[int] = ()
+        self._passed: int | None = None
         self._processor = _Processor(memory, self._description)
         for name, values in self._files.items():
             setattr(self._processor, name, _TypedRegisters(values, files[name]))
@@ -106,8 +115,18 @@ class ReferenceExecutor:
         self._processor.float_flags = u8(value & 0x1F)
         self._processor.float_rounding = u8(value >> 5 & 7)
 
-    def run(self, max_instructions: int | None = None) -> Stop:
-        """Run from `pc` until something stops the CPU; with a budget, at most that many instructions."""
+    def instrument(self, instruments: Instruments) -> None:
+        """See Hookable.instrument."""
+        self._instruments = instruments
+        self._hooked = hooked_addresses(self.memory)
+
+    def run_to_event(self, max_instructions: int | None, *, passed: int | None, instrumented: bool) -> Stop:
+        """See Hookable.run_to_event."""
+        self._passed = passed
+        self._processor.instruments = self._instruments if instrumented else None
+        return self._run(max_instructions)
+
+    def _run(self, max_instructions: int | None) -> Stop:
         executed = 0
         self._processor.counted = max_instructions is not None
         while not self._pending:
@@ -139,12 +158,29 @@ class ReferenceExecutor:
         decoded, length = self._decode_at(address)
         processor = self._processor
         processor.begin(address, length, in_slot, self.instructions)
+        self._take_hook()
         if decoded is None:
             processor.illegal()
         pattern, operands = decoded
+        if processor.instruments is not None:
+            self._begin_instrumented(processor.instruments)
         pattern.semantics(processor, **operands)
+        if processor.instruments is not None and _ends_block(
+            pattern.semantics, in_slot, processor.before_target
+        ):
+            processor.instruments[Instrument.BLOCK] = BlockStart.YES
         self._lost = processor.target % self._description.parcel != 0
         self.pc = processor.target | (0 if self._lost else processor.before_target)
+
+    def _take_hook(self) -> None:
+        """Stop at a hooked address, unless its hook has been served."""
+        passed, self._passed = self._passed, None
+        if self.pc in self._hooked and passed != self.pc:
+            raise _Stopped(Stop(StopReason.HOOK, self.pc))
+
+    def _begin_instrumented(self, instruments: Instruments) -> None:
+        if begin_instruction(u64(instruments.address), u64(self.pc)) != 0:
+            raise _Stopped(Stop(StopReason.HOOK, self.pc, address=BLOCK_EVENT))
 
     def _decode_at(self, address: int) -> tuple[tuple[Pattern, dict[str, Any]] | None, int]:
         """Pattern and operands of the instruction at an address, None if it is illegal; and its length."""
@@ -211,6 +247,11 @@ class ReferenceExecutor:
         return int.from_bytes(data, self._description.byte_order)
 
 
+def _ends_block(semantics: Callable[..., None], in_slot: int, before_target: int) -> bool:
+    """Whether the next instruction begins a block; a delay slot belongs to its branch's."""
+    return not before_target and (bool(in_slot) or may_transfer(semantics))
+
+
 @cache
 def _operand_types(owner: Callable[..., None] | type) -> dict[str, type[FixedInteger]]:
     """Parameters of semantics, or attributes of a class of operands, that are typed numbers."""
@@ -257,6 +298,8 @@ class _Processor:
         self._instructions = 0
         self.counted = False
         """Whether time is to follow from the instructions executed."""
+        self.instruments: Instruments | None = None
+        """Of instrumented runs."""
 
     def begin(self, pc: int, length: int, in_slot: int, instructions: int) -> None:
         """Get ready for the instruction at `pc`."""
@@ -337,29 +380,47 @@ class _Processor:
         except GuestFault as fault:
             self._fault(StopReason.ACCESS_FAULT, fault.address, access)
 
+    def _watch(self, address: u64, size: int, kind: AccessKind, value: int = 0) -> None:
+        """Stop before an access that hooks want to know of."""
+        if self.instruments is None:
+            return
+        # Instruments have the value as it will be in memory, in the host's byte order.
+        stored = (value & (1 << 8 * size) - 1).to_bytes(size, self._order)
+        fields = (self._masked(address), size, kind.value, int.from_bytes(stored, "little"))
+        if begin_access(u64(self.instruments.address), *map(u64, fields)) != 0:
+            raise _Stopped(Stop(StopReason.HOOK, self._here, address=ACCESS_EVENT))
+
+    def _load(self, address: u64, size: int) -> int:
+        self._watch(address, size, AccessKind.READ)
+        return self._read(address, size)
+
+    def _store(self, address: u64, value: int, size: int) -> None:
+        self._watch(address, size, AccessKind.WRITE, value)
+        self._write(address, value, size)
+
     def load8(self, address: u64) -> u8:
-        return u8(self._read(address, 1))
+        return u8(self._load(address, 1))
 
     def load16(self, address: u64) -> u16:
-        return u16(self._read(address, 2))
+        return u16(self._load(address, 2))
 
     def load32(self, address: u64) -> u32:
-        return u32(self._read(address, 4))
+        return u32(self._load(address, 4))
 
     def load64(self, address: u64) -> u64:
-        return u64(self._read(address, 8))
+        return u64(self._load(address, 8))
 
     def store8(self, address: u64, value: FixedInteger) -> None:
-        self._write(address, int(value), 1)
+        self._store(address, int(value), 1)
 
     def store16(self, address: u64, value: FixedInteger) -> None:
-        self._write(address, int(value), 2)
+        self._store(address, int(value), 2)
 
     def store32(self, address: u64, value: FixedInteger) -> None:
-        self._write(address, int(value), 4)
+        self._store(address, int(value), 4)
 
     def store64(self, address: u64, value: FixedInteger) -> None:
-        self._write(address, int(value), 8)
+        self._store(address, int(value), 8)
 
     def require_aligned(self, address: u64, size: int) -> None:
         if int(address) % size:
@@ -374,12 +435,14 @@ class _Processor:
 
     def exchange(self, operation: str, address: u64, value: u32 | u64) -> u64:
         kind = type(value)
+        self._watch(address, kind.BITS // 8, _BOTH, int(value))
         old = kind(self._read_for_write(address, kind.BITS // 8))
         self._write(address, int(_combine(operation, old, value)), kind.BITS // 8)
         return u64(old)
 
     def compare_exchange(self, address: u64, expected: FixedInteger, value: FixedInteger) -> bool:
         size = type(value).BITS // 8
+        self._watch(address, size, _BOTH, int(value))
         if self._read_for_write(address, size) != int(expected):
             return False
         self._write(address, int(value), size)

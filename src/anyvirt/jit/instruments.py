@@ -7,6 +7,9 @@ then, so it can be begun again, and passes what the hooks know already.
 
 from __future__ import annotations
 
+import ast
+import functools
+import types
 from typing import TYPE_CHECKING
 
 from anyvirt.jit import ir
@@ -20,6 +23,7 @@ from anyvirt.jit.hook_layout import (
 )
 from anyvirt.jit.layout import Slot
 from anyvirt.jit.memory_model import MemoryModel
+from anyvirt.jit.scope import function_tree, plain_function, static_object
 from anyvirt.typed import load8, load64, store8, store64, u8, u64
 
 if TYPE_CHECKING:
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
 
     from anyvirt.jit.handlers import HandlerCompiler
     from anyvirt.jit.ir import Value
+
+
+_TRANSFERS = frozenset(("jump", "branch", "delayed_jump", "delayed_branch", "annul"))
 
 
 def begin_instruction(instruments: u64, pc: u64) -> u64:
@@ -72,6 +79,26 @@ def begin_access(instruments: u64, address: u64, size: u64, kind: u64, value: u6
             return u64(1)
         entry += 24
     return u64(0)
+
+
+@functools.cache
+def may_transfer(semantics: Callable[..., None]) -> bool:
+    """Whether an instruction may go on elsewhere than at the next one in memory; that one begins a block."""
+    function = plain_function(semantics)
+    tree = function_tree(function)
+    processor = tree.args.args[0].arg
+    return any(_transfers(function, processor, node) for node in ast.walk(tree) if isinstance(node, ast.Call))
+
+
+def _transfers(function: types.FunctionType, processor: str, call: ast.Call) -> bool:
+    """Whether a call is a transfer of control, or of a function that gets the processor and makes one."""
+    match call:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=owner), attr=method)) if owner == processor:
+            return method in _TRANSFERS
+        case ast.Call(func=ast.Name() as name, args=[ast.Name(id=first), *_]) if first == processor:
+            called = static_object(function, name)
+            return isinstance(called, types.FunctionType) and may_transfer(called)
+    return False
 
 
 class InstrumentedModel(MemoryModel):
