@@ -61,7 +61,7 @@ def instructions(isa, generator):
             for word in encodings(isa, pattern, generator, 3):
                 yield instruction_bytes(isa, word, pattern.length)
     else:
-        for _ in range(250):
+        for _ in range(120):
             prefixes = generator.choice([b"", b"", b"\x66", b"\xf3", b"\x41", b"\x4c"])
             yield prefixes + generator.choice([b"", b"\x0f"]) + generator.randbytes(14)
 
