@@ -178,7 +178,9 @@ class Interpreter(Hookable):
             raise error
         reason = _REASONS[slots[_REASON]]
         if reason in (StopReason.SYSTEM_CALL, StopReason.BREAKPOINT):
-            return Stop(reason, pc, slots[_FAULT_ADDRESS])
+            return Stop(reason, pc, ctypes.c_int64(slots[_FAULT_ADDRESS]).value)
+        if reason == StopReason.TRAP:
+            return Stop(reason, pc, address=slots[_FAULT_ADDRESS])
         if reason in (StopReason.ACCESS_FAULT, StopReason.MISALIGNED):
             return self._fault(reason, pc)
         if reason == StopReason.INTERRUPTED:

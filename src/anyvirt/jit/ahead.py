@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 from typing import TYPE_CHECKING
 
 from anyvirt.jit import blob as blobs
@@ -24,6 +25,9 @@ from anyvirt.jit.stream_fetch import add_flat_stream_fetch
 if TYPE_CHECKING:
     from anyvirt.isa.description import Handler, InstructionSet
     from anyvirt.jit.blob import Blob
+
+_ODD = r"[^\w.]"
+"""What mnemonics contain and names in LLVM cannot."""
 
 
 def instruction_set(name: str) -> InstructionSet:
@@ -84,7 +88,10 @@ def interpreter_module(isa: InstructionSet, target: InterpreterTarget) -> str:
 
 def handler_forms(isa: InstructionSet) -> dict[Handler, str]:
     """The forms of instructions that have a handler of their own, with its name, in a fixed order."""
-    return {form: f"do.{mnemonic}.{number}" for number, (form, mnemonic) in enumerate(isa.handlers())}
+    return {
+        form: f"do.{re.sub(_ODD, '_', mnemonic)}.{number}"
+        for number, (form, mnemonic) in enumerate(isa.handlers())
+    }
 
 
 def _handler_table(names: list[str]) -> str:

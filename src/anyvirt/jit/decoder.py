@@ -8,8 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from anyvirt.isa.description import DescriptionError
-from anyvirt.jit.fetch import decode_instruction, instruction_length
+from anyvirt.isa.description import DELAY_SLOT, DescriptionError
+from anyvirt.jit.fetch import (
+    decode_instruction,
+    fetch_parcel,
+    instruction_length,
+    instruction_start,
+    parcel_size,
+)
+from anyvirt.jit.handlers import slot_variant
+from anyvirt.jit.ir import constant
 from anyvirt.jit.layout import HANDLER_FIELD
 from anyvirt.jit.records import ends_straight_line, operand_slots, sunk_operands
 from anyvirt.typed import u8, u16, u64
@@ -30,7 +38,10 @@ ILLEGAL = "illegal"
 
 
 class DecoderGenerator:
-    """Builds `@decode.LENGTH(i64 word, ptr record) -> i64`, whose result says whether the run ends there."""
+    """Builds `@decode.LENGTH(i64 word, ptr record, i1 slot) -> i64`: whether the run ends there.
+
+    `slot` asks for the variant of an instruction that is in a delay slot.
+    """
 
     def __init__(self, isa: InstructionSet, module: Module, names: Mapping[Handler, str]) -> None:
         """`names` are those of the handlers."""
@@ -45,10 +56,11 @@ class DecoderGenerator:
         self._lines = []
         self._node([pattern for pattern in self._isa.patterns if pattern.length == length], 0, "entry")
         self._lines.append("illegal:")
-        self._finish(f"{ILLEGAL}.{length}", ends=True)
+        self._finish(f"@{ILLEGAL}.{length}", ends=True)
         name = f"@decode.{length}"
         text = "\n".join(self._lines)
-        self._module.define(f"define internal i64 {name}(i64 %word, ptr %record) nounwind {{\n{text}\n}}\n")
+        parameters = "i64 %word, ptr %record, i1 %slot"
+        self._module.define(f"define internal i64 {name}({parameters}) nounwind {{\n{text}\n}}\n")
         return name
 
     def _fresh(self, hint: str) -> str:
@@ -110,10 +122,12 @@ class DecoderGenerator:
     def _extract(self, operand: Operand) -> str:
         if operand.fixed is not None:
             return str(operand.fixed)
-        field, value = operand.field, "0"
+        field, value = operand.field, ""
         for part in operand.parts:
             bits = self._emit(f"and i64 {self._bits_from(part)}, {(1 << part.width) - 1}")
-            value = self._emit(f"or i64 {value}, {self._emit(f'shl i64 {bits}, {part.target}')}")
+            if part.target:
+                bits = self._emit(f"shl i64 {bits}, {part.target}")
+            value = self._emit(f"or i64 {value}, {bits}") if value else bits
         if field.signed:
             distance = 64 - operand.width
             value = self._emit(f"ashr i64 {self._emit(f'shl i64 {value}, {distance}')}, {distance}")
@@ -143,7 +157,10 @@ class DecoderGenerator:
     def _write_record(self, pattern: Pattern) -> None:
         (form,) = pattern.handlers()
         self._write_operands(pattern, operand_slots(self._isa, self._module, form), pattern.operands)
-        self._finish(self._names[form], ends=ends_straight_line(pattern.semantics))
+        handler = f"@{self._names[form]}"
+        if self._isa.delay_slots:
+            handler = self._emit(f"select i1 %slot, ptr {slot_variant(handler)}, ptr {handler}")
+        self._finish(handler, ends=ends_straight_line(pattern.semantics))
 
     def _write_operands(
         self, pattern: Pattern, slots: Mapping[str, OperandSlot], operands: Sequence[Operand]
@@ -177,12 +194,16 @@ class DecoderGenerator:
     def _finish(self, handler: str, *, ends: bool) -> None:
         """The handler comes last and in order: another thread may be waiting for exactly it."""
         pointer = self._emit(f"getelementptr i8, ptr %record, i64 {HANDLER_FIELD}")
-        self._lines.append(f"  store atomic ptr @{handler}, ptr {pointer} release, align 8")
-        self._lines.append(f"  ret i64 {int(ends)}")
+        self._lines.append(f"  store atomic ptr {handler}, ptr {pointer} release, align 8")
+        if ends:
+            self._lines.append("  ret i64 1")
+        else:
+            # A delay slot is followed by what its branch says.
+            self._lines.append(f"  ret i64 {self._emit('zext i1 %slot to i64')}")
 
 
 def add_decoder(module: Module, isa: InstructionSet, handlers: Mapping[Handler, str]) -> None:
-    """Compile the decoder, and give `instruction_length` and `decode_instruction` their meaning."""
+    """Compile the decoder, and give the words of `anyvirt.jit.fetch` their meaning."""
     if isa.length is None:
         raise DescriptionError(f"{isa.name} does not say how long instructions are")
     generator = DecoderGenerator(isa, module, handlers)
@@ -194,8 +215,11 @@ def add_decoder(module: Module, isa: InstructionSet, handlers: Mapping[Handler, 
         return compiler.body.value(f"call i8 {length_function}({parcel.operand})", u8)
 
     def emit_decode(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
-        word, length, record = compiler.typed_arguments(arguments, [u64, u64, u64])
+        word, length, pc, record = compiler.typed_arguments(arguments, [u64, u64, u64, u64])
         body = compiler.body
+        slot = "false"
+        if isa.delay_slots:
+            slot = body.emit(f"icmp ne i64 {body.emit(f'and i64 {pc.text}, {DELAY_SLOT}')}, 0")
         pointer = body.emit(f"inttoptr i64 {record.text} to ptr")
         done, results = body.fresh("decoded"), []
         cases = {size: body.fresh("decode") for size in names}
@@ -204,10 +228,31 @@ def add_decoder(module: Module, isa: InstructionSet, handlers: Mapping[Handler, 
         body.close(f"switch i64 {length.text}, label %{default} [{choices}]")
         for size, label in cases.items():
             body.open(label)
-            results.append((body.emit(f"call i64 {names[size]}(i64 {word.text}, ptr {pointer})"), label))
+            call = f"call i64 {names[size]}(i64 {word.text}, ptr {pointer}, i1 {slot})"
+            results.append((body.emit(call), label))
             body.branch(done)
         body.open(done)
         return body.value(f"phi i64 {', '.join(f'[{text}, %{label}]' for text, label in results)}", u64)
 
+    def emit_start(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
+        (pc,) = compiler.typed_arguments(arguments, [u64])
+        return compiler.body.value(f"and i64 {pc.text}, {~DELAY_SLOT}", u64) if isa.delay_slots else pc
+
+    def emit_size(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
+        compiler.typed_arguments(arguments, [])
+        return constant(u64(isa.parcel))
+
+    def emit_parcel(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
+        (address,) = compiler.typed_arguments(arguments, [u64])
+        body, kind = compiler.body, f"i{8 * isa.parcel}"
+        pointer = body.emit(f"inttoptr i64 {address.text} to ptr")
+        text = body.emit(f"load {kind}, ptr {pointer}, align 1")
+        if isa.byte_order == "big" and isa.parcel > 1:
+            text = body.emit(f"call {kind} @llvm.bswap.{kind}({kind} {text})")
+        return body.value(f"zext {kind} {text} to i64", u64)
+
+    module.target.intrinsics[instruction_start] = emit_start
+    module.target.intrinsics[parcel_size] = emit_size
+    module.target.intrinsics[fetch_parcel] = emit_parcel
     module.target.intrinsics[instruction_length] = emit_length
     module.target.intrinsics[decode_instruction] = emit_decode

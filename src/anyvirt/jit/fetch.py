@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from anyvirt.jit.handlers import CONVENTION, PARAMETERS
 from anyvirt.jit.hooked_records import decoding_place, finish_record
 from anyvirt.jit.layout import HANDLER_FIELD, PAGE_SIZE, Access, Slot, StopReason
-from anyvirt.typed import load8, load16, load64, store8, store64, u8, u16, u64
+from anyvirt.typed import load8, load64, store8, store64, u8, u16, u64
 
 if TYPE_CHECKING:
     from anyvirt.jit.frontend import Module
@@ -21,9 +21,24 @@ def instruction_length(parcel: u16) -> u8:
     raise NotImplementedError(parcel)
 
 
-def decode_instruction(word: u64, length: u64, record: u64) -> u64:
+def decode_instruction(word: u64, length: u64, pc: u64, record: u64) -> u64:
     """Write one record; not 0 if decoding on would be in vain. Bound when the decoder is compiled."""
-    raise NotImplementedError(word, length, record)
+    raise NotImplementedError(word, length, pc, record)
+
+
+def instruction_start(pc: u64) -> u64:
+    """Where the instruction of a record begins: without the bit for a delay slot. Bound likewise."""
+    raise NotImplementedError(pc)
+
+
+def parcel_size() -> u64:
+    """Bytes of a parcel. Bound likewise."""
+    raise NotImplementedError
+
+
+def fetch_parcel(address: u64) -> u64:
+    """A parcel at an address of the host, in the guest's byte order. Bound likewise."""
+    raise NotImplementedError(address)
 
 
 def decode_run(state: u64, record: u64) -> u64:
@@ -40,9 +55,9 @@ def decode_run(state: u64, record: u64) -> u64:
     place = record
     left = u64(LONGEST_RUN)
     while True:
-        word = u64(load16(memory + pc))
+        word = fetch_parcel(memory + instruction_start(pc))
         length = u64(instruction_length(u16(word)))
-        if length == 4:
+        if length > parcel_size():
             if pc % PAGE_SIZE == PAGE_SIZE - 2:
                 if place != record:
                     break
@@ -51,9 +66,9 @@ def decode_run(state: u64, record: u64) -> u64:
                     return refuse(state, beyond)
                 if load8(executable + beyond // PAGE_SIZE) == 0:
                     return refuse(state, beyond)
-            word |= u64(load16(memory + pc + 2)) << 16
+            word |= fetch_parcel(memory + pc + 2) << 16
         target = decoding_place(state, pc, place)
-        ends = decode_instruction(word, length, target)
+        ends = decode_instruction(word, length, pc, target)
         finish_record(state, target, place)
         if ends != 0:
             break

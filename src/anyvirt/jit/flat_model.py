@@ -42,7 +42,7 @@ class FlatModel(MemoryModel):
     def branch(self, handler: HandlerCompiler, offset: str) -> None:
         """Guards around the records catch what leaves the address space by a near branch without wrapping."""
         if handler.address_bits < 64 or handler.branches_far:
-            target = handler.body.emit(f"add i64 {self.program_counter(handler)}, {offset}")
+            target = handler.body.emit(f"add i64 {handler.program_counter()}, {offset}")
             self.jump(handler, handler.wrapped(target))
             return
         scaled = handler.body.emit(f"shl i64 {offset}, {handler.records.shift}")

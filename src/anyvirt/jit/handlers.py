@@ -11,13 +11,14 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from anyvirt.isa.description import DELAY_SLOT
 from anyvirt.isa.patterns import Handler
 from anyvirt.jit import ir
 from anyvirt.jit.frames import Structure
 from anyvirt.jit.frontend import FunctionCompiler, Module
 from anyvirt.jit.instruments import InstrumentedModel
 from anyvirt.jit.ir import LIKELY, Value
-from anyvirt.jit.layout import RecordLayout, Slot, StopReason
+from anyvirt.jit.layout import NO_CODE, SYNCHRONIZE, RecordLayout, Slot, StateLayout, StopReason
 from anyvirt.jit.memory_model import memory_model, slow_model
 from anyvirt.jit.records import LENGTH_FIELD, operand_slots, sunk_operands
 
@@ -52,6 +53,11 @@ class RecordOperand(Value):
     name: str = ""
 
 
+def slot_variant(name: str) -> str:
+    """The name of a handler's variant for delay slots."""
+    return f"{name}.slot"
+
+
 def twin_name(name: str) -> str:
     """The name of the slow twin of a handler."""
     return f"{name}.slow"
@@ -77,15 +83,22 @@ class HandlerCompiler(FunctionCompiler):
         semantics: Callable[..., None],
         length: int,
         form: Handler | None = None,
+        *,
+        in_slot: bool = False,
     ) -> None:
         """`form` says what else is known when compiling besides semantics and length."""
         super().__init__(module, semantics)
+        self.in_slot = in_slot
+        """It is the variant of the instruction for the delay slot of a taken branch."""
         self.form = form or Handler(semantics, length)
         self.features = features
         self.model = memory_model(features.memory)
         self.length = length
         self.records = RecordLayout.of(isa)
         self.address_bits = isa.address_bits
+        self.alignment = isa.parcel
+        """Bytes that instructions are aligned to."""
+        self.target_slot = StateLayout.of(isa).scalars["delay_target"][0] if isa.delay_slots else 0
         self.branches_far = isa.context is not None
         """Direct branches can lead further than BRANCH_REACH."""
         self.sunk = sunk_operands(isa, semantics)
@@ -166,9 +179,12 @@ class HandlerCompiler(FunctionCompiler):
         self.body.effect(f"store i64 {text}, ptr {self.slot(slot)}")
 
     def finish(self) -> None:
-        """Go on to the next instruction in memory."""
-        self.model.pass_by(self)
-        self.go_on(self.next_record())
+        """Go on to the next instruction in memory, or where the branch before a delay slot leads to."""
+        if self.in_slot:
+            self.jump(self.delay_target())
+        else:
+            self.model.pass_by(self)
+            self.go_on(self.next_record())
 
     def go_on(self, record: str) -> None:
         """Go on where no jump leads to."""
@@ -176,6 +192,86 @@ class HandlerCompiler(FunctionCompiler):
             self.arrive(record)
         else:
             self.dispatch(record)
+
+    def jump(self, address: str) -> None:
+        """Continue at an address, if an instruction can be there."""
+        self._require_aligned(address)
+        self.model.jump(self, address)
+
+    def _require_aligned(self, address: str) -> None:
+        """End the run if no instruction can be at an address. With small parcels semantics see to that."""
+        if self.alignment > 2:
+            rest = self.body.emit(f"and i64 {address}, {self.alignment - 1}")
+            good = self.require(self.body.emit(f"icmp eq i64 {rest}, 0"))
+            self._lose(address)
+            self.body.open(good)
+
+    def _lose(self, address: str) -> None:
+        """The instruction is done, and at the address it leads to there can be none."""
+        self.store_slot(Slot.FAULT_ADDRESS, address)
+        self.store_slot(Slot.FAULT_ACCESS, NO_CODE)
+        self.leave(StopReason.ACCESS_FAULT, "%record", self.remaining)
+
+    # Delay slots ----------------------------------------------------------------------------------------
+
+    def delay_target(self) -> str:
+        """Where execution goes on behind a delay slot."""
+        return self.load_slot(self.target_slot)
+
+    def enter_slot(self, target: str) -> None:
+        """Go on to the next instruction as one in a delay slot, and then to an address."""
+        if self.in_slot:
+            following = self.delay_target()
+            self.store_slot(self.target_slot, target)
+            self._require_aligned(following)
+            self.model.jump(self, self.body.emit(f"or i64 {following}, {DELAY_SLOT}"))
+        else:
+            self.store_slot(self.target_slot, target)
+            self.skip(self.length + DELAY_SLOT)
+
+    def annul(self) -> None:
+        """Leave the next instruction out."""
+        if self.in_slot:
+            self.jump(self.wrapped(self.body.emit(f"add i64 {self.delay_target()}, {self.length}")))
+        else:
+            self.skip(2 * self.length)
+
+    def skip(self, distance: int) -> None:
+        """Go on at a near place."""
+        if self.features.memory == "flat":
+            self.go_on(self.body.emit(f"getelementptr i8, ptr %record, i64 {distance * self.records.scale}"))
+        else:
+            self.model.branch(self, str(distance))
+
+    def following(self) -> str:
+        """The address at which execution goes on behind this instruction."""
+        if self.in_slot:
+            return self.delay_target()
+        return self.body.emit(f"add i64 {self.program_counter()}, {self.length_text()}")
+
+    def distance_on(self) -> str:
+        """From the `pc` that a stop has to where execution goes on."""
+        if not self.in_slot:
+            return self.length_text()
+        return self.body.emit(f"sub i64 {self.delay_target()}, {self.model.program_counter(self)}")
+
+    def synchronize(self) -> None:
+        """Let the executor forget what was decoded, then go on behind this instruction."""
+        if not self.in_slot:
+            self.leave(SYNCHRONIZE, self.next_record(), self.remaining)
+            return
+        target = self.delay_target()
+        if self.features.memory == "flat":
+            self._require_aligned(target)
+            good = self.require(self.body.emit(f"icmp ult i64 {target}, {self.load_slot(Slot.MEMORY_SIZE)}"))
+            self._lose(target)
+            self.body.open(good)
+            offset = self.body.emit(f"shl i64 {target}, {self.records.shift}")
+            record = self.body.emit(f"getelementptr i8, ptr %records, i64 {offset}")
+            self.leave(SYNCHRONIZE, record, self.remaining)
+        else:
+            # The memory of a machine notices by itself when code is written.
+            self.jump(target)
 
     def next_record(self) -> str:
         """The record behind this one."""
@@ -253,4 +349,5 @@ class HandlerCompiler(FunctionCompiler):
 
     def program_counter(self) -> str:
         """Address of this instruction."""
-        return self.model.program_counter(self)
+        here = self.model.program_counter(self)
+        return self.body.emit(f"and i64 {here}, {~DELAY_SLOT}") if self.in_slot else here

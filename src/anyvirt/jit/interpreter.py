@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 from typing import TYPE_CHECKING
 
+from anyvirt.jit import ir
 from anyvirt.jit.floats import FLOAT_METHODS, accrued_flags
-from anyvirt.jit.handlers import Features, HandlerCompiler, RecordOperand, twin_name
+from anyvirt.jit.handlers import Features, HandlerCompiler, RecordOperand, slot_variant, twin_name
 from anyvirt.jit.instruments import InstrumentedModel
 from anyvirt.jit.ir import Value
-from anyvirt.jit.layout import SYNCHRONIZE, Access, Slot, StateLayout, StopReason
+from anyvirt.jit.layout import Access, Slot, StateLayout, StopReason
 from anyvirt.jit.target import Target
 from anyvirt.typed import FixedInteger, TypedPythonError, u8, u16, u32, u64
 
@@ -18,11 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anyvirt.isa.description import Handler, InstructionSet
-    from anyvirt.jit import ir
     from anyvirt.jit.frontend import FunctionCompiler, Module
     from anyvirt.jit.target import Argument
 
 _EXCHANGES = {"swap": "xchg", "minu": "umin", "maxu": "umax"}
+_BITWISE = ("swap", "and", "or", "xor")
+"""Exchanges that are the same in either byte order."""
 TIME_UNIT = 100
 """Nanoseconds for which the time counter grows by one."""
 _CLOCK_MONOTONIC, _CLOCK_GETTIME = 1, 228
@@ -38,33 +41,46 @@ class InterpreterTarget(Target):
         self.layout = StateLayout.of(isa)
 
     def handler(self, module: Module, form: Handler, name: str) -> str:
-        """The LLVM definition of the handler of a form of instructions."""
-        handler = self._compiler(module, form)
+        """The LLVM definition of the handler of a form of instructions.
+
+        With delay slots there is a second one for an instruction in a slot.
+        """
+        text = self._handler(module, form, name, in_slot=False)
+        if self.isa.delay_slots:
+            text += self._handler(module, form, slot_variant(name), in_slot=True)
+        return text
+
+    def _handler(self, module: Module, form: Handler, name: str, *, in_slot: bool) -> str:
+        def compiler() -> HandlerCompiler:
+            return HandlerCompiler(
+                module, self.isa, self.features, form.semantics, form.length, form, in_slot=in_slot
+            )
+
+        handler = compiler()
         text = handler.handler(name)
         if isinstance(handler.model, InstrumentedModel) and handler.model.transfers:
-            handler = self._compiler(module, form)
+            handler = compiler()
+            assert isinstance(handler.model, InstrumentedModel)
             handler.model = handler.model.ending_blocks()
             text = handler.handler(name)
         if handler.has_twin:
-            twin = self._compiler(module, form)
+            twin = compiler()
             twin.become_twin()
             text += twin.handler(twin_name(name))
         return text
 
-    def _compiler(self, module: Module, form: Handler) -> HandlerCompiler:
-        return HandlerCompiler(module, self.isa, self.features, form.semantics, form.length, form)
-
     # Attributes and registers ---------------------------------------------------------------------------
 
     def read_attribute(self, compiler: FunctionCompiler, name: str) -> Value:
-        """Program counter, float environment or declared state."""
+        """Program counter, byte order, float environment or declared state."""
         handler = _handler(compiler)
         match name:
+            case "big_endian":
+                return Value("true" if self.isa.byte_order == "big" else "false", bool)
             case "pc":
                 return Value(handler.program_counter(), u64)
             case "next_pc":
-                text = handler.program_counter()
-                return compiler.body.value(f"add i64 {text}, {handler.length_text()}", u64)
+                return Value(handler.following(), u64)
             case "float_flags":
                 return accrued_flags(handler)
             case "float_rounding":
@@ -147,22 +163,37 @@ class InterpreterTarget(Target):
 
     def jump(self, handler: HandlerCompiler, target: Argument) -> None:
         """Continue at an address, which may be anything."""
-        handler.model.jump(handler, self.address(handler, target))
+        handler.jump(self.address(handler, target))
+
+    def delayed_jump(self, handler: HandlerCompiler, target: Argument) -> None:
+        """Continue at an address after the next instruction."""
+        handler.enter_slot(self.address(handler, target))
+
+    def delayed_branch(self, handler: HandlerCompiler, offset: Argument) -> None:
+        """Continue at a distance after the next instruction."""
+        self.delayed_jump(handler, handler.operate(ast.Add(), self.read_attribute(handler, "pc"), offset))
+
+    def annul(self, handler: HandlerCompiler) -> None:
+        """Leave the next instruction out."""
+        handler.annul()
 
     def branch(self, handler: HandlerCompiler, offset: Argument) -> None:
         """Continue at a distance that is within BRANCH_REACH."""
         if not isinstance(offset, RecordOperand):
             raise TypedPythonError("branch wants an operand of the instruction as its offset")
-        handler.model.branch(handler, offset.text)
+        if handler.in_slot:
+            self.jump(handler, handler.operate(ast.Add(), self.read_attribute(handler, "pc"), offset))
+        else:
+            handler.model.branch(handler, offset.text)
 
     def system_call(self, handler: HandlerCompiler) -> None:
         """Stop; the call counts as executed. Its length goes along."""
-        handler.store_slot(Slot.FAULT_ADDRESS, handler.length_text())
+        handler.store_slot(Slot.FAULT_ADDRESS, handler.distance_on())
         handler.leave(StopReason.SYSTEM_CALL, "%record", handler.remaining)
 
     def breakpoint(self, handler: HandlerCompiler) -> None:
         """Stop. The length of the instruction goes along."""
-        handler.store_slot(Slot.FAULT_ADDRESS, handler.length_text())
+        handler.store_slot(Slot.FAULT_ADDRESS, handler.distance_on())
         handler.stop(StopReason.BREAKPOINT)
 
     def illegal(self, handler: HandlerCompiler) -> None:
@@ -176,7 +207,7 @@ class InterpreterTarget(Target):
 
     def synchronize_code(self, handler: HandlerCompiler) -> None:
         """Let the executor forget what was decoded, then go on behind this instruction."""
-        handler.leave(SYNCHRONIZE, handler.next_record(), handler.remaining)
+        handler.synchronize()
 
     def fence(self, handler: HandlerCompiler) -> None:
         """A full barrier."""
@@ -208,12 +239,12 @@ class InterpreterTarget(Target):
     # Memory ---------------------------------------------------------------------------------------------
 
     def load(self, handler: HandlerCompiler, kind: ir.ValueType, address: Argument) -> Value:
-        """A little-endian load of any alignment."""
-        return handler.model.load(handler, kind, self.address(handler, address))
+        """A load of any alignment in the guest's byte order."""
+        return self._ordered(handler, handler.model.load(handler, kind, self.address(handler, address)))
 
     def store(self, handler: HandlerCompiler, kind: ir.ValueType, address: Argument, value: Argument) -> None:
-        """A little-endian store of any alignment."""
-        stored = handler.stored(value, kind)
+        """A store of any alignment in the guest's byte order."""
+        stored = self._ordered(handler, handler.stored(value, kind))
         handler.model.store(handler, stored, self.address(handler, address))
 
     def require_aligned(self, handler: HandlerCompiler, address: Argument, size: Argument) -> None:
@@ -232,16 +263,27 @@ class InterpreterTarget(Target):
         """An atomic read-modify-write."""
         _check_width(value)
         name = _EXCHANGES.get(operation) or operation
-        old = handler.model.exchange(handler, name, self.address(handler, address), value)
-        return handler.cast(old, u64)
+        if self.isa.byte_order == "big" and operation not in _BITWISE:
+            raise TypedPythonError(f"big-endian memory has no atomic {operation}: use compare_exchange")
+        ordered = self._ordered(handler, value)
+        old = handler.model.exchange(handler, name, self.address(handler, address), ordered)
+        return handler.cast(self._ordered(handler, old), u64)
 
     def compare_exchange(
         self, handler: HandlerCompiler, address: Argument, expected: Argument, value: Argument
     ) -> Value:
         """An atomic compare-and-swap."""
         _check_width(value)
-        wanted = handler.typed(expected, value.type)
-        return handler.model.compare_exchange(handler, self.address(handler, address), wanted, value)
+        wanted = self._ordered(handler, handler.typed(expected, value.type))
+        ordered = self._ordered(handler, value)
+        return handler.model.compare_exchange(handler, self.address(handler, address), wanted, ordered)
+
+    def _ordered(self, handler: HandlerCompiler, value: Value) -> Value:
+        """From the host's byte order to the guest's, or back."""
+        if self.isa.byte_order == "little" or ir.bit_width(value.type) == 8:
+            return value
+        kind = ir.llvm_type(value.type)
+        return handler.body.value(f"call {kind} @llvm.bswap.{kind}({value.operand})", value.type)
 
 
 def _check_width(value: Argument) -> None:
@@ -265,6 +307,9 @@ def _store_method(kind: type[FixedInteger]) -> Callable[..., None]:
 
 _METHODS: dict[str, Callable[..., Value | None]] = {
     "jump": InterpreterTarget.jump,
+    "delayed_jump": InterpreterTarget.delayed_jump,
+    "delayed_branch": InterpreterTarget.delayed_branch,
+    "annul": InterpreterTarget.annul,
     "branch": InterpreterTarget.branch,
     "system_call": InterpreterTarget.system_call,
     "breakpoint": InterpreterTarget.breakpoint,

@@ -18,7 +18,7 @@ STATE_SIZE = 1 << 14
 """Distance between state blocks, in bytes."""
 HANDLER_FIELD, OPERAND_FIELDS = 0, 8
 """Offsets in a record: the handler (0: not decoded yet), and what is left for operands."""
-BRANCH_REACH = 1 << 25
+BRANCH_REACH = 1 << 27
 """No direct branch goes further than this from its instruction, in bytes of guest code."""
 
 
@@ -169,8 +169,14 @@ class RecordLayout:
 
     @classmethod
     def of(cls, isa: InstructionSet) -> RecordLayout:
-        """One record for each place where an instruction can start."""
-        return cls(isa.parcel, isa.record_size)
+        """One record for each place where an instruction can start.
+
+        With delay slots there is a second one, half an instruction further on, for the instruction when it
+        is in the slot of a taken branch: what follows it then is not the next one.
+        """
+        from anyvirt.isa.description import DELAY_SLOT
+
+        return cls(DELAY_SLOT if isa.delay_slots else isa.parcel, isa.record_size)
 
     @property
     def scale(self) -> int:

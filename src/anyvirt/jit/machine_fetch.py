@@ -9,7 +9,14 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from anyvirt.jit.fetch import LONGEST_RUN, decode_instruction, instruction_length
+from anyvirt.jit.fetch import (
+    LONGEST_RUN,
+    decode_instruction,
+    fetch_parcel,
+    instruction_length,
+    instruction_start,
+    parcel_size,
+)
 from anyvirt.jit.handlers import CONVENTION, PARAMETERS
 from anyvirt.jit.hooked_records import decoding_place, finish_record
 from anyvirt.jit.layout import HANDLER_FIELD, NEW_CODE, NO_CODE, PAGE_SIZE, Access, Slot, StopReason
@@ -24,7 +31,7 @@ from anyvirt.jit.machine_layout import (
     RecordPage,
     Region,
 )
-from anyvirt.typed import load8, load16, load64, range, s64, store8, store64, u8, u16, u64
+from anyvirt.typed import load8, load64, range, s64, store8, store64, u8, u16, u64
 
 if TYPE_CHECKING:
     from anyvirt.jit.frontend import FunctionCompiler, Module
@@ -88,10 +95,10 @@ def new_code(state: u64, number: u64) -> u64:
 
 def word_at(host: u64, available: u64) -> tuple[u64, u64]:
     """The instruction at a host address and its length; incomplete if there are fewer bytes than that."""
-    word = u64(load16(host))
+    word = fetch_parcel(host)
     length = u64(instruction_length(u16(word)))
-    if length == 4 and available >= 4:
-        word |= u64(load16(host + 2)) << 16
+    if length > parcel_size() and available >= 4:
+        word |= fetch_parcel(host + 2) << 16
     return word, length
 
 
@@ -127,15 +134,16 @@ def decode_run(state: u64, start: u64, records: u64, host: u64) -> tuple[u64, u6
     for _ in range(u64(LONGEST_RUN)):
         record = page + (place << shift)
         target = decoding_place(state, program_counter(state, record, records), record)
-        word, length = word_at(host + place, PAGE_SIZE - place)
+        begin = instruction_start(place)
+        word, length = word_at(host + begin, PAGE_SIZE - begin)
         digest = digest * 31 + word
-        if place + length > PAGE_SIZE:
+        if begin + length > PAGE_SIZE:
             store64(target + HANDLER_FIELD, crossing_handler())
             finish_record(state, target, record)
             return u64(PAGE_SIZE), digest
-        ends = decode_instruction(word, length, target) != 0
+        ends = decode_instruction(word, length, place, target) != 0
         finish_record(state, target, record)
-        place += length
+        place = begin + length
         if ends or place == PAGE_SIZE:
             break
         if load64(page + (place << shift) + HANDLER_FIELD) != 0:
@@ -147,9 +155,10 @@ def digest_run(host: u64, first: u64, end: u64) -> u64:
     """The digest of the instructions from one offset in a page to another."""
     place, digest = first, u64(0)
     while place < end:
-        word, length = word_at(host + place, PAGE_SIZE - place)
+        begin = instruction_start(place)
+        word, length = word_at(host + begin, PAGE_SIZE - begin)
         digest = digest * 31 + word
-        place += length
+        place = begin + length
     return digest
 
 
@@ -183,7 +192,7 @@ def decode_crossing(state: u64, record: u64, records: u64) -> u64:
     target = area + (offset << shift)
     store64(about + RecordPage.KEPT, target)
     word, length = word_at(window, u64(LONGEST_INSTRUCTION))
-    decode_instruction(word, length, target)
+    decode_instruction(word, length, u64(0), target)
     return target
 
 
@@ -196,7 +205,7 @@ def add_machine_fetch(module: Module) -> None:
             convention=CONVENTION,
             parameters=PARAMETERS,
             find=add(find_code),
-            run=add(decode_in_page),
+            run=add(decode_in_page, name="decode_run", linkage="dso_local "),
             cross=add(decode_crossing),
         )
     )
@@ -254,7 +263,7 @@ stop:
   {_go(f"@{FAILED}")}
 }}}}
 
-define internal {{convention}} void @{LOOKUP}({{parameters}}) nounwind {{{{
+define dso_local {{convention}} void @{LOOKUP}({{parameters}}) nounwind {{{{
   %s = ptrtoint ptr %state to i64
   %there = call i64 {{find}}(i64 %s)
   %ok = icmp ne i64 %there, 0
