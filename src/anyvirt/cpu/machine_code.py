@@ -71,6 +71,12 @@ class MachineCodeSpace:
         """Address of the records of a page; 0 if it has none."""
         return self._entry(number).value
 
+    def page_number(self, records: int) -> int | None:
+        """The number of the page of code whose records are at a host address; None if it has none there."""
+        if not self._pool <= records < self._pool + self._used:
+            return None
+        return ctypes.c_uint64.from_address(records + self.half + RecordPage.NUMBER).value
+
     def make_page(self, number: int, host: int, flag: int) -> None:
         """Make place for the records of a page, whose bytes and CodeFlag are at the given host addresses."""
         page = self._pool + self._used

@@ -14,19 +14,24 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.host import MappedBlob, host
-from anyvirt.cpu.memory import host_munmap, reserve
+from anyvirt.cpu.memory import PAGE_SIZE, FlatMemory, host_munmap, reserve
 from anyvirt.cpu.view import FlatView
 from anyvirt.jit.cache import load_or_compile
 from anyvirt.jit.layout import Slot
+from anyvirt.jit.machine_fetch import LOOKUP
 from anyvirt.jit.stencil_blob import TABLES, TRANSLATE
 from anyvirt.jit.stencil_layout import HASH_FACTOR, HEADER_SIZE, JOB_SIZE, LARGEST_REGION, Glue, Job
 
 if TYPE_CHECKING:
     from anyvirt.cpu.code import CodeSpace
-    from anyvirt.cpu.memory import FlatMemory
+    from anyvirt.cpu.machine_code import MachineCodeSpace
     from anyvirt.jit.blob import Blob
 
 _MASK = (1 << 64) - 1
+_SEEN = (
+    Slot.RECORDS, Slot.MAP, Slot.RECORD_SIZE, Slot.PAGES, Slot.HOOKS, Slot.CROSSING, Slot.TRANSLATION
+)  # fmt: skip
+"""What decoding needs to know of a CPU's view of machine memory."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,10 @@ class StencilImage:
 
     image: bytes
     entries: list[tuple[int, int]]
-    """Guest addresses whose records should lead into the image, the first of which was asked for, and the
+    """Host addresses of records that should lead into the image, the first of which was asked for, and the
     distance of each one's code from the beginning of the image."""
     ranges: list[tuple[int, int]]
-    """Guest addresses covered, as (start, end)."""
+    """The guest's instructions in it: addresses, as (start, end)."""
     instructions: int
 
 
@@ -48,17 +53,17 @@ class StencilTier:
     _state = 0
     _job = 0
 
-    def __init__(self, memory: FlatMemory, isa: str, code: CodeSpace, *, counted: bool) -> None:
-        """`counted` as the space's interpreter is. Raises UnsupportedError."""
-        blob = _blob(isa, counted=counted)
+    def __init__(self, isa: str, code: CodeSpace | MachineCodeSpace, *, counted: bool, machine: bool) -> None:
+        """`counted` and `machine` (memory) as the space's interpreter is. Raises UnsupportedError."""
+        blob = _blob(isa, counted=counted, machine=machine)
         self._code = code
         self._lock = threading.Lock()
         self._host = host()
         self._handlers, shift = _handler_table(code.interpreter, blob)
         self._state = self._host.take_state()
-        self._record = ctypes.c_uint64.from_address(self._state + Slot.RECORD)
-        ctypes.c_uint64.from_address(self._state + Slot.LEAVE).value = self._host.leave
-        FlatView(self._state, memory, code).use(code)
+        self._slots = (ctypes.c_uint64 * (Slot.END // 8)).from_address(self._state)
+        self._slots[Slot.LEAVE // 8] = self._host.leave
+        self._slots[Slot.RECORD_SHIFT // 8] = code.layout.shift
         self._job = reserve(JOB_SIZE, mmap.PROT_READ | mmap.PROT_WRITE)
         self._set(Job.HANDLER, blob[TRANSLATE])
         self._set(Job.TABLES, blob[TABLES])
@@ -67,6 +72,7 @@ class StencilTier:
         self._set(Job.CAPACITY, JOB_SIZE - Job.IMAGE)
         self._set(Job.ADDRESS_MASK, _MASK)
         self._set(Job.COUNTED, int(counted))
+        self._set(Job.LOOKUP, code.interpreter[LOOKUP] if machine else 0)
 
     def __del__(self) -> None:
         if self._job:
@@ -74,18 +80,33 @@ class StencilTier:
         if self._state:
             self._host.give_state(self._state)
 
-    def translate(self, pc: int, *, limit: int = LARGEST_REGION, decode: bool = False) -> StencilImage | None:
-        """Machine code for the instructions around `pc`; None if there is no stencil for the one there.
+    def see(self, memory: FlatMemory, code: CodeSpace) -> None:
+        """Translate code of a flat memory from now on, anywhere in it."""
+        FlatView(self._state, memory, code).use(code)
+        self._set(Job.SPAN, memory.size)
+
+    def see_page(self, address: int, state: int) -> None:
+        """Translate code of the page at a guest address, as the CPU with a state block sees it."""
+        slots = (ctypes.c_uint64 * (Slot.END // 8)).from_address(state)
+        for slot in _SEEN:
+            self._slots[slot // 8] = slots[slot // 8]
+        self._set(Job.FIRST, address & -PAGE_SIZE)
+        self._set(Job.SPAN, PAGE_SIZE)
+
+    def translate(
+        self, record: int, *, limit: int = LARGEST_REGION, decode: bool = False
+    ) -> StencilImage | None:
+        """Machine code for the instructions around that of a record; None if there is no stencil for it.
 
         At most `limit` instructions are translated. Instructions that have never been decoded are left out
         (they are never executed, or rarely) unless `decode` is set.
         """
         with self._lock:
-            self._set(Job.ENTRY, self._code.records + (pc << self._code.layout.shift))
+            self._set(Job.ENTRY, record)
             self._set(Job.LIMIT, min(limit, LARGEST_REGION))
             self._set(Job.DECODE, self._code.interpreter["decode_run"] if decode else 0)
             self._set(Job.SIZE, 0)
-            self._record.value = self._job
+            self._slots[Slot.RECORD // 8] = self._job
             self._host.enter(self._state)
             return self._result()
 
@@ -93,11 +114,9 @@ class StencilTier:
         size = self._get(Job.SIZE)
         if not size:
             return None
-        records, shift = self._code.records, self._code.layout.shift
-        entries = self._pairs(Job.ENTRIES, self._get(Job.ENTRY_COUNT))
         return StencilImage(
             ctypes.string_at(self._job + Job.IMAGE, size),
-            [((record - records) >> shift, offset) for record, offset in entries],
+            self._pairs(Job.ENTRIES, self._get(Job.ENTRY_COUNT)),
             self._pairs(Job.RANGES, self._get(Job.RANGE_COUNT)),
             self._get(Job.INSTRUCTION_COUNT),
         )
@@ -114,16 +133,17 @@ class StencilTier:
 
 
 @cache
-def _blob(isa: str, *, counted: bool) -> MappedBlob:
-    name = f"{isa}-stencils-counting" if counted else f"{isa}-stencils"
-    return MappedBlob(load_or_compile(name, lambda: _compile(isa, counted=counted)))
+def _blob(isa: str, *, counted: bool, machine: bool) -> MappedBlob:
+    name = f"{isa}-machine-stencils" if machine else f"{isa}-stencils"
+    name = f"{name}-counting" if counted else name
+    return MappedBlob(load_or_compile(name, lambda: _compile(isa, counted=counted, machine=machine)))
 
 
-def _compile(isa: str, *, counted: bool) -> Blob:
+def _compile(isa: str, *, counted: bool, machine: bool) -> Blob:
     from anyvirt.jit.ahead import instruction_set
     from anyvirt.jit.stencil_blob import stencil_blob
 
-    return stencil_blob(instruction_set(isa), counted=counted)
+    return stencil_blob(instruction_set(isa), counted=counted, memory="machine" if machine else "flat")
 
 
 def _handler_table(

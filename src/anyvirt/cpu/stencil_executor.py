@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.interpreter import Interpreter
+from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.stencil_space import StencilSpace, stencil_space
 from anyvirt.cpu.ticker import Ticker
 from anyvirt.jit.layout import SYNCHRONIZE, Request, Slot, StopReason
@@ -17,9 +18,13 @@ from anyvirt.jit.layout import SYNCHRONIZE, Request, Slot, StopReason
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from anyvirt.cpu.memory import FlatMemory
+    from anyvirt.cpu.machine_memory import MachineMemory
 
-_REASON, _SOURCE = Slot.REASON // 8, Slot.SOURCE // 8
+_PENDING, _REASON, _RECORD, _SOURCE = (
+    int(slot) // 8 for slot in (Slot.PENDING, Slot.REASON, Slot.RECORD, Slot.SOURCE)
+)
+_ONLY_SAMPLE = 1 << 8 * Request.SAMPLE
+"""The slot PENDING when nobody wants anything else; other wishes go first."""
 BURST = 16
 """Jumps that are looked at in a row."""
 
@@ -33,7 +38,7 @@ class StencilExecutor(Interpreter):
 
     _space: StencilSpace
 
-    def __init__(self, isa: str, memory: FlatMemory) -> None:
+    def __init__(self, isa: str, memory: FlatMemory | MachineMemory) -> None:
         """A CPU at reset (all registers 0) in `memory`. Raises UnsupportedError."""
         super().__init__(isa, memory)
         self._ticker = Ticker(self._state)
@@ -43,8 +48,23 @@ class StencilExecutor(Interpreter):
 
         Code that has never been executed is included. Returns for how many there is a translation.
         """
-        space = stencil_space(self.memory, self.isa, counted=counted)
-        return sum(space.translate(pc, decode=True) for pc in addresses)
+        self._select(counted)
+        return sum(self._approach(pc) and self._space.translate(self._state, decode=True) for pc in addresses)
+
+    def _approach(self, pc: int) -> bool:
+        """Let the state block say that the CPU is at the record of an address; whether there is one."""
+        there = self._view.place(pc)
+        if isinstance(self.memory, FlatMemory):
+            return there
+        while there:
+            # The code that looks an address up honours requests before it goes on there.
+            self._requests[Request.SAMPLE] = 1
+            self._view.enter(self._state)
+            self._requests[Request.SAMPLE] = 0
+            if self._slots[_REASON] == StopReason.INTERRUPTED:
+                return True
+            there = self._view.serve(self._slots[_REASON])
+        return False
 
     def _select(self, counted: bool) -> None:
         """Use the records that lead into translations."""
@@ -61,12 +81,12 @@ class StencilExecutor(Interpreter):
         if self._instrumented:
             return super()._goes_on()
         reason = self._slots[_REASON]
-        if reason == StopReason.INTERRUPTED and self._requests[Request.SAMPLE]:
+        if reason == StopReason.INTERRUPTED and self._slots[_PENDING] == _ONLY_SAMPLE:
             self._sample()
             if self._slots[_REASON] != StopReason.INTERRUPTED:
                 return self._goes_on()
         if reason == SYNCHRONIZE:
-            self._space.forget_all()
+            self._space.synchronize()
         return super()._goes_on()
 
     def _sample(self) -> None:
@@ -75,13 +95,12 @@ class StencilExecutor(Interpreter):
         news = False
         for _ in range(BURST):
             slots[_SOURCE] = 0
-            pc = self._view.program_counter()
-            if not self._space.is_translated(pc):
-                news |= self._space.translate(pc)
-            if requests[Request.STOP]:
+            if not self._space.is_translated(slots[_RECORD]):
+                news |= self._space.translate(self._state)
+            if slots[_PENDING] & ~_ONLY_SAMPLE:
                 break
             requests[Request.SAMPLE] = 1
-            self._host.enter(self._state)
+            self._view.enter(self._state)
             if slots[_REASON] != StopReason.INTERRUPTED:
                 break
         requests[Request.SAMPLE] = 0

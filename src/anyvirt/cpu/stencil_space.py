@@ -10,19 +10,23 @@ from __future__ import annotations
 import ctypes
 import threading
 import weakref
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.arena import ArenaFullError, Placement, arena
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.host import host
-from anyvirt.cpu.memory import PAGE_SIZE
+from anyvirt.cpu.memory import PAGE_SIZE, FlatMemory
 from anyvirt.cpu.stencil import StencilTier
 from anyvirt.jit.layout import HANDLER_FIELD, Request, Slot
 
 if TYPE_CHECKING:
     from anyvirt.cpu.code import CodeSpace
-    from anyvirt.cpu.memory import FlatMemory
+    from anyvirt.cpu.machine_code import MachineCodeSpace
+    from anyvirt.cpu.machine_memory import MachineMemory
+
+_MASK = (1 << 64) - 1
 
 
 @dataclass(eq=False)
@@ -33,11 +37,12 @@ class StencilTranslation:
     entries: list[tuple[int, int]]
     """Host addresses: of a record's handler field, and of the code that belongs there."""
     ranges: list[tuple[int, int]]
-    """Guest addresses covered, as (start, end)."""
+    """What it covers, as (start, end): addresses in flat memory; in machine memory page numbers times the
+    size of a page, plus offsets."""
 
     @property
     def pages(self) -> set[int]:
-        """Numbers of the guest's pages that it was made from."""
+        """Numbers of the pages that it was made from."""
         return {
             page
             for start, end in self.ranges
@@ -49,69 +54,71 @@ class StencilTranslation:
         return any(low < end and start < high for low, high in self.ranges)
 
 
-class StencilSpace:
+class StencilSpace(ABC):
     """The stencil translations of one space of decoded code. Any thread may use it."""
 
-    def __init__(self, memory: FlatMemory, isa: str, code: CodeSpace, *, counted: bool) -> None:
-        """`counted` as the space's interpreter is. Raises UnsupportedError."""
-        self._by_page: dict[int, set[StencilTranslation]] = {}
-        self._code = code
-        self._tier = StencilTier(memory, isa, code, counted=counted)
-        self._lock = threading.RLock()
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
         self.instructions = 0
         """Guest instructions that have been translated so far."""
-        memory.on_code_change.append(self.forget)
+        self._by_page: dict[int, set[StencilTranslation]] = {}
 
     def __del__(self) -> None:
-        for translation in set[StencilTranslation]().union(*self._by_page.values()):
+        for translation in self._all():
             arena().retire(translation.placement)
 
-    def translate(self, pc: int, *, decode: bool = False) -> bool:
-        """Let CPUs that come to `pc` run a translation; whether there is one now.
+    @abstractmethod
+    def translate(self, state: int, *, decode: bool = False) -> bool:
+        """Let CPUs that come to where the one with a state block is run a translation; whether there is one.
 
         `decode` as in `StencilTier.translate`. The interpreter goes on where no translation is possible.
         """
-        with self._lock:
-            image = self._tier.translate(pc, decode=decode)
-            if image is None:
-                return False
-            try:
-                placement = arena().place(image.image)
-            except ArenaFullError:
-                self.forget_all()
-                return False
-            shift = self._code.layout.shift
-            entries = [
-                (self._code.records + (entry << shift) + HANDLER_FIELD, placement.address + offset)
-                for entry, offset in image.entries
-            ]
-            translation = StencilTranslation(placement, entries, image.ranges)
-            for page in translation.pages:
-                self._by_page.setdefault(page, set()).add(translation)
-            for field, code in entries:
-                ctypes.c_uint64.from_address(field).value = code
-            self.instructions += image.instructions
-            return True
 
-    def is_translated(self, pc: int) -> bool:
-        """Whether CPUs that come to `pc` run a translation of any kind."""
-        field = self._code.records + (pc << self._code.layout.shift) + HANDLER_FIELD
-        return arena().contains(ctypes.c_uint64.from_address(field).value)
+    def synchronize(self) -> None:  # noqa: B027 - stores are seen as they happen, in most memories
+        """A guest says that it has changed code."""
+
+    def publish(self, tier: StencilTier, record: int, origin: int, *, decode: bool = False) -> bool:
+        """Translate from a record on; `origin` is what the ranges of the image are relative to."""
+        image = tier.translate(record, decode=decode)
+        if image is None:
+            return False
+        try:
+            placement = arena().place(image.image)
+        except ArenaFullError:
+            self.forget_all()
+            return False
+        entries = [(entry + HANDLER_FIELD, placement.address + offset) for entry, offset in image.entries]
+        ranges = [(origin + start, origin + end) for start, end in image.ranges]
+        translation = StencilTranslation(placement, entries, ranges)
+        for page in translation.pages:
+            self._by_page.setdefault(page, set()).add(translation)
+        for field, code in entries:
+            ctypes.c_uint64.from_address(field).value = code
+        self.instructions += image.instructions
+        return True
+
+    @staticmethod
+    def is_translated(record: int) -> bool:
+        """Whether the record at a host address leads into a translation of any kind."""
+        return arena().contains(ctypes.c_uint64.from_address(record + HANDLER_FIELD).value)
 
     def forget(self, start: int, length: int) -> None:
-        """Give up what was made from [start, start + length): the bytes have changed."""
-        with self._lock:
+        """Give up what was made from [start, start + length) of what ranges say."""
+        with self.lock:
             if len(self._by_page) * PAGE_SIZE < length:
-                found = set[StencilTranslation]().union(*self._by_page.values())
+                found = self._all()
             else:
                 pages = range(start // PAGE_SIZE, (start + length - 1) // PAGE_SIZE + 1)
-                found = set[StencilTranslation]().union(*(self._by_page.get(page, ()) for page in pages))
+                found = set().union(*(self._by_page.get(page, ()) for page in pages))
             self._give_up([part for part in found if part.covers(start, start + length)])
 
     def forget_all(self) -> None:
         """Give up everything."""
-        with self._lock:
-            self._give_up(list(set[StencilTranslation]().union(*self._by_page.values())))
+        with self.lock:
+            self._give_up(list(self._all()))
+
+    def _all(self) -> set[StencilTranslation]:
+        return set[StencilTranslation]().union(*self._by_page.values())
 
     def _give_up(self, translations: list[StencilTranslation]) -> None:
         for translation in translations:
@@ -129,18 +136,84 @@ class StencilSpace:
                 ctypes.c_uint8.from_address(state + Slot.PENDING + Request.SAMPLE).value = 1
 
 
+class FlatStencilSpace(StencilSpace):
+    """Of a flat memory."""
+
+    def __init__(self, memory: FlatMemory, isa: str, *, counted: bool) -> None:
+        """`counted` as the runs are. Raises UnsupportedError."""
+        super().__init__()
+        code: CodeSpace = code_space(memory, isa, counted=counted, translated=True)
+        self._tier = StencilTier(isa, code, counted=counted, machine=False)
+        self._tier.see(memory, code)
+        memory.on_code_change.append(self.forget)
+
+    def translate(self, state: int, *, decode: bool = False) -> bool:
+        """See StencilSpace.translate."""
+        with self.lock:
+            return self.publish(self._tier, _slot(state, Slot.RECORD), 0, decode=decode)
+
+    def synchronize(self) -> None:
+        """See StencilSpace.synchronize."""
+        self.forget_all()
+
+
+class MachineStencilSpace(StencilSpace):
+    """Of a machine memory. A translation is of code in one page."""
+
+    def __init__(self, memory: MachineMemory, isa: str, *, counted: bool) -> None:
+        """`counted` as the runs are. Raises UnsupportedError."""
+        super().__init__()
+        code: MachineCodeSpace = code_space(memory, isa, counted=counted, translated=True)
+        self._memory = weakref.proxy(memory)
+        self._code = code
+        self._tier = StencilTier(isa, code, counted=counted, machine=True)
+        memory.on_code_change.append(self._forget_physical)
+
+    def translate(self, state: int, *, decode: bool = False) -> bool:
+        """See StencilSpace.translate."""
+        record, records = _slot(state, Slot.RECORD), _slot(state, Slot.RECORDS)
+        with self.lock:
+            page = record & -self._code.stride
+            number = self._code.page_number(page)
+            if number is None:
+                return False
+            # Whoever stores to the page from now on will have this forgotten.
+            self._memory.note_translations(number)
+            distance = page - records & _MASK
+            address = (distance - (distance >> 63 << 64) >> self._code.layout.shift) & _MASK
+            self._tier.see_page(address, state)
+            return self.publish(self._tier, record, number * PAGE_SIZE - address, decode=decode)
+
+    def _forget_physical(self, start: int, length: int) -> None:
+        """Give up what was made from a range of physical addresses."""
+        if length > PAGE_SIZE:
+            self.forget_all()
+            return
+        region = self._memory.mapping_at(start)
+        if region is not None and region.bank is not None:
+            self.forget(region.page_number(start) * PAGE_SIZE, PAGE_SIZE)
+
+
+def _slot(state: int, slot: Slot) -> int:
+    return ctypes.c_uint64.from_address(state + slot).value
+
+
 _lock = threading.Lock()
-_spaces: weakref.WeakKeyDictionary[FlatMemory, dict[tuple[str, bool], StencilSpace]] = (
-    weakref.WeakKeyDictionary()
-)
+_spaces: weakref.WeakKeyDictionary[
+    FlatMemory | MachineMemory, dict[tuple[str, bool], FlatStencilSpace | MachineStencilSpace]
+] = weakref.WeakKeyDictionary()
 
 
-def stencil_space(memory: FlatMemory, isa: str, *, counted: bool) -> StencilSpace:
-    """The stencil translations of an address space, shared by all CPUs that execute translations there."""
+def stencil_space(
+    memory: FlatMemory | MachineMemory, isa: str, *, counted: bool
+) -> FlatStencilSpace | MachineStencilSpace:
+    """The stencil translations of a memory, shared by all CPUs that execute translations there."""
     with _lock:
         spaces = _spaces.setdefault(memory, {})
         key = (isa, counted)
         if key not in spaces:
-            code = code_space(memory, isa, counted=counted, translated=True)
-            spaces[key] = StencilSpace(memory, isa, code, counted=counted)
+            if isinstance(memory, FlatMemory):
+                spaces[key] = FlatStencilSpace(memory, isa, counted=counted)
+            else:
+                spaces[key] = MachineStencilSpace(memory, isa, counted=counted)
         return spaces[key]

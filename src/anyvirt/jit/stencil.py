@@ -17,8 +17,11 @@ from anyvirt.jit.handlers import CONVENTION, Features, HandlerCompiler, RecordOp
 from anyvirt.jit.interpreter import InterpreterTarget
 from anyvirt.jit.ir import LIKELY, METADATA, UNLIKELY, Body, Value
 from anyvirt.jit.layout import Slot, StopReason
+from anyvirt.jit.machine_fetch import LOOKUP
 from anyvirt.jit.stencil_flat import StencilFlatModel
 from anyvirt.jit.stencil_layout import Glue, Hole, Shape
+from anyvirt.jit.stencil_machine import StencilMachineModel
+from anyvirt.jit.stencil_model import StencilError, StencilModel
 from anyvirt.typed import TypedPythonError, u64
 
 if TYPE_CHECKING:
@@ -45,10 +48,6 @@ _NUMBERS = {
     Hole.AFTER: (0, 1 << 20),
 }
 """Holes whose values fit 32 bits, with the range that LLVM is told."""
-
-
-class StencilError(Exception):
-    """Semantics that have no stencil: the interpreter executes them."""
 
 
 def hole_name(hole: Hole, operand: int = 0) -> str:
@@ -103,8 +102,6 @@ class StencilCompiler(HandlerCompiler):
         super().__init__(module, target.isa, target.features, semantics, length)
         self.body: _StencilBody = _StencilBody()
         self.shape = Shape(0)
-        self.wrote = False
-        """Something that the instruction may read again has been written."""
         self.target_operand = 0
         self.link_operand = 0
         self.sink = 0
@@ -115,7 +112,7 @@ class StencilCompiler(HandlerCompiler):
         self._exits: dict[str, Hole] = {}
         if target.features.counted:
             self.remaining = "%remaining"
-        self.model = StencilFlatModel(self)
+        self.model: StencilModel = _MODELS[target.features.memory](self)
 
     def stencil(self, number: int) -> str:
         """The LLVM definition of the stencil. Raises StencilError."""
@@ -181,26 +178,26 @@ class StencilCompiler(HandlerCompiler):
 
     def leave(self, reason: int, record: str, count: str, records: str = "%records") -> None:
         """What ends a run is left to the interpreter while the instruction can begin anew."""
-        if self.wrote:
+        if self.has_changed:
             super().leave(reason, record, count, records)
         else:
             self.go(Hole.INTERPRET)
 
     def give_up(self) -> None:
         """The interpreter does what the hardware cannot."""
-        if self.wrote:
+        if self.has_changed:
             raise StencilError("it would need software after it has written")
         self.go(Hole.INTERPRET)
 
     def way_to_interpret(self) -> str:
         """The label for an occurrence that is a case for the interpreter. Raises StencilError."""
-        if self.wrote:
+        if self.has_changed:
             raise StencilError("it checks an address after it has written")
         return self._exit(Hole.INTERPRET)
 
     def way_to_fault(self) -> str:
         """The label at which the fault handler lets the instruction go on. Raises StencilError."""
-        if self.wrote:
+        if self.has_changed:
             raise StencilError("it accesses memory after it has written")
         return self._exit(Hole.FAULT)
 
@@ -214,20 +211,24 @@ class StencilCompiler(HandlerCompiler):
         self.shape |= Shape.TAKEN
         self.go(Hole.TAKEN)
 
-    def store_slot(self, slot: int, text: str | int) -> None:
-        """Declared state counts as written."""
-        super().store_slot(slot, text)
-        self.wrote |= int(slot) >= Slot.END
+    def leave_to_twin(self) -> None:
+        """What misses the TLB is left to the interpreter, whose handler will leave it to its twin."""
+        self.go(Hole.INTERPRET)
+
+    def tail_call(self, function: str, record: str, count: str, records: str = "%records") -> None:
+        """Functions of the interpreter's blob are known by address."""
+        if function == f"@{LOOKUP}":
+            function = self.body.emit(f"inttoptr i64 {self.body.constant(Hole.LOOKUP)} to ptr")
+        super().tail_call(function, record, count, records)
 
     def link(self) -> Value:
         """The address behind this instruction."""
-        value = Value(self.body.constant(Hole.PC, self.length), u64)
+        value = Value(self.model.address_behind(self.length), u64)
         self._links.add(value.text)
         return value
 
     def note_write(self, file: RegisterFile, index: Argument, value: Argument) -> None:
         """A register is written: perhaps with the address behind."""
-        self.wrote = True
         if not isinstance(index, RecordOperand) or index.name not in self.sunk or file.zero is None:
             return
         if isinstance(value, Value) and value.text in self._links:
@@ -244,13 +245,11 @@ class StencilCompiler(HandlerCompiler):
         return self._slots[name].offset
 
 
+_MODELS: dict[str, type[StencilModel]] = {"flat": StencilFlatModel, "machine": StencilMachineModel}
+
+
 class StencilTarget(InterpreterTarget):
     """What `cpu` means in a stencil."""
-
-    def __init__(self, isa: InstructionSet, features: Features) -> None:
-        super().__init__(isa, features)
-        if features.memory != "flat":
-            raise StencilError(f"there are no stencils for {features.memory} memory")
 
     def read_attribute(self, compiler: FunctionCompiler, name: str) -> Value:
         """As in the interpreter; the next address marks a possible call."""
@@ -289,6 +288,14 @@ class StencilTarget(InterpreterTarget):
             raise StencilError("it branches in more than one way")
         stencil.target_operand = place
         stencil.branch_taken()
+
+    def delayed_jump(self, handler: HandlerCompiler, target: Argument) -> None:
+        """Left to the interpreter."""
+        raise StencilError("it has a delay slot")
+
+    def annul(self, handler: HandlerCompiler) -> None:
+        """Left to the interpreter."""
+        raise StencilError("it annuls its delay slot")
 
     def system_call(self, handler: HandlerCompiler) -> None:
         """Left to the interpreter."""

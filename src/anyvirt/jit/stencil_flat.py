@@ -13,12 +13,11 @@ from anyvirt.jit import ir
 from anyvirt.jit.flat_model import FlatModel
 from anyvirt.jit.ir import LIKELY, Value
 from anyvirt.jit.layout import Access, Slot
-from anyvirt.jit.memory_model import MemoryModel
-from anyvirt.jit.stencil_layout import Hole, Shape
+from anyvirt.jit.stencil_layout import Hole
+from anyvirt.jit.stencil_model import StencilModel
 
 if TYPE_CHECKING:
     from anyvirt.jit.handlers import HandlerCompiler
-    from anyvirt.jit.stencil import StencilCompiler
 
 ACCESSES = ".anyvirt.accesses"
 """Section with a pair of distances for each memory access: from it to the access, and to its way out."""
@@ -31,28 +30,21 @@ _COMBINATIONS = {"and": "and", "or": "or", "xor": "xor"}
 _SELECTIONS = {"min": "slt", "max": "sgt", "umin": "ult", "umax": "ugt"}
 
 
-class StencilFlatModel(MemoryModel):
+class StencilFlatModel(StencilModel):
     """`%memory` is the host address of guest address 0; guards of 2 GiB lie on both sides of guest memory."""
-
-    def __init__(self, stencil: StencilCompiler) -> None:
-        self._stencil = stencil
 
     def program_counter(self, handler: HandlerCompiler) -> str:
         """Known in each occurrence."""
         return self._stencil.body.constant(Hole.PC)
 
-    def note_count(self, handler: HandlerCompiler) -> None:
-        """Whole blocks are counted."""
+    def address_behind(self, length: int) -> str:
+        """Known in each occurrence."""
+        return self._stencil.body.constant(Hole.PC, length)
 
     def jump(self, handler: HandlerCompiler, address: str) -> None:
-        """As in the interpreter; a block ends here, so all it has counted has been executed."""
-        self._stencil.shape |= Shape.JUMP
-        handler.remaining = "%counter"
+        """As in the interpreter."""
+        self.end_block()
         FlatModel().jump(handler, address)
-
-    def branch(self, handler: HandlerCompiler, offset: str) -> None:
-        """A place that the translator knows."""
-        self._stencil.branch_taken()
 
     def load(self, handler: HandlerCompiler, kind: ir.ValueType, address: str) -> Value:
         """A load that goes on elsewhere if it faults."""
@@ -71,7 +63,7 @@ class StencilFlatModel(MemoryModel):
             text = handler.body.emit(f"zext {value.operand} to i32")
         code = f"mov{_SUFFIX[bits]} ${{1:{_MODIFIER[bits]}}}, $0"
         self._access("void", code, "=*m,r", f"ptr elementtype(i{bits}) {pointer}, i{wide} {text}")
-        self._stencil.wrote = True
+        self._stencil.note_change()
 
     def exchange(self, handler: HandlerCompiler, operation: str, address: str, value: Value) -> Value:
         """One instruction of the host, or a loop around compare-and-swap."""
@@ -81,7 +73,7 @@ class StencilFlatModel(MemoryModel):
         code = f"{_EXCHANGES[operation]}{_SUFFIX[bits]} ${{0:{_MODIFIER[bits]}}}, $1"
         arguments = f"ptr elementtype({kind}) {self._pointer(address)}, {value.operand}"
         old = self._access(kind, code, "=r,=*m,0,~{memory}", arguments)
-        self._stencil.wrote = True
+        self._stencil.note_change()
         return Value(old, value.type)
 
     def _exchange_by_comparing(
@@ -117,7 +109,7 @@ class StencilFlatModel(MemoryModel):
             "={ax},=*m,r,0,~{memory},~{flags}",
             f"ptr elementtype({kind}) {self._pointer(address)}, {value.operand}, {expected.operand}",
         )
-        self._stencil.wrote = True
+        self._stencil.note_change()
         return handler.body.value(f"icmp eq {kind} {found}, {expected.text}", bool)
 
     def _pointer(self, address: str) -> str:

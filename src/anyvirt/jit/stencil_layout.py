@@ -41,17 +41,19 @@ class Hole(IntEnum):
     """The same without this one."""
     HANDLER = 7
     """The interpreter's handler of the instruction."""
-    NEXT = 8
+    LOOKUP = 8
+    """The interpreter's code that looks up the address in the slot TARGET."""
+    NEXT = 9
     """To the instruction behind it, as all that follow a distance of 32 bits to somewhere else."""
-    TAKEN = 9
+    TAKEN = 10
     """To the target of its branch."""
-    INTERPRET = 10
+    INTERPRET = 11
     """To code that executes it in the interpreter."""
-    FAULT = 11
+    FAULT = 12
     """The same, for an access to memory that the host refused."""
-    LITERAL = 12
+    LITERAL = 13
     """To a constant."""
-    ACCESS = 13
+    ACCESS = 14
     """Nothing to fill in: an access that may fault, with the place in the stencil to go on at then."""
 
 
@@ -153,7 +155,7 @@ class Job(IntEnum):
     HANDLERS_SHIFT = 0x20
     """64 minus the binary logarithm of the number of its entries."""
     DECODE = 0x28
-    """A function (state, record) that decodes; 0 to end a region where nothing is decoded yet."""
+    """A function (state, record, records) that decodes; 0 to end a region where nothing is decoded yet."""
     LIMIT = 0x30
     """Most instructions."""
     CAPACITY = 0x38
@@ -172,6 +174,12 @@ class Job(IntEnum):
     FIXUP_COUNT = 0x78
     FAULT_COUNT = 0x80
     QUEUE_COUNT = 0x88
+    LOOKUP = 0x90
+    """What fills the hole of this name."""
+    FIRST = 0x98
+    """The lowest address whose instruction may be taken into the region."""
+    SPAN = 0xA0
+    """How many addresses from there on may be."""
     INDEX = 0x1000
     """32 bits each: 1 + the number of the instruction at a record, by the record's hash."""
     INSTRUCTIONS = 0x3000

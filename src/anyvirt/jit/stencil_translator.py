@@ -41,6 +41,7 @@ from anyvirt.typed import (
     load64,
     range,
     s32,
+    s64,
     store8,
     store32,
     store64,
@@ -76,13 +77,13 @@ def translate(state: u64, job: u64) -> None:
 
 def address_of(state: u64, record: u64) -> u64:
     """The guest address of a record."""
-    return (record - load64(state + Slot.RECORDS)) >> load64(state + Slot.RECORD_SHIFT)
+    return u64(s64(record - load64(state + Slot.RECORDS)) >> load64(state + Slot.RECORD_SHIFT))
 
 
 def record_at(state: u64, job: u64, address: u64) -> u64:
-    """The record of a guest address; 0 if it lies outside of memory."""
+    """The record of a guest address; 0 if a region cannot have it."""
     wrapped = address & load64(job + Job.ADDRESS_MASK)
-    if wrapped >= load64(state + Slot.MEMORY_SIZE):
+    if wrapped - load64(job + Job.FIRST) >= load64(job + Job.SPAN):
         return u64(0)
     return load64(state + Slot.RECORDS) + (wrapped << load64(state + Slot.RECORD_SHIFT))
 
@@ -127,13 +128,13 @@ def find(job: u64, record: u64) -> u64:
 
 
 def next_record(state: u64, job: u64, instruction: u64) -> u64:
-    """The record behind an instruction; 0 if that is outside of memory."""
+    """The record behind an instruction; 0 if a region cannot have it."""
     length = u64(load8(load64(instruction + Instruction.HEADER) + Header.LENGTH))
     return record_at(state, job, address_of(state, load64(instruction + Instruction.RECORD)) + length)
 
 
 def target_record(state: u64, job: u64, instruction: u64) -> u64:
-    """The record that the branch of an instruction leads to; 0 if that is outside of memory."""
+    """The record that the branch of an instruction leads to; 0 if a region cannot have it."""
     record = load64(instruction + Instruction.RECORD)
     operand = u64(load8(load64(instruction + Instruction.HEADER) + Header.TARGET))
     return record_at(state, job, address_of(state, record) + u64(s32(load32(record + operand))))
@@ -205,7 +206,7 @@ def add_instruction(state: u64, job: u64, record: u64, place: u64) -> u64:
     """Take the instruction at a record into the region; 0 if it is none that can be."""
     handler = load64(record + HANDLER_FIELD)
     if handler == 0 and load64(job + Job.DECODE) != 0:
-        call(load64(job + Job.DECODE), state, record, u64(0))
+        call(load64(job + Job.DECODE), state, record, load64(state + Slot.RECORDS))
         handler = load64(record + HANDLER_FIELD)
     if handler == 0:
         return u64(0)
@@ -222,7 +223,7 @@ def add_instruction(state: u64, job: u64, record: u64, place: u64) -> u64:
     store32(instruction + Instruction.LEFT, u32(0))
     store32(instruction + Instruction.STUB, u32(0))
     if leads_outside(state, job, instruction):
-        # The interpreter says what happens at the end of memory.
+        # The interpreter knows what happens at the end of memory, or of a page of it.
         store32(instruction + Instruction.FLAGS, u32(Mark.INTERPRETED))
     store32(place, u32(number) + 1)
     store64(job + Job.INSTRUCTION_COUNT, number + 1)
@@ -230,7 +231,7 @@ def add_instruction(state: u64, job: u64, record: u64, place: u64) -> u64:
 
 
 def leads_outside(state: u64, job: u64, instruction: u64) -> bool:
-    """Whether memory ends behind an instruction, or before the target of its branch."""
+    """Whether no region can have what is behind an instruction, or the target of its branch."""
     shape = shape_of(instruction)
     if shape & Shape.TAKEN != 0 and target_record(state, job, instruction) == 0:
         return True
@@ -402,9 +403,8 @@ def fill(state: u64, job: u64, patch: u64, out: u64, instruction: u64, record: u
         store32(place, u32(addend))
         note_fixup(job, place, hole, instruction)
     else:
-        value = addend + value_of(
-            state, hole, record + u64(load8(patch + Patch.OPERAND)), instruction, record
-        )
+        operand = record + u64(load8(patch + Patch.OPERAND))
+        value = addend + value_of(state, job, hole, operand, instruction, record)
         put(place, value, load8(patch + Patch.WIDTH))
 
 
@@ -418,7 +418,7 @@ def put(place: u64, value: u64, width: u8) -> None:
         store8(place, u8(value))
 
 
-def value_of(state: u64, hole: u64, operand: u64, instruction: u64, record: u64) -> u64:
+def value_of(state: u64, job: u64, hole: u64, operand: u64, instruction: u64, record: u64) -> u64:
     """The number that belongs into a hole."""
     value = u64(0)
     if hole == Hole.SMALL:
@@ -431,6 +431,8 @@ def value_of(state: u64, hole: u64, operand: u64, instruction: u64, record: u64)
         value = record
     elif hole == Hole.HANDLER:
         value = load64(instruction + Instruction.HANDLER)
+    elif hole == Hole.LOOKUP:
+        value = load64(job + Job.LOOKUP)
     else:
         value = u64(load32(instruction + Instruction.LEFT)) - u64(hole == Hole.AFTER)
     return value
