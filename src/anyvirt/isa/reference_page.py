@@ -228,16 +228,16 @@ def _machine(whole: Page) -> list[str]:
             names,
         ]
     if whole.state:
-        rows = [(f"`{item['name']}`", item["meaning"]) for item in whole.state]
-        sections += ["## State", _table(("name", "meaning"), rows)]
+        state = [(f"`{item['name']}`", item["meaning"]) for item in whole.state]
+        sections += ["## State", _table(("name", "meaning"), state)]
     if whole.control_registers:
-        rows = [
+        control = [
             (f"{item['number']:#05x}", f"`{item['name']}`", item["meaning"])
             for item in whole.control_registers
         ]
-        sections += ["## Control registers", _table(("number", "name", "meaning"), rows)]
-    rows = [(f"`{item['name']}`", f"`{item['operand']}`", _meaning(item)) for item in whole.fields]
-    sections += ["## Fields of encodings", _table(("field", "operand", "meaning"), rows)]
+        sections += ["## Control registers", _table(("number", "name", "meaning"), control)]
+    fields = [(f"`{item['name']}`", f"`{item['operand']}`", _meaning(item)) for item in whole.fields]
+    sections += ["## Fields of encodings", _table(("field", "operand", "meaning"), fields)]
     if whole.pseudo_instructions:
         forms = ", ".join(f"`{form}`" for form in whole.pseudo_instructions)
         sections += ["## Pseudo-instructions of the assembler", forms]
