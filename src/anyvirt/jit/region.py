@@ -623,7 +623,7 @@ class RegionFunction:
         self._chains += 1
         unique = f"x{self._chains}"
         self._side.append(f"{unique}:")
-        if pc >= self._memory_size:
+        if not self._machine and pc >= self._memory_size:
             self._leave_memory(str(_signed(pc)), dirty, unused, unique)
             return unique
         if taken:
