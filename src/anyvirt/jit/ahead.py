@@ -76,7 +76,7 @@ def interpreter_module(isa: InstructionSet, target: InterpreterTarget) -> str:
     else:
         add_stream_decoder(module, isa, names)
     if machine:
-        add_machine_fetch(module)
+        add_machine_fetch(module, streams=isa.context is not None)
         add_refill(module)
     elif isa.context is not None:
         add_flat_stream_fetch(module)

@@ -606,6 +606,10 @@ class FunctionCompiler(Arithmetic):
             raise TypedPythonError(f"{name}: {error}") from None
         return result
 
+    def call_function(self, function: Callable[..., Any], arguments: list[Argument]) -> Argument:
+        """Call a typed function: for emitters of words that stand for one."""
+        return self._call_function(plain_function(function), arguments)
+
     def _call_function(self, function: types.FunctionType, arguments: list[Argument]) -> Argument:
         signature = signature_of(function)
         if len(arguments) != len(signature.parameters):

@@ -10,7 +10,6 @@ import functools
 from typing import TYPE_CHECKING
 
 from anyvirt.jit.fetch import (
-    LONGEST_RUN,
     decode_instruction,
     fetch_parcel,
     instruction_length,
@@ -31,6 +30,7 @@ from anyvirt.jit.machine_layout import (
     RecordPage,
     Region,
 )
+from anyvirt.jit.stream_fetch import DECODED_ENDS, WINDOW, decode_window, decoding_mode, gather
 from anyvirt.typed import load8, load64, range, s64, store8, store64, u8, u16, u64
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from anyvirt.jit.ir import Value
     from anyvirt.jit.target import Argument
 
+LONGEST_DECODED = 256
+"""Bytes of code that are decoded ahead at most."""
 _IN_PAGE = PAGE_SIZE - 1
 CROSSING, LOOKUP, OUTSIDE, FAILED = "crossing", "lookup", "outside", "failed"
 """Handlers: of instructions that cross the end of a page; of the address in TARGET; of records that are
@@ -102,6 +104,35 @@ def word_at(host: u64, available: u64) -> tuple[u64, u64]:
     return word, length
 
 
+def decode_at(state: u64, host: u64, available: u64, place: u64, record: u64) -> u64:
+    """Write the record of the instruction at a host address; its length, and DECODED_ENDS.
+
+    Nothing is written if it has more bytes than there are; then the length says so. `place` is the offset
+    that the record is for: it may be the instruction as it is in a delay slot. Bound when compiled.
+    """
+    raise NotImplementedError(state, host, available, place, record)
+
+
+def decode_parcels(state: u64, host: u64, available: u64, place: u64, record: u64) -> u64:
+    """`decode_at` where the first parcel says how long an instruction is."""
+    word, length = word_at(host, available)
+    if length > available:
+        return length
+    return length | (u64(DECODED_ENDS) if decode_instruction(word, length, place, record) != 0 else u64(0))
+
+
+def decode_bytes(state: u64, host: u64, available: u64, place: u64, record: u64) -> u64:
+    """`decode_at` where only decoding says how long an instruction is."""
+    if available >= WINDOW:
+        low, high = load64(host), load64(host + 8)
+    else:
+        low, high = gather(host, available), u64(0)
+        if available > 8:
+            high = gather(host + 8, available - 8)
+    found = decode_window(low, high, min(available, u64(WINDOW)), decoding_mode(state), record)
+    return available + 1 if found == 0 else found
+
+
 def decode_in_page(state: u64, record: u64, records: u64) -> u64:
     """Decode from a record on until control leaves, the page ends, or it is known; 0 if there is nothing."""
     shift = load64(state + Slot.RECORD_SHIFT)
@@ -112,10 +143,12 @@ def decode_in_page(state: u64, record: u64, records: u64) -> u64:
     store64(state + Slot.TARGET, program_counter(state, record, records))
     store64(state + Slot.OUTCOME, u64(0))
     while u64(load8(flag)) & CodeFlag.RECORDS != 0:
-        end, digest = decode_run(state, record, records, host)
+        before = digest(host, first)
+        full_fence()
+        end = decode_run(state, record, records, host)
         # Who stores to code writes first and forgets then: what was forgotten too early can be seen here.
         full_fence()
-        if u64(load8(flag)) & CodeFlag.RECORDS != 0 and digest == digest_run(host, first, end):
+        if u64(load8(flag)) & CodeFlag.RECORDS != 0 and digest(host, first) == before:
             number = load64(about + RecordPage.NUMBER)
             store8(load64(load64(state + Slot.MAP) + Map.WRITES) + number, u8(0))
             return u64(1)
@@ -126,40 +159,37 @@ def decode_in_page(state: u64, record: u64, records: u64) -> u64:
     return new_code(state, load64(about + RecordPage.NUMBER))
 
 
-def decode_run(state: u64, start: u64, records: u64, host: u64) -> tuple[u64, u64]:
-    """Write records from one in a page on; the offset where they end, and a digest of what was decoded."""
+def decode_run(state: u64, start: u64, records: u64, host: u64) -> u64:
+    """Write records from one in a page on; the offset where they end."""
     shift = load64(state + Slot.RECORD_SHIFT)
     page = page_of_records(state, start)
-    place, digest = (start - page) >> shift, u64(0)
-    for _ in range(u64(LONGEST_RUN)):
+    place = (start - page) >> shift
+    limit = place + LONGEST_DECODED
+    while True:
         record = page + (place << shift)
         target = decoding_place(state, program_counter(state, record, records), record)
         begin = instruction_start(place)
-        word, length = word_at(host + begin, PAGE_SIZE - begin)
-        digest = digest * 31 + word
+        found = decode_at(state, host + begin, PAGE_SIZE - begin, place, target)
+        length = found & (DECODED_ENDS - 1)
         if begin + length > PAGE_SIZE:
             store64(target + HANDLER_FIELD, crossing_handler())
             finish_record(state, target, record)
-            return u64(PAGE_SIZE), digest
-        ends = decode_instruction(word, length, place, target) != 0
+            return u64(PAGE_SIZE)
         finish_record(state, target, record)
         place = begin + length
-        if ends or place == PAGE_SIZE:
+        if found >= DECODED_ENDS or place == PAGE_SIZE or place + LONGEST_INSTRUCTION > limit:
             break
         if load64(page + (place << shift) + HANDLER_FIELD) != 0:
             break
-    return place, digest
+    return place
 
 
-def digest_run(host: u64, first: u64, end: u64) -> u64:
-    """The digest of the instructions from one offset in a page to another."""
-    place, digest = first, u64(0)
-    while place < end:
-        begin = instruction_start(place)
-        word, length = word_at(host + begin, PAGE_SIZE - begin)
-        digest = digest * 31 + word
-        place = begin + length
-    return digest
+def digest(host: u64, first: u64) -> u64:
+    """A digest of the bytes of a page from an offset on that one run of the decoder can reach."""
+    value = u64(0)
+    for position in range(first & ~7, min(first + LONGEST_DECODED, u64(PAGE_SIZE)), 8):
+        value = value * 31 + load64(host + position)
+    return value
 
 
 def decode_crossing(state: u64, record: u64, records: u64) -> u64:
@@ -191,13 +221,19 @@ def decode_crossing(state: u64, record: u64, records: u64) -> u64:
         store64(kept + HANDLER_FIELD, load64(about + RecordPage.OUTSIDE))
     target = area + (offset << shift)
     store64(about + RecordPage.KEPT, target)
-    word, length = word_at(window, u64(LONGEST_INSTRUCTION))
-    decode_instruction(word, length, u64(0), target)
+    decode_at(state, window, u64(LONGEST_INSTRUCTION), u64(0), target)
     return target
 
 
-def add_machine_fetch(module: Module) -> None:
-    """Compile `@undecoded` and the handlers that lead from page to page; the decoder must have been added."""
+def add_machine_fetch(module: Module, *, streams: bool) -> None:
+    """Compile `@undecoded` and the handlers that lead from page to page; the decoder must have been added.
+
+    `streams` says that only decoding tells how long an instruction is.
+    """
+    decoder = decode_bytes if streams else decode_parcels
+    module.target.intrinsics[decode_at] = lambda compiler, arguments: compiler.call_function(
+        decoder, arguments
+    )
     add = functools.partial(module.add, attributes="noinline nounwind")
     module.target.intrinsics[crossing_handler] = _emit_crossing_handler
     module.define(

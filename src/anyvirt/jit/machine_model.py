@@ -220,14 +220,8 @@ def bind_machine_words(module: Module) -> None:
     """Give the functions that `machine_access` leaves open their meaning."""
     intrinsics = module.target.intrinsics
 
-    def emit_translate(compiler: FunctionCompiler, arguments: list[Argument]) -> tuple[Value, Value]:
-        symbol = module.add(translate_one_level)
-        passed = ", ".join(value.operand for value in compiler.typed_arguments(arguments, [u64] * 3))
-        pair = compiler.body.emit(f"call {{ i64, i64 }} {symbol}({passed})")
-        first, second = (
-            compiler.body.value(f"extractvalue {{ i64, i64 }} {pair}, {index}", u64) for index in (0, 1)
-        )
-        return first, second
+    def emit_translate(compiler: FunctionCompiler, arguments: list[Argument]) -> Argument:
+        return compiler.call_function(translate_one_level, arguments)
 
     def emit_device_access(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
         values = compiler.typed_arguments(arguments, [u64] * 6)
