@@ -103,7 +103,7 @@ class UserEngine:
         """A run that is not counted; for `warm`, it fills the cache."""
         warm = self._directory / "warm"
         shutil.rmtree(warm, ignore_errors=True)
-        shutil.copytree(self._prepared, warm)
+        shutil.copytree(self._prepared, warm, dirs_exist_ok=True)
         return self._run((work.riscv64, *work.arguments), work.stdin, warm)
 
     def sample(self, work):
@@ -111,12 +111,13 @@ class UserEngine:
         command = (work.riscv64, *work.arguments)
         if self._state == "warm":
             return self._run(command, work.stdin, self._directory / "warm")
-        fresh = self._directory / "fresh"
-        shutil.copytree(self._prepared, fresh)
+        # Each in its own place: a compiler may go on writing there after its guest has ended.
+        fresh = Path(tempfile.mkdtemp(dir=self._directory))
+        shutil.copytree(self._prepared, fresh, dirs_exist_ok=True)
         try:
             return self._run(command, work.stdin, fresh)
         finally:
-            shutil.rmtree(fresh)
+            shutil.rmtree(fresh, ignore_errors=True)
 
 
 def count_instructions(work, directory):

@@ -272,7 +272,7 @@ def main():
     if missing_compilers():
         sys.exit(f"this benchmark needs {' and '.join(missing_compilers())} (package gcc-riscv64-linux-gnu)")
     results, failures = [], []
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         contenders = None
         for work in works(options, directory):
             if contenders is None:
