@@ -53,7 +53,11 @@ class Coverage:
     """A map of what one CPU executes in [start, end), from now on until it is closed."""
 
     def __init__(self, cpu: Hookable, start: int, end: int) -> None:
-        """Record from now on. Raises ValueError for an empty range or if the CPU has a map already."""
+        """Record from now on. A map has a byte for each place, but takes memory only where code is executed.
+
+        Raises ValueError for an empty range or if the CPU has a map already, and OSError if the host has no
+        room for the map.
+        """
         if not 0 <= start < end:
             raise ValueError(f"nothing can be covered in [{start:#x}, {end:#x})")
         self.start, self.end = start, end
@@ -61,12 +65,16 @@ class Coverage:
         self._hooks = cpu.hooks
         self._granule = self._hooks.granule
         self._count = -(-(end - start) // self._granule)
+        self._map_size = page_ceiling(self._count)
+        self._size = self._map_size + page_ceiling(self._map_size // PAGE_SIZE)
+        self._map = reserve(self._size, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._pages = self._map + self._map_size
         self._hooks.attach_coverage(self)
-        self._map = reserve(page_ceiling(self._count), mmap.PROT_READ | mmap.PROT_WRITE)
         instruments = self._hooks.instruments
         instruments[Instrument.COVERED_LOW] = start
         instruments[Instrument.COVERED_SHIFT] = self._granule.bit_length() - 1
         instruments[Instrument.COVERED_COUNT] = self._count
+        instruments[Instrument.COVERED_PAGES] = self._pages
         instruments[Instrument.COVERED] = self._map
 
     def close(self) -> None:
@@ -82,19 +90,20 @@ class Coverage:
     def __del__(self) -> None:
         if hasattr(self, "_map"):
             self.close()
-            host_munmap(self._map, page_ceiling(self._count))
+            host_munmap(self._map, self._size)
 
     # What was executed ----------------------------------------------------------------------------------
 
     def _flags(self) -> Iterator[tuple[int, int]]:
         """Each covered address with its flags, ascending."""
-        for position in range(0, self._count, PAGE_SIZE):
-            page = ctypes.string_at(self._map + position, min(PAGE_SIZE, self._count - position))
-            if not any(page):
-                continue
-            for offset, flags in enumerate(page):
+        pages = ctypes.string_at(self._pages, self._map_size // PAGE_SIZE)
+        number = pages.find(1)
+        while number >= 0:
+            first = number * PAGE_SIZE
+            for offset, flags in enumerate(ctypes.string_at(self._map + first, PAGE_SIZE)):
                 if flags:
-                    yield self.start + (position + offset) * self._granule, flags
+                    yield self.start + (first + offset) * self._granule, flags
+            number = pages.find(1, number + 1)
 
     def addresses(self) -> list[int]:
         """The addresses of all instructions that were executed, ascending."""
@@ -105,7 +114,7 @@ class Coverage:
         blocks: list[Block] = []
         start = end = count = 0
         for address, flags in self._flags():
-            if count and (address != end or flags & Covered.BLOCK):
+            if count and (address != end or flags == Covered.BLOCK):
                 blocks.append(Block(start, end, count))
                 count = 0
             if not count:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from anyvirt.cpu.breakpoints import Breakpoints
     from anyvirt.cpu.coverage import Coverage
     from anyvirt.cpu.hookable import Hookable
+    from anyvirt.cpu.tracing import Trace
     from anyvirt.cpu.watchpoints import Watchpoint, Watchpoints
 
     AddressFunction: TypeAlias = Callable[[Any, int], object]
@@ -133,7 +134,8 @@ class Hooks:
         self._addresses: dict[int, list[AddressHook]] = {}
         self._blocks: list[BlockHook] = []
         self._memory: list[MemoryHook] = []
-        self._coverage: list[Coverage] = []
+        self._coverage: Coverage | None = None
+        self._trace: Trace | None = None
         self._passed: int | None = None
         """The instruction to come, if its address hooks have been called."""
         self._expected: int | None = None
@@ -215,20 +217,31 @@ class Hooks:
 
     def attach_coverage(self, coverage: Coverage) -> None:
         """Let a coverage map be filled; there is one at a time. Raises ValueError."""
-        if self._coverage:
+        if self._coverage is not None:
             raise ValueError("the coverage of this CPU is being recorded already")
-        self._coverage.append(coverage)
+        self._coverage = coverage
 
     def detach_coverage(self, coverage: Coverage) -> None:
         """Leave a coverage map alone; one that is not being filled already is."""
-        if coverage in self._coverage:
-            self._coverage.remove(coverage)
+        if self._coverage is coverage:
+            self._coverage = None
             self.instruments[Instrument.COVERED] = 0
 
     @property
     def granule(self) -> int:
         """Bytes that the addresses of instructions are multiples of."""
         return self._description.parcel
+
+    def attach_trace(self, trace: Trace) -> None:
+        """Let instructions be traced; there is one trace at a time. Raises ValueError."""
+        if self._trace is not None:
+            raise ValueError("this CPU is traced already")
+        self._trace = trace
+
+    def detach_trace(self, trace: Trace) -> None:
+        """Trace no longer; one that is not attached already is not."""
+        if self._trace is trace:
+            self._trace = None
 
     def _places(self, address: int) -> tuple[int, ...]:
         """The values of an executor's `pc` for an instruction."""
@@ -252,7 +265,7 @@ class Hooks:
 
     @property
     def _instrumented(self) -> bool:
-        return bool(self._blocks or self._memory or self._coverage)
+        return bool(self._blocks or self._memory or self._coverage is not None)
 
     def run(self, max_instructions: int | None = None) -> Stop:
         """`Executor.run` with all hooks."""
@@ -260,10 +273,28 @@ class Hooks:
         if cpu.pc != self._expected:
             self.instruments[Instrument.BLOCK] = BlockStart.YES
             self.instruments[Instrument.KNOWN_NEXT] = 0
-        stop = self._run(cpu, max_instructions)
+        stop = self._run_traced(cpu, max_instructions)
         ended = stop.reason in (StopReason.BUDGET, StopReason.INTERRUPTED, StopReason.HOOK)
         self._expected = cpu.pc if ended else None
         return stop
+
+    def _run_traced(self, cpu: Hookable, max_instructions: int | None) -> Stop:
+        """Run step by step as long as there is a trace."""
+        left = _UNLIMITED if max_instructions is None else max_instructions
+        while (trace := self._trace) is not None:
+            if not left:
+                return Stop(StopReason.BUDGET, cpu.pc)
+            before, count = None if trace.skip else trace.before(), cpu.instructions
+            stop = self._run(cpu, 1 if before is not None else min(trace.skip, left))
+            executed = cpu.instructions - count
+            left -= executed
+            if before is None:
+                trace.skip -= executed
+            elif executed:
+                trace.after(*before)
+            if stop.reason is not StopReason.BUDGET:
+                return stop
+        return self._run(cpu, None if max_instructions is None else left)
 
     def _run(self, cpu: Hookable, max_instructions: int | None) -> Stop:
         left = max_instructions

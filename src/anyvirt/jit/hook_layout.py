@@ -67,9 +67,11 @@ class Instrument(IntEnum):
     COVERED_COUNT = 0x70
     COVERED_SHIFT = 0x78
     """log2 of the distance between such places, in bytes of guest code."""
-    RANGES = 0x80
+    COVERED_PAGES = 0x80
+    """Host address of one byte for each page of the coverage map: 1 where something is noted."""
+    RANGES = 0x88
     """Three words for each watched range: its first and last address, and which accesses (`AccessKind`)."""
-    SIZE = 0x80 + 24 * MOST_RANGES
+    SIZE = 0x88 + 24 * MOST_RANGES
 
 
 class BlockStart(IntEnum):
@@ -88,9 +90,9 @@ class AccessKind(IntFlag):
     WRITE = 2
 
 
-class Covered(IntFlag):
-    """What a byte of a coverage map says."""
+class Covered(IntEnum):
+    """What a byte of a coverage map says; 0: nothing has been executed there."""
 
     EXECUTED = 1
-    BLOCK = 2
-    """A block began there."""
+    BLOCK = 3
+    """Executed, and a block began there."""

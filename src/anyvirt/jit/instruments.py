@@ -21,7 +21,7 @@ from anyvirt.jit.hook_layout import (
     Covered,
     Instrument,
 )
-from anyvirt.jit.layout import Slot
+from anyvirt.jit.layout import PAGE_SIZE, Slot
 from anyvirt.jit.memory_model import MemoryModel
 from anyvirt.jit.scope import function_tree, plain_function, static_object
 from anyvirt.typed import load8, load64, store8, store64, u8, u64
@@ -53,8 +53,9 @@ def begin_instruction(instruments: u64, pc: u64) -> u64:
         if index < load64(instruments + Instrument.COVERED_COUNT):
             flags = u8(Covered.EXECUTED)
             if start != BlockStart.NO:
-                flags = u8(Covered.EXECUTED | Covered.BLOCK)
+                flags = u8(Covered.BLOCK)
             store8(covered + index, load8(covered + index) | flags)
+            store8(load64(instruments + Instrument.COVERED_PAGES) + index // PAGE_SIZE, u8(1))
     return u64(0)
 
 
