@@ -57,6 +57,12 @@ def test_every_option_and_verb_in_the_readme_exists():
         assert {word for word in options.split() if word.startswith("-") and word != "--"} <= known
 
 
+def test_the_machine_on_the_page_about_memory_runs(capfd):
+    (example,) = blocks("docs/machine-memory.md", "python")
+    exec(compile(example, "machine-memory.md", "exec"), {})
+    assert "BREAKPOINT" in capfd.readouterr().out
+
+
 def test_the_engine_of_the_tutorial_works(tmp_path):
     """docs/adding-an-engine.md builds an engine in pieces; together they are one that runs."""
     pieces = [textwrap.dedent(block) for block in blocks("docs/adding-an-engine.md", "python")]
