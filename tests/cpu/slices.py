@@ -16,7 +16,9 @@ from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.reference import ReferenceExecutor
 from anyvirt.jit.ahead import instruction_set
 
-EXECUTORS = [ReferenceExecutor, Interpreter]
+from .stenciled import Stenciled
+
+EXECUTORS = [ReferenceExecutor, Interpreter, Stenciled]
 CODE = 0x10000
 DATA = 0x40000
 AREA = 1 << 17
@@ -65,6 +67,8 @@ class Slice:
     """`adjust(generator, pattern, word)`: the word made fit for a stream, or None."""
     limits: dict = field(default_factory=dict)
     """For register files with less in them than their width allows, one more than the greatest value."""
+    jumps: str = ""
+    """Assembly of jumps and calls over instructions, from anywhere."""
     nop: int = 0
     model: int | None = None
     """Unicorn's number for the CPU, where its default lacks something."""
@@ -86,6 +90,12 @@ class Slice:
             if word is not None and self.description.find(word, pattern.length) is pattern:
                 return word
         raise AssertionError(f"no instance of {pattern.assembly}")
+
+    def jumping(self, place):
+        """The words of `jumps` at a place in the stream."""
+        code = self.description.assemble(self.jumps, CODE + 4 * place)
+        order = self.description.byte_order
+        return [int.from_bytes(code[at : at + 4], order) for at in range(0, len(code), 4)]
 
     def listing(self, code):
         """The stream as assembly text."""

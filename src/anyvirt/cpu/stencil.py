@@ -70,7 +70,6 @@ class StencilTier:
         self._set(Job.HANDLERS, ctypes.addressof(self._handlers))
         self._set(Job.HANDLERS_SHIFT, shift)
         self._set(Job.CAPACITY, JOB_SIZE - Job.IMAGE)
-        self._set(Job.ADDRESS_MASK, _MASK)
         self._set(Job.COUNTED, int(counted))
         self._set(Job.LOOKUP, code.interpreter[LOOKUP] if machine else 0)
 

@@ -15,9 +15,10 @@ from anyvirt.jit import ir
 from anyvirt.jit.frames import signature_of
 from anyvirt.jit.handlers import CONVENTION, Features, HandlerCompiler, RecordOperand
 from anyvirt.jit.interpreter import InterpreterTarget
-from anyvirt.jit.ir import LIKELY, METADATA, UNLIKELY, Body, Value
+from anyvirt.jit.ir import LIKELY, UNLIKELY, Body, Value
 from anyvirt.jit.layout import Slot, StopReason
 from anyvirt.jit.machine_fetch import LOOKUP
+from anyvirt.jit.records import LENGTH_FIELD
 from anyvirt.jit.stencil_flat import StencilFlatModel
 from anyvirt.jit.stencil_layout import Glue, Hole, Shape
 from anyvirt.jit.stencil_machine import StencilMachineModel
@@ -27,9 +28,9 @@ from anyvirt.typed import TypedPythonError, u64
 if TYPE_CHECKING:
     import ast
     import types
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from anyvirt.isa.description import InstructionSet, RegisterFile
+    from anyvirt.isa.description import Handler, InstructionSet, RegisterFile
     from anyvirt.jit.frames import Signature
     from anyvirt.jit.frontend import FunctionCompiler, Module
     from anyvirt.jit.target import Argument
@@ -39,7 +40,7 @@ PARAMETERS = "ptr %state, ptr %stale, ptr %memory, i64 %counter, ptr %records"
 SECTION = ".anyvirt.stencil."
 """Each stencil has a section of its own; its number follows."""
 _PREFIX = "hole"
-_WORDS = re.compile(r"%(record|count)\b")
+_WORDS = re.compile(r"%(record|count)(?![\w.])")
 _NUMBERS = {
     Hole.SMALL: (0, 1 << 8),
     Hole.REGISTER: (0, 1 << 11),
@@ -86,9 +87,9 @@ class _StencilBody(Body):
         """What of the budget is left before this instruction."""
         return self.emit(f"add i64 %counter, {_number(Hole.BEFORE)}")
 
-    def constant(self, hole: Hole, addend: int = 0) -> str:
+    def constant(self, hole: Hole, addend: int = 0, operand: int = 0) -> str:
         """A hole of 64 bits. LLVM would take its address to be near, hence the assembly."""
-        return self.emit(f'call i64 asm "movabsq $${hole_name(hole)}+{addend}, $0", "=r"()')
+        return self.emit(f'call i64 asm "movabsq $${hole_name(hole, operand)}+{addend}, $0", "=r"()')
 
 
 class StencilCompiler(HandlerCompiler):
@@ -96,10 +97,8 @@ class StencilCompiler(HandlerCompiler):
 
     has_software = False
 
-    def __init__(
-        self, module: Module, target: StencilTarget, semantics: Callable[..., None], length: int
-    ) -> None:
-        super().__init__(module, target.isa, target.features, semantics, length)
+    def __init__(self, module: Module, target: StencilTarget, form: Handler) -> None:
+        super().__init__(module, target.isa, target.features, form.semantics, form.length, form)
         self.body: _StencilBody = _StencilBody()
         self.shape = Shape(0)
         self.target_operand = 0
@@ -118,7 +117,7 @@ class StencilCompiler(HandlerCompiler):
         """The LLVM definition of the stencil. Raises StencilError."""
         if self.features.counted:
             self.body.effect(f"%remaining = add i64 %counter, {_number(Hole.AFTER)}")
-        self.compile_with({name: self._operand(name) for name in self._slots})
+        self.compile_with(self.parameters({name: self._operand(name) for name in self._slots}))
         for label, hole in self._exits.items():
             self.body.open(label)
             self.go(hole)
@@ -126,8 +125,8 @@ class StencilCompiler(HandlerCompiler):
 
     def _operand(self, name: str) -> RecordOperand:
         slot = self._slots[name]
-        if slot.llvm not in ("i8", "i32"):
-            raise StencilError(f"operand {name} is an {slot.llvm}")
+        if slot.llvm == "i64":
+            return RecordOperand(self.body.constant(Hole.WHOLE, operand=slot.offset), slot.type, name)
         text = _number(Hole.SMALL if slot.llvm == "i8" else Hole.WIDE, slot.offset)
         kind = ir.llvm_type(slot.type)
         if kind != "i64":
@@ -174,7 +173,13 @@ class StencilCompiler(HandlerCompiler):
 
     def next_record(self) -> str:
         """The record behind this one."""
+        if not self.length:
+            return super().next_record()
         return self.body.record(self.length * self.records.scale)
+
+    def length_text(self) -> str:
+        """Bytes of the instruction, as an operand of LLVM instructions."""
+        return str(self.length) if self.length else _number(Hole.SMALL, LENGTH_FIELD)
 
     def leave(self, reason: int, record: str, count: str, records: str = "%records") -> None:
         """What ends a run is left to the interpreter while the instruction can begin anew."""
@@ -223,7 +228,7 @@ class StencilCompiler(HandlerCompiler):
 
     def link(self) -> Value:
         """The address behind this instruction."""
-        value = Value(self.model.address_behind(self.length), u64)
+        value = Value(self.model.address_behind(), u64)
         self._links.add(value.text)
         return value
 
@@ -239,6 +244,12 @@ class StencilCompiler(HandlerCompiler):
         if self._links and not self.shape & Shape.NEXT and self.shape & (Shape.TAKEN | Shape.JUMP):
             return self.shape | Shape.LINKS
         return self.shape
+
+    def branch_operand(self, name: str) -> int:
+        """Where an operand is in the record that says how far a branch leads. Raises StencilError."""
+        if self._slots[name].llvm != "i32":
+            raise StencilError("it branches by an operand that has not 32 bits")
+        return self.slot_offset(name)
 
     def slot_offset(self, name: str) -> int:
         """Where an operand is in the record."""
@@ -283,7 +294,7 @@ class StencilTarget(InterpreterTarget):
         stencil = _stencil(handler)
         if not isinstance(offset, RecordOperand):
             raise StencilError("it branches by something that is no operand")
-        place = stencil.slot_offset(offset.name)
+        place = stencil.branch_operand(offset.name)
         if stencil.target_operand not in (0, place):
             raise StencilError("it branches in more than one way")
         stencil.target_operand = place
@@ -433,7 +444,7 @@ def _count() -> str:
 
 
 def compile_forms(
-    isa: InstructionSet, features: Features, forms: Sequence[tuple[Callable[..., None], int]]
+    isa: InstructionSet, features: Features, forms: Sequence[Handler]
 ) -> tuple[str, list[StencilCompiler | None]]:
     """LLVM IR of the glue and of all forms that can have a stencil, and what was found out about them."""
     from anyvirt.jit.frontend import Module
@@ -441,12 +452,12 @@ def compile_forms(
     target = StencilTarget(isa, features)
     module = Module(target)
     parts, compiled = [glue_definitions(counted=features.counted)], list[StencilCompiler | None]()
-    for position, (semantics, length) in enumerate(forms):
-        compiler = StencilCompiler(module, target, semantics, length)
+    for position, form in enumerate(forms):
+        compiler = StencilCompiler(module, target, form)
         try:
             parts.append(compiler.stencil(len(Glue) + position))
             compiled.append(compiler)
         except StencilError:
             compiled.append(None)
     text = "\n".join(parts)
-    return f"{declarations(text)}\n{text}\n{METADATA}", compiled
+    return f"{declarations(text)}\n{text}\n{module.text()}", compiled

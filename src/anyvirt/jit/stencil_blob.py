@@ -26,9 +26,9 @@ def stencil_blob(isa: InstructionSet, *, counted: bool, memory: str = "flat") ->
     from anyvirt.jit.stencil_translator import translator_module
 
     features = Features(counted=counted, fma=host_has("fma"), memory=memory)
-    forms = [(form.semantics, form.length) for form in handler_forms(isa)]
+    forms = list(handler_forms(isa))
     text, compiled = compile_forms(isa, features, forms)
-    lengths = [length for _, length in forms]
+    lengths = [form.length for form in forms]
     tables = build_tables(compile_module(text, relocation="static"), lengths, compiled)
     translator = link(compile_module(translator_module()))
     code = translator.code + bytes(-len(translator.code) % LITERAL_SIZE)

@@ -37,9 +37,12 @@ class StencilFlatModel(StencilModel):
         """Known in each occurrence."""
         return self._stencil.body.constant(Hole.PC)
 
-    def address_behind(self, length: int) -> str:
+    def address_behind(self) -> str:
         """Known in each occurrence."""
-        return self._stencil.body.constant(Hole.PC, length)
+        stencil, body = self._stencil, self._stencil.body
+        if stencil.length:
+            return body.constant(Hole.PC, stencil.length)
+        return body.emit(f"add i64 {body.constant(Hole.PC)}, {stencil.length_text()}")
 
     def jump(self, handler: HandlerCompiler, address: str) -> None:
         """As in the interpreter."""

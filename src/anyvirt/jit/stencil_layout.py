@@ -43,17 +43,19 @@ class Hole(IntEnum):
     """The interpreter's handler of the instruction."""
     LOOKUP = 8
     """The interpreter's code that looks up the address in the slot TARGET."""
-    NEXT = 9
+    WHOLE = 9
+    """An operand of 64 bits."""
+    NEXT = 10
     """To the instruction behind it, as all that follow a distance of 32 bits to somewhere else."""
-    TAKEN = 10
+    TAKEN = 11
     """To the target of its branch."""
-    INTERPRET = 11
+    INTERPRET = 12
     """To code that executes it in the interpreter."""
-    FAULT = 12
+    FAULT = 13
     """The same, for an access to memory that the host refused."""
-    LITERAL = 13
+    LITERAL = 14
     """To a constant."""
-    ACCESS = 14
+    ACCESS = 15
     """Nothing to fill in: an access that may fault, with the place in the stencil to go on at then."""
 
 
@@ -93,7 +95,7 @@ class Header(IntEnum):
     SHAPE = 14
     """16 bits."""
     LENGTH = 16
-    """8 bits: bytes of the instruction."""
+    """8 bits: bytes of the instruction; 0 if its record says."""
     TARGET = 17
     """8 bits: offset in the record of the operand (32 bits) that says how far TAKEN leads."""
     LINK = 18
@@ -160,8 +162,6 @@ class Job(IntEnum):
     """Most instructions."""
     CAPACITY = 0x38
     """Bytes of room for the image."""
-    ADDRESS_MASK = 0x40
-    """The last address of the address space, a power of two minus 1."""
     COUNTED = 0x48
     """Not 0: blocks count their instructions."""
     SIZE = 0x50

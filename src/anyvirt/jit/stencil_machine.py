@@ -25,9 +25,10 @@ class StencilMachineModel(StencilModel, MachineModel):
         StencilModel.__init__(self, stencil)
         MachineModel.__init__(self)
 
-    def address_behind(self, length: int) -> str:
+    def address_behind(self) -> str:
         """Computed from the record."""
-        return self._stencil.body.emit(f"add i64 {self.program_counter(self._stencil)}, {length}")
+        stencil = self._stencil
+        return stencil.body.emit(f"add i64 {self.program_counter(stencil)}, {stencil.length_text()}")
 
     def jump(self, handler: HandlerCompiler, address: str) -> None:
         """As in the interpreter."""

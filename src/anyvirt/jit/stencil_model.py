@@ -24,8 +24,8 @@ class StencilModel(MemoryModel):
         self._stencil = stencil
 
     @abstractmethod
-    def address_behind(self, length: int) -> str:
-        """The address behind the instruction, which has that many bytes."""
+    def address_behind(self) -> str:
+        """The address behind the instruction."""
 
     def note_count(self, handler: HandlerCompiler) -> None:
         """Whole blocks are counted."""

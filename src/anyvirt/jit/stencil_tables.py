@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from anyvirt.jit.object_file import LinkError, SectionFlags, read_object
+from anyvirt.jit.object_file import LinkError, read_object
 from anyvirt.jit.stencil import SECTION, parse_hole
 from anyvirt.jit.stencil_flat import ACCESSES
 from anyvirt.jit.stencil_layout import (
@@ -32,10 +33,16 @@ if TYPE_CHECKING:
 
 _JUMP, _JUMP_SIZE = 0xE9, 5
 _CONDITIONAL_SIZE = 6
+_CONSTANTS = ".rodata.cst"
+"""What the names of sections with constants begin with; the size of each follows."""
 _WIDTHS = {1: 8, 10: 4, 11: 4, 14: 1}
 """R_X86_64_64, _32, _32S and _8: bytes that they fill."""
 _RELATIVE = (2, 4)
 """R_X86_64_PC32 and R_X86_64_PLT32."""
+
+
+class _OutsideError(Exception):
+    """Code that refers to something that is not copied with it, such as a table."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class _Patch:
 
 @dataclass
 class _Stencil:
+    """The code of one form, and what has to be done to a copy of it."""
+
     code: bytes
     fall: int
     patches: list[_Patch] = field(default_factory=list)
@@ -120,6 +129,7 @@ def _padded(size: int) -> int:
 
 
 def _read_stencils(parsed: ObjectFile) -> dict[int, _Stencil]:
+    """Those that need nothing but what can be copied with them."""
     sections = {
         index: int(section.name.removeprefix(SECTION))
         for index, section in enumerate(parsed.sections)
@@ -129,10 +139,11 @@ def _read_stencils(parsed: ObjectFile) -> dict[int, _Stencil]:
     for section in parsed.sections:
         if section.name == ACCESSES:
             _read_accesses(parsed, section, accesses)
-    return {
-        number: _read_stencil(parsed, parsed.sections[index], accesses.get(index, []))
-        for index, number in sections.items()
-    }
+    stencils = {}
+    for index, number in sections.items():
+        with contextlib.suppress(_OutsideError):
+            stencils[number] = _read_stencil(parsed, parsed.sections[index], accesses.get(index, []))
+    return stencils
 
 
 def _read_accesses(parsed: ObjectFile, section: Section, accesses: dict[int, list[_Patch]]) -> None:
@@ -234,13 +245,11 @@ def _read_literal(parsed: ObjectFile, section: Section, relocation: Relocation) 
     """A constant that LLVM put into a section for such."""
     symbol = parsed.symbols[relocation.symbol]
     data = parsed.sections[symbol.section] if symbol.section < len(parsed.sections) else None
-    if data is None or not data.name.startswith(".rodata.cst") or relocation.type not in (*_RELATIVE, 10, 11):
-        raise LinkError(f"{section.name} refers to {symbol.name} by relocation type {relocation.type}")
-    if data.flags & SectionFlags.WRITE or data.alignment > LITERAL_SIZE:
-        raise LinkError(f"{section.name} has a constant in {data.name}")
-    if relocation.type not in _RELATIVE:
-        raise LinkError(f"{section.name} has the absolute address of a constant")
-    size = int(data.name.removeprefix(".rodata.cst"))
+    if data is None or not data.name.startswith(_CONSTANTS) or relocation.type not in _RELATIVE:
+        raise _OutsideError(f"{section.name} refers to {symbol.name} by relocation type {relocation.type}")
+    size = int(data.name.removeprefix(_CONSTANTS))
+    if size > LITERAL_SIZE:
+        raise _OutsideError(f"{section.name} refers to a constant of {size} bytes")
     # An immediate behind the distance makes the addend less than -4.
     place = symbol.value + relocation.addend + 4
     start = -(-place // size) * size

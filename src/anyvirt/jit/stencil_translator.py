@@ -12,6 +12,7 @@ from anyvirt.jit.handlers import CONVENTION, PARAMETERS
 from anyvirt.jit.host_x86_64 import HostTarget, call
 from anyvirt.jit.image_layout import Header as ImageHeader
 from anyvirt.jit.layout import HANDLER_FIELD, Slot
+from anyvirt.jit.records import LENGTH_FIELD
 from anyvirt.jit.stencil_layout import (
     AT_INTERPRETER,
     AT_STUB,
@@ -82,10 +83,9 @@ def address_of(state: u64, record: u64) -> u64:
 
 def record_at(state: u64, job: u64, address: u64) -> u64:
     """The record of a guest address; 0 if a region cannot have it."""
-    wrapped = address & load64(job + Job.ADDRESS_MASK)
-    if wrapped - load64(job + Job.FIRST) >= load64(job + Job.SPAN):
+    if address - load64(job + Job.FIRST) >= load64(job + Job.SPAN):
         return u64(0)
-    return load64(state + Slot.RECORDS) + (wrapped << load64(state + Slot.RECORD_SHIFT))
+    return load64(state + Slot.RECORDS) + (address << load64(state + Slot.RECORD_SHIFT))
 
 
 def header_of(job: u64, handler: u64) -> u64:
@@ -127,10 +127,18 @@ def find(job: u64, record: u64) -> u64:
     return instruction_at(job, u64(number) - 1)
 
 
+def length_of(instruction: u64) -> u64:
+    """Bytes of an instruction."""
+    length = load8(load64(instruction + Instruction.HEADER) + Header.LENGTH)
+    if length == 0:
+        length = load8(load64(instruction + Instruction.RECORD) + LENGTH_FIELD)
+    return u64(length)
+
+
 def next_record(state: u64, job: u64, instruction: u64) -> u64:
     """The record behind an instruction; 0 if a region cannot have it."""
-    length = u64(load8(load64(instruction + Instruction.HEADER) + Header.LENGTH))
-    return record_at(state, job, address_of(state, load64(instruction + Instruction.RECORD)) + length)
+    address = address_of(state, load64(instruction + Instruction.RECORD))
+    return record_at(state, job, address + length_of(instruction))
 
 
 def target_record(state: u64, job: u64, instruction: u64) -> u64:
@@ -347,7 +355,7 @@ def note_range(state: u64, job: u64, number: u64) -> None:
     """The guest code of an instruction is translated."""
     instruction = instruction_at(job, number)
     start = address_of(state, load64(instruction + Instruction.RECORD))
-    end = start + u64(load8(load64(instruction + Instruction.HEADER) + Header.LENGTH))
+    end = start + length_of(instruction)
     count = load64(job + Job.RANGE_COUNT)
     if count == 0 or load64(job + Job.RANGES + count * 16 - 8) != start:
         store64(job + Job.RANGES + count * 16, start)
@@ -425,6 +433,8 @@ def value_of(state: u64, job: u64, hole: u64, operand: u64, instruction: u64, re
         value = u64(load8(operand))
     elif hole == Hole.WIDE:
         value = u64(s32(load32(operand)))
+    elif hole == Hole.WHOLE:
+        value = load64(operand)
     elif hole == Hole.PC:
         value = address_of(state, record)
     elif hole == Hole.RECORD:
