@@ -231,6 +231,8 @@ def add_machine_fetch(module: Module, *, streams: bool) -> None:
     `streams` says that only decoding tells how long an instruction is.
     """
     decoder = decode_bytes if streams else decode_parcels
+    if streams:
+        module.target.intrinsics[instruction_start] = _emit_itself
     module.target.intrinsics[decode_at] = lambda compiler, arguments: compiler.call_function(
         decoder, arguments
     )
@@ -245,6 +247,11 @@ def add_machine_fetch(module: Module, *, streams: bool) -> None:
             cross=add(decode_crossing),
         )
     )
+
+
+def _emit_itself(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
+    """Streams of bytes have no delay slots."""
+    return compiler.typed_arguments(arguments, [u64])[0]
 
 
 def _emit_crossing_handler(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
