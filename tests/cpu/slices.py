@@ -92,10 +92,11 @@ class Slice:
         raise AssertionError(f"no instance of {pattern.assembly}")
 
     def jumping(self, place):
-        """The words of `jumps` at a place in the stream."""
-        code = self.description.assemble(self.jumps, CODE + 4 * place)
+        """The words of `jumps` at a place in the stream, out of reach of the branches before it."""
+        reach = [self.nop] * 4
+        code = self.description.assemble(self.jumps, CODE + 4 * (place + len(reach)))
         order = self.description.byte_order
-        return [int.from_bytes(code[at : at + 4], order) for at in range(0, len(code), 4)]
+        return reach + [int.from_bytes(code[at : at + 4], order) for at in range(0, len(code), 4)]
 
     def listing(self, code):
         """The stream as assembly text."""

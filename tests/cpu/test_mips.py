@@ -36,6 +36,26 @@ def adjust(generator, pattern, word):
     return word
 
 
+JUMPS = """
+    jal first
+    addiu $t0, $t0, 1
+    addiu $t0, $t0, 2
+first:
+    addiu $t9, $ra, 20
+    jalr $t8, $t9
+    addiu $t1, $t1, 1
+    addiu $t1, $t1, 2
+    j second
+    addiu $t2, $t2, 1
+    addiu $t2, $t2, 2
+second:
+    addiu $t9, $t8, 32
+    jr $t9
+    addiu $t3, $t3, 1
+    addiu $t3, $t3, 2
+"""
+
+
 def machine(isa):
     endian = unicorn.UC_MODE_BIG_ENDIAN if isa == "mips" else unicorn.UC_MODE_LITTLE_ENDIAN
     return slices.Slice(
@@ -49,6 +69,7 @@ def machine(isa):
         },
         pointers={GP: slices.MIDDLE, SP: slices.MIDDLE + 4096},
         adjust=adjust,
+        jumps=JUMPS,
         model=constants.UC_CPU_MIPS32_74KF,
     )
 
@@ -94,6 +115,8 @@ def test_streams(setting):
         generator = random.Random(seed)
         words = []
         while len(words) < 40:
+            if generator.random() < 0.02:
+                words += slice_.jumping(len(words))
             pattern = generator.choice(calm)
             words.append(slice_.instance(generator, pattern))
             if is_branch(pattern):

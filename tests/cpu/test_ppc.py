@@ -17,6 +17,26 @@ DIVISIONS = ("divw", "divwu")
 SIZES = {"lwarx": 4, "stwcx.": 4}
 
 
+JUMPS = """
+    bl first
+    addi r3, r3, 1
+first:
+    mflr r9
+    addi r9, r9, 24
+    mtctr r9
+    bcctrl 20, 0
+    addi r3, r3, 2
+    mflr r9
+    addi r9, r9, 24
+    mtlr r9
+    blr
+    addi r3, r3, 4
+    b second
+    addi r3, r3, 8
+second:
+"""
+
+
 def adjust(generator, pattern, word):
     name = pattern.mnemonic
     if "offset" in pattern.by_name:
@@ -69,6 +89,7 @@ def setting():
         },
         limits={"cr": 16},
         adjust=adjust,
+        jumps=JUMPS,
         nop=0x60000000,
     )
     return slice_, slices.Oracle(slice_), [slices.Guest(slice_, make) for make in slices.EXECUTORS]
@@ -114,6 +135,9 @@ def test_streams(setting):
         generator = random.Random(seed)
         words = []
         while len(words) < 40:
+            if generator.random() < 0.02:
+                # Behind the instruction that `check` puts first.
+                words += slice_.jumping(len(words) + 1)
             pattern = generator.choice(patterns)
             word = slice_.instance(generator, pattern)
             if is_division(pattern):

@@ -40,6 +40,20 @@ carry:
 """
 
 
+JUMPS = """
+    call first
+    add %l1, 1, %l1
+    add %l1, 2, %l1
+first:
+    jmpl %o7 + 24, %l0
+    add %l2, 1, %l2
+    add %l2, 2, %l2
+    jmpl %l0 + 24, %g0
+    add %l3, 1, %l3
+    add %l3, 2, %l3
+"""
+
+
 def adjust(generator, pattern, word):
     if "offset" in pattern.by_name:
         return slices.put(pattern, word, offset=4 * generator.randrange(2, 5))
@@ -62,6 +76,7 @@ def machine():
         {"r": numbers},
         pointers={5: 160, 6: slices.MIDDLE, 7: slices.MIDDLE + 4096},
         adjust=adjust,
+        jumps=JUMPS,
         nop=NOP,
     )
 
@@ -117,6 +132,8 @@ def test_streams(setting):
         generator = random.Random(seed)
         words = []
         while len(words) < 40:
+            if generator.random() < 0.02:
+                words += slice_.jumping(len(words) + len(words_of(BEGIN)))
             pattern = generator.choice(patterns)
             words.append(slice_.instance(generator, pattern))
             if is_branch(pattern):

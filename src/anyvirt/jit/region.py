@@ -209,6 +209,9 @@ def _is_call(isa: InstructionSet, template: Template, operands: Mapping[str, int
 def _decode(
     isa: InstructionSet, templates: Templates, read_code: Callable[[int, int], bytes | None], pc: int
 ) -> _Found | None:
+    if pc % isa.parcel:
+        # In a delay slot: the interpreter's variant of the instruction knows where it leads.
+        return None
     decoded = isa.decode(_window(isa, read_code, pc))
     if decoded is None or read_code(pc, decoded.length) is None:
         return None
