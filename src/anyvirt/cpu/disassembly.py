@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from anyvirt.cpu.memory import PAGE_SIZE, GuestFault
@@ -41,8 +42,14 @@ def instruction_at(cpu: Any, address: int) -> Instruction:  # noqa: ANN401 - any
     isa = instruction_set(cpu.isa)
     if isa.delay_slots:
         address &= ~DELAY_SLOT
-    window = _window(cpu, address)
     mode = cpu.state("mode") if isa.context is not None else 0
+    return _disassembled(cpu.isa, address, _window(cpu, address), mode)
+
+
+@lru_cache(maxsize=1 << 14)
+def _disassembled(name: str, address: int, window: bytes, mode: int) -> Instruction:
+    """The instruction that `window` begins with."""
+    isa = instruction_set(name)
     decoded = isa.decode(window, mode)
     if decoded is None or decoded.length > len(window):
         length = _length(isa, window)

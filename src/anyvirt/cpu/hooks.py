@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from anyvirt.cpu.coverage import Coverage
     from anyvirt.cpu.hookable import Hookable
     from anyvirt.cpu.tracing import Trace
-    from anyvirt.cpu.watchpoints import Watchpoint, Watchpoints
+    from anyvirt.cpu.watchpoints import Watchpoints
 
     AddressFunction: TypeAlias = Callable[[Any, int], object]
     """Called with the CPU and the address of the instruction to come."""
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 ADDRESS_SPACE = 1 << 64
 _UNLIMITED = 1 << 62
 """Instructions that an instrumented run without a budget may take: those runs always count."""
+_KINDS = tuple(map(AccessKind, range(4)))
 _LONGEST = 4
 """Bytes that are forgotten of hooked code: a delay slot's second place included."""
 
@@ -86,6 +87,9 @@ class BlockHook(Hook):
 
 class MemoryHook(Hook):
     """Called before accesses of some kinds that touch the addresses [start, end)."""
+
+    stops_behind = False
+    """It has nothing to call: the run ends when the access has been made."""
 
     def __init__(
         self, hooks: Hooks, start: int, end: int, kinds: AccessKind, function: MemoryFunction
@@ -363,19 +367,18 @@ class Hooks:
             return None
         return self._finish_instruction(cpu, touched, event)
 
-    def _tell_access(self, cpu: Hookable) -> tuple[Hook | None, Watchpoint | None, _AccessEvent]:
+    def _tell_access(self, cpu: Hookable) -> tuple[Hook | None, MemoryHook | None, _AccessEvent]:
         """Call the hooks of an access: which ends the run, which watchpoint was touched, and the access."""
-        from anyvirt.cpu.watchpoints import Watchpoint
-
         pc, event = cpu.pc, self._event(cpu)
         # The instruction begins anew, unless a hook lets the CPU go on elsewhere.
         self._passed = pc
         self.instruments[Instrument.KNOWN_NEXT] = self.instruments[Instrument.SEEN]
-        hit, touched = None, None
+        hit: Hook | None = None
+        touched: MemoryHook | None = None
         for hook in tuple(self._memory):
             if not hook.concerns(event):
                 continue
-            if isinstance(hook, Watchpoint):
+            if hook.stops_behind:
                 touched = touched or hook
                 continue
             hook.hits += 1
@@ -388,7 +391,7 @@ class Hooks:
 
     def _event(self, cpu: Hookable) -> _AccessEvent:
         instruments = self.instruments
-        kind = AccessKind(instruments[Instrument.ACCESS_KIND])
+        kind = _KINDS[instruments[Instrument.ACCESS_KIND]]
         address, size = instruments[Instrument.ACCESS_ADDRESS], instruments[Instrument.ACCESS_SIZE]
         order = self._description.byte_order
         if kind == AccessKind.WRITE:
@@ -396,7 +399,7 @@ class Hooks:
             return _AccessEvent(kind, address, size, int.from_bytes(stored, order))
         return _AccessEvent(kind, address, size, _peek(cpu, address, size, order))
 
-    def _finish_instruction(self, cpu: Hookable, watchpoint: Watchpoint, event: _AccessEvent) -> Stop | None:
+    def _finish_instruction(self, cpu: Hookable, watchpoint: MemoryHook, event: _AccessEvent) -> Stop | None:
         """Execute the instruction that touches a watchpoint, and tell it behind that."""
         before = cpu.instructions
         while True:

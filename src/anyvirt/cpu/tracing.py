@@ -51,8 +51,8 @@ class Trace:
     ) -> None:
         """Trace instructions in [start, end), after the next `skip` ones, until `limit` lines are written.
 
-        What is skipped runs at full speed, as does everything behind the last line. Raises ValueError if the
-        CPU is traced already.
+        What is skipped is not stepped through, and behind the last line the CPU runs at full speed. Raises
+        ValueError if the CPU is traced already.
         """
         self.lines = 0
         """Lines written so far."""

@@ -18,6 +18,8 @@ __all__ = ["AccessKind", "Watchpoint", "Watchpoints"]
 class Watchpoint(MemoryHook):
     """A range of memory. Runs stop when it has been accessed; the `Stop` says at which address and how."""
 
+    stops_behind = True
+
     def __init__(self, hooks: Hooks, start: int, length: int, kinds: AccessKind) -> None:
         super().__init__(hooks, start, start + length, kinds, lambda *_: False)
 
