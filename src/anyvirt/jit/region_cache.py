@@ -28,6 +28,7 @@ _REGION = struct.Struct("<Q16sII")
 """Entry, digest, number of ranges, bytes of the image; then the ranges, then the image."""
 _RANGE = struct.Struct("<QQ")
 _REGIONS_OF_A_FILE = 256
+_LARGEST_FILE = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,16 @@ class RegionCache:
     def prune(self, limit: int = LARGEST_CACHE) -> None:
         """Remove the files that were written longest ago until the rest is within the limit."""
         files = []
-        for entry in os.scandir(self._directory):
-            with contextlib.suppress(FileNotFoundError):
-                status = entry.stat()
-                files.append((status.st_mtime, status.st_size, entry.path))
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._directory) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    files.append((status.st_mtime, status.st_size, entry.path))
         total = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):
             if total <= limit:
                 return
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):
                 os.unlink(path)
             total -= size
 
@@ -90,12 +92,10 @@ class RegionCache:
         return digest.hexdigest()
 
     def _read(self, name: str) -> list[StoredRegion]:
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            with Path(self._directory, name).open("rb") as file:
-                status = os.fstat(file.fileno())
-                if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                    return []
-                content = file.read()
+            with os.fdopen(os.open(Path(self._directory, name), flags), "rb") as file:
+                content = file.read() if _is_ours(os.fstat(file.fileno())) else b""
         except OSError:
             return []
         return _unpack(content, name)
@@ -111,6 +111,16 @@ class RegionCache:
         except BaseException:
             os.unlink(temporary)
             raise
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    """Whether nobody else can have written a file, and it is one that we would write."""
+    return (
+        stat.S_ISREG(status.st_mode)
+        and status.st_uid == os.geteuid()
+        and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        and status.st_size <= _LARGEST_FILE
+    )
 
 
 def _pack(regions: list[StoredRegion], name: str) -> bytes:
@@ -130,13 +140,22 @@ def _unpack(content: bytes, name: str) -> list[StoredRegion]:
     magic, checksum = _HEADER.unpack_from(content)
     if magic != _MAGIC or checksum != _checksum(name, content[_HEADER.size :]):
         return []
+    try:
+        return _unpack_regions(content)
+    except struct.error:
+        return []
+
+
+def _unpack_regions(content: bytes) -> list[StoredRegion]:
+    """Raises struct.error if there is less than the lengths say."""
     regions, position = [], _HEADER.size
     while position < len(content):
         entry, digest, count, size = _REGION.unpack_from(content, position)
         position += _REGION.size
         ranges = [_RANGE.unpack_from(content, position + _RANGE.size * number) for number in range(count)]
         position += _RANGE.size * count
-        regions.append(StoredRegion(entry, ranges, digest.hex(), content[position : position + size]))
+        (image,) = struct.unpack_from(f"{size}s", content, position)
+        regions.append(StoredRegion(entry, ranges, digest.hex(), image))
         position += size
     return regions
 
