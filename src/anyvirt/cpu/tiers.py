@@ -26,11 +26,13 @@ class Tier(StrEnum):
     """Interpreted for a moment, then translated by copying prepared code; no compiler at run time."""
     REGION = "region"
     """Interpreted until it is hot, then compiled by LLVM."""
+    AUTO = "auto"
+    """All of them: stencils for what is warm, regions for what is hot."""
 
 
 def chosen_tier() -> Tier:
     """The tier that the environment asks for. Raises UsageError."""
-    name = os.environ.get(TIER_VARIABLE) or Tier.REGION
+    name = os.environ.get(TIER_VARIABLE) or Tier.AUTO
     try:
         return Tier(name)
     except ValueError:
@@ -38,7 +40,7 @@ def chosen_tier() -> Tier:
         raise UsageError(f"{TIER_VARIABLE} is {name!r}, which is no tier: use one of {known}") from None
 
 
-def make_executor(isa: str, memory: FlatMemory, *, tier: Tier | str = Tier.REGION) -> Interpreter:
+def make_executor(isa: str, memory: FlatMemory, *, tier: Tier | str = Tier.AUTO) -> Interpreter:
     """A virtual CPU at reset in `memory`. Raises UnsupportedError, and ValueError for an unknown tier."""
     if Tier(tier) is Tier.INTERPRETER:
         from anyvirt.cpu.interpreter import Interpreter
@@ -50,4 +52,4 @@ def make_executor(isa: str, memory: FlatMemory, *, tier: Tier | str = Tier.REGIO
         return StencilExecutor(isa, memory)
     from anyvirt.cpu.translator import Translator
 
-    return Translator(isa, memory)
+    return Translator(isa, memory, stencils=Tier(tier) is Tier.AUTO)

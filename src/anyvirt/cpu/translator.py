@@ -13,20 +13,26 @@ from typing import TYPE_CHECKING
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.profile import IMAGE_ENTRY, Profile
+from anyvirt.cpu.stencil_space import StencilSpace, stencil_space
 from anyvirt.cpu.ticker import Ticker
 from anyvirt.cpu.translation import translation_space
+from anyvirt.errors import UnsupportedError
 from anyvirt.jit.layout import INTERPRET, SYNCHRONIZE, UNFIT, Request, Slot, StopReason
 from anyvirt.paths import cache_directory
 
 if TYPE_CHECKING:
+    from anyvirt.cpu.machine_memory import MachineMemory
     from anyvirt.cpu.memory import FlatMemory
 
-_REASON, _COUNT, _FAULT_COUNT, _RETIRED, _SOURCE, _ROUNDING = (
+_PENDING, _RECORD, _REASON, _COUNT, _FAULT_COUNT, _RETIRED, _SOURCE, _ROUNDING = (
     int(slot) // 8
     for slot in (
+        Slot.PENDING, Slot.RECORD,
         Slot.REASON, Slot.COUNT, Slot.FAULT_COUNT, Slot.RETIRED, Slot.SOURCE, Slot.FLOAT_ROUNDING,
     )
 )  # fmt: skip
+_ONLY_SAMPLE = 1 << 8 * Request.SAMPLE
+"""The slot PENDING when nobody wants anything else; other wishes go first."""
 BURST = 16
 """Jumps that are looked at in a row."""
 
@@ -34,12 +40,20 @@ BURST = 16
 class Translator(Interpreter):
     """One virtual CPU that executes translations where there are any."""
 
-    def __init__(self, isa: str, memory: FlatMemory) -> None:
+    def __init__(self, isa: str, memory: FlatMemory | MachineMemory, *, stencils: bool = True) -> None:
+        """A CPU at reset; `stencils` bridge the time until regions have been compiled. As Interpreter's."""
         super().__init__(isa, memory)
+        self._wants_stencils = stencils
+        self._stencils: StencilSpace | None = None
         self._profile: Profile | None = None
         # A guest may be somebody else, and somewhere else, by the time this is wanted.
         self._directory = cache_directory()
         self._ticker = Ticker(self._state)
+
+    def prepare(self) -> None:
+        """Have everything compiled that is compiled ahead of time, so that later no compiler is needed."""
+        if self._wants_stencils:
+            stencil_space(self.memory, self.isa, counted=False)
 
     def translate(self, entry: int, *, counted: bool = False) -> bool:
         """Compile the region around `entry` now, in this process; whether there is one. Imports LLVM."""
@@ -60,24 +74,29 @@ class Translator(Interpreter):
         self._counted = counted
         self._view.use(code_space(self.memory, self.isa, counted=counted, translated=True))
         self._space = translation_space(self.memory, self.isa, counted=counted)
+        self._stencils = None
 
     def _enter(self) -> None:
-        if not self._counted:
+        if not self._counted and not self._instrumented:
             self._ticker.start()
         super()._enter()
 
     def _goes_on(self) -> bool:
+        if self._instrumented:
+            return super()._goes_on()
         reason = self._slots[_REASON]
         if reason == UNFIT and self._space.forget_at(self._view.program_counter()):
             return True
         if reason in (INTERPRET, UNFIT):
             return self._interpret()
-        if reason == StopReason.INTERRUPTED and self._requests[Request.SAMPLE]:
+        if reason == StopReason.INTERRUPTED and self._slots[_PENDING] == _ONLY_SAMPLE:
             self._sample()
             if self._slots[_REASON] != StopReason.INTERRUPTED:
                 return self._goes_on()
         if reason == SYNCHRONIZE:
             super()._goes_on()
+            if self._stencils is not None:
+                self._stencils.synchronize()
             self._space.revalidate()
             return True
         return super()._goes_on()
@@ -100,7 +119,7 @@ class Translator(Interpreter):
         now = min(left, 1)
         slots[_COUNT] = slots[_FAULT_COUNT] = now
         slots[_RETIRED] -= left - now
-        self._host.enter(self._state)
+        self._view.enter(self._state)
         slots[_RETIRED] += left - now
         slots[_COUNT] += left - now
         return slots[_REASON] == StopReason.BUDGET and slots[_COUNT] > 0
@@ -108,7 +127,7 @@ class Translator(Interpreter):
     def _interpret_some(self) -> bool:
         """Up to the next jump."""
         self._requests[Request.SAMPLE] = 1
-        self._host.enter(self._state)
+        self._view.enter(self._state)
         self._requests[Request.SAMPLE] = 0
         self._slots[_SOURCE] = 0
         return self._slots[_REASON] == StopReason.INTERRUPTED and not self._requests[Request.STOP]
@@ -120,16 +139,27 @@ class Translator(Interpreter):
         slots, requests = self._slots, self._requests
         if self._profile is None or self._profile.space is not self._space:
             self._profile = Profile(self.isa, self._space, self._directory, counted=False)
-        profile = self._profile
+        profile, stencils = self._profile, self._known_stencils()
         for _ in range(BURST):
             source = slots[_SOURCE]
             slots[_SOURCE] = 0
-            pc = self._view.program_counter()
-            if not profile.note(pc, source) or requests[Request.STOP]:
+            goes_on = profile.note(self._view.program_counter(), source)
+            if stencils is not None and not stencils.is_translated(slots[_RECORD]):
+                stencils.translate(self._state)
+            if not goes_on or slots[_PENDING] & ~_ONLY_SAMPLE:
                 break
             requests[Request.SAMPLE] = 1
-            self._host.enter(self._state)
+            self._view.enter(self._state)
             if slots[_REASON] != StopReason.INTERRUPTED:
                 break
         requests[Request.SAMPLE] = 0
         self._ticker.rest(profile.serve(slots[_ROUNDING]))
+
+    def _known_stencils(self) -> StencilSpace | None:
+        """The stencils, where there are any; they are small, but loaded only when they are wanted."""
+        if self._wants_stencils and self._stencils is None:
+            try:
+                self._stencils = stencil_space(self.memory, self.isa, counted=bool(self._counted))
+            except (ImportError, OSError, UnsupportedError):
+                self._wants_stencils = False
+        return self._stencils

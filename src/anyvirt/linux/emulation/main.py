@@ -59,7 +59,7 @@ def main(command: list[str]) -> NoReturn:
 
 
 def _make_process(image: Image) -> Process:
-    return _compiling(lambda: Process(RISCV64, image, _make_cpu), lambda: _make_cpu(FlatMemory()))
+    return _compiling(lambda: Process(RISCV64, image, _make_cpu), _prepare_tiers)
 
 
 def _compiling(make: Callable[[], Made], compile_for_it: Callable[[], object]) -> Made:
@@ -119,6 +119,15 @@ def _reveal_compiler() -> None:
 
 def _make_cpu(memory: FlatMemory) -> Interpreter:
     return make_executor(RISCV64.isa, memory, tier=chosen_tier())
+
+
+def _prepare_tiers() -> None:
+    """Compile everything that is compiled ahead of time."""
+    from anyvirt.cpu.translator import Translator
+
+    cpu = _make_cpu(FlatMemory())
+    if isinstance(cpu, Translator):
+        cpu.prepare()
 
 
 def _calls() -> Mapping[int, SystemCall]:
