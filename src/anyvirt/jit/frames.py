@@ -84,6 +84,10 @@ class Frame:
     """Label behind an expanded call; empty in the outermost function."""
     results: list[str] = field(default_factory=list)
     """Pointers that an expanded call leaves its results in."""
+    returns: int = 0
+    """Ways out of an expanded call so far."""
+    only: tuple[list[ir.Value], ir.Place, ir.Place] | None = None
+    """Results of the first one, and the places before and behind what it wrote."""
 
 
 def signature_of(function: types.FunctionType) -> Signature:

@@ -27,7 +27,7 @@ from anyvirt.jit.frames import (
     signature_of,
 )
 from anyvirt.jit.ir import Value
-from anyvirt.jit.scope import function_tree, plain_function, static_object
+from anyvirt.jit.scope import assigned_names, function_tree, plain_function, static_object
 from anyvirt.typed import FixedFloat, FixedInteger, TypedPythonError
 
 if TYPE_CHECKING:
@@ -158,11 +158,22 @@ class FunctionCompiler(Arithmetic):
             if name not in arguments:
                 self._frame.names[name] = ObjectReference(name)
             elif type(given) is Value:
-                self._assign_name(name, given if kind is None else self.typed(given, kind))
-            elif isinstance(given, int | float) and kind is not None:
-                self._assign_name(name, ir.literal(given, kind))
+                self._bind_value(name, given if kind is None else self.typed(given, kind))
+            elif isinstance(given, int | float) and kind is not None and not self._stays_known(name, given):
+                self._bind_value(name, ir.literal(given, kind))
             else:
                 self._frame.names[name] = given
+
+    def _stays_known(self, name: str, given: float) -> bool:
+        """A condition known when compiling remains so, if the function does not assign to it."""
+        return isinstance(given, bool) and name not in assigned_names(self._frame.function)
+
+    def _bind_value(self, name: str, value: Value) -> None:
+        """A parameter is a variable only if the function assigns to it."""
+        if name in assigned_names(self._frame.function):
+            self._assign_name(name, value)
+        else:
+            self._frame.names[name] = value
 
     def _assign_name(self, name: str, value: Argument) -> None:
         if name == "_":
@@ -278,9 +289,7 @@ class FunctionCompiler(Arithmetic):
             )
         values = [self.typed(part, kind) for part, kind in zip(given, results, strict=True)]
         if frame.exit:
-            for part, pointer in zip(values, frame.results, strict=True):
-                self.body.effect(f"store {part.operand}, ptr {pointer}")
-            self.body.branch(frame.exit)
+            self._leave_expansion(frame, values)
         elif not values:
             self.finish()
         elif len(values) == 1:
@@ -292,6 +301,16 @@ class FunctionCompiler(Arithmetic):
                     f"insertvalue {frame.signature.llvm_result} {aggregate}, {part.operand}, {position}"
                 )
             self.body.close(f"ret {frame.signature.llvm_result} {aggregate}")
+
+    def _leave_expansion(self, frame: Frame, values: list[Value]) -> None:
+        before = self.body.place()
+        if not frame.returns:
+            frame.results = [self.body.local(ir.llvm_type(part.type), "result") for part in values]
+        for part, pointer in zip(values, frame.results, strict=True):
+            self.body.effect(f"store {part.operand}, ptr {pointer}")
+        self.body.branch(frame.exit)
+        frame.only = (values, before, self.body.place()) if not frame.returns else None
+        frame.returns += 1
 
     def finish(self) -> None:
         """End a function without results; instruction handlers go on to the next instruction instead."""
@@ -640,8 +659,7 @@ class FunctionCompiler(Arithmetic):
         if any(frame.function is function for frame in self._frames):
             raise TypedPythonError(f"{function.__name__} takes objects and cannot call itself")
         node = self._node
-        results = [self.body.local(ir.llvm_type(kind), "result") for kind in signature.results]
-        frame = Frame(function, signature, exit=self.body.fresh("returned"), results=results)
+        frame = Frame(function, signature, exit=self.body.fresh("returned"))
         self._frames.append(frame)
         self._bind(
             {
@@ -653,12 +671,20 @@ class FunctionCompiler(Arithmetic):
         self._function_body(function)
         self._frames.pop()
         self._node = node
-        self.body.open(frame.exit)
-        values = [
-            self.body.value(f"load {ir.llvm_type(kind)}, ptr {pointer}", kind)
-            for kind, pointer in zip(signature.results, results, strict=True)
-        ]
+        values = self._results(frame)
         return None if not values else values[0] if len(values) == 1 else tuple(values)
+
+    def _results(self, frame: Frame) -> list[Value]:
+        """The results of an expanded call; if it has one way out and that comes last, they need no memory."""
+        if frame.only is not None and frame.only[2] == self.body.place():
+            values, before, _ = frame.only
+            self.body.rewind(before)
+            return values
+        self.body.open(frame.exit)
+        return [
+            self.body.value(f"load {ir.llvm_type(kind)}, ptr {pointer}", kind)
+            for kind, pointer in zip(frame.signature.results, frame.results, strict=True)
+        ]
 
     def _static(self, node: ast.expr) -> object:
         """The compile-time object a name or dotted name stands for."""

@@ -82,6 +82,14 @@ def literal(number: float, kind: ValueType) -> Value:
     return constant(f32(number) if kind is f32 else f64(number))
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a body had been written at some moment."""
+
+    lines: int
+    allocas: int
+
+
 class Body:
     """The instructions of a function under construction, one block open at a time."""
 
@@ -127,6 +135,16 @@ class Body:
         """Append an instruction without a result."""
         if not self.closed:
             self._lines.append(f"  {instruction}")
+
+    def place(self) -> Place:
+        """How far the body has been written."""
+        return Place(len(self._lines), len(self._allocas))
+
+    def rewind(self, place: Place) -> None:
+        """Forget what was written behind a place in the block that was open there."""
+        del self._lines[place.lines :]
+        del self._allocas[place.allocas :]
+        self.closed = False
 
     def local(self, llvm: str, hint: str) -> str:
         """Space for a local variable; returns its pointer."""

@@ -6,6 +6,12 @@ from functools import cache
 
 import llvmlite.binding as llvm
 
+# This pass of LLVM 22 turns `mov (mem), %ax` into `movzwl (mem), %eax` where the rest of %rax is still wanted
+# (tests/jit/test_llvm.py has such a function).
+llvm.set_option("anyvirt", "-fixup-byte-word-insts=false")
+
+__all__ = ["compile_module", "host_has", "llvm"]
+
 
 @cache
 def _machine(relocation: str) -> llvm.TargetMachine:

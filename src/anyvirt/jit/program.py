@@ -137,7 +137,7 @@ class _ProgramModule(frontend.Module):
 
 def _compile(module: str, rules: ProgramIsa) -> bytes:
     """The object file that LLVM makes of `module` with the optimizations of -O2."""
-    import llvmlite.binding as llvm
+    from anyvirt.jit.llvm import llvm
 
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()

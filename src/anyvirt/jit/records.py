@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, get_type_hints
 
 from anyvirt.isa.description import DescriptionError
@@ -97,18 +98,23 @@ def sunk_operands(isa: InstructionSet, semantics: Callable[..., None]) -> set[st
 
     The decoder turns number zero into the file's sink, so that handlers need not ask.
     """
-    tree = function_tree(plain_function(semantics))
-    processor = next(iter(inspect.signature(semantics).parameters))
     sunk: set[str] = set()
     used: set[str] = set()
     with_zero = {file.name for file in isa.register_files.values() if file.zero is not None}
-    for (file, operand), written in _register_uses(tree, processor):
+    for (file, operand), written in _register_uses(semantics):
         (sunk if written and file in with_zero else used).add(operand)
     return sunk - used
 
 
-def _register_uses(tree: ast.FunctionDef, processor: str) -> Iterator[tuple[tuple[str | None, str], bool]]:
+@cache
+def _register_uses(semantics: Callable[..., None]) -> list[tuple[tuple[str | None, str], bool]]:
     """Each use of a name: the register file it selects from, if it does, and whether that is written."""
+    tree = function_tree(plain_function(semantics))
+    processor = next(iter(inspect.signature(semantics).parameters))
+    return list(_uses_in(tree, processor))
+
+
+def _uses_in(tree: ast.FunctionDef, processor: str) -> Iterator[tuple[tuple[str | None, str], bool]]:
     selectors: set[int] = set()
     for node in ast.walk(tree):
         match node:

@@ -10,9 +10,8 @@ import struct
 from functools import cache
 from typing import TYPE_CHECKING
 
-import llvmlite.binding as llvm
-
 from anyvirt.jit.image_layout import EXIT, HEADER, PAIR, VALUE, Header, Place
+from anyvirt.jit.llvm import llvm
 from anyvirt.jit.object_file import LinkError, SectionFlags, read_object
 from anyvirt.jit.region import EXIT_VALUES
 from anyvirt.jit.region_flat import FIXUPS

@@ -36,6 +36,16 @@ def _functions_of(filename: str) -> dict[tuple[int, str], ast.FunctionDef]:
     }
 
 
+@functools.cache
+def assigned_names(function: types.FunctionType) -> frozenset[str]:
+    """The names that a function assigns to."""
+    return frozenset(
+        node.id
+        for node in ast.walk(function_tree(function))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    )
+
+
 def plain_function(function: Callable[..., Any]) -> types.FunctionType:
     """The function a decorator wrapped, or itself. Raises TypedPythonError."""
     plain = getattr(function, "__wrapped__", function)

@@ -8,6 +8,7 @@ share; they write their operands into the record, at the same places for all han
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from anyvirt.isa.contexts import MODE
@@ -109,9 +110,10 @@ class StreamDecoderGenerator(DecoderGenerator):
         slots = operand_slots(self._isa, self._module, handler)
         for operand in form.operands:
             self._store(slots[f"{handler.form}_{operand.name}"], self._extract(operand))
-        number = self._classes().index(form.structure)
+        number = self._classes.index(form.structure)
         self._lines.append(f"  ret i64 {form.length | number << 8}")
 
+    @cached_property
     def _classes(self) -> list[type]:
         """The classes that forms have, by their numbers."""
         return list(
@@ -195,7 +197,7 @@ class StreamDecoderGenerator(DecoderGenerator):
     def _select_handler(self, handlers: Sequence[Handler], form: str) -> None:
         chosen = f"@{self._names[handlers[0]]}"
         for handler in handlers[1:]:
-            number = self._classes().index(dict(handler.structures)[handler.form])
+            number = self._classes.index(dict(handler.structures)[handler.form])
             kind = self._emit(f"lshr i64 {form}, 8")
             same = self._emit(f"icmp eq i64 {kind}, {number}")
             chosen = self._emit(f"select i1 {same}, ptr @{self._names[handler]}, ptr {chosen}")
