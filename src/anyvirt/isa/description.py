@@ -240,7 +240,7 @@ class InstructionSet:
         name: str,
         width: int,
         structure: type,
-        members: Mapping[str, Mapping[int, int]],
+        members: Mapping[str, Mapping[int, int] | int],
         *,
         show: Callable[[int], str],
         signed: bool = False,
@@ -248,12 +248,15 @@ class InstructionSet:
     ) -> None:
         """Declare a field that semantics get as an object: a register of some size, an immediate.
 
-        Each of its attributes is the encoded number, or what that is renamed to; `show` gets the number.
+        Each of its attributes is the encoded number, or what that is renamed to, or always the same; `show`
+        gets the number.
         """
         plain = Field(name, name, width, signed=signed, show=show, extension=extension)
         parts = tuple(
-            replace(plain, name=member, operand=member, renamed=tuple(renamed.items()))
-            for member, renamed in members.items()
+            replace(plain, name=member, operand=member, constant=value)
+            if isinstance(value, int)
+            else replace(plain, name=member, operand=member, renamed=tuple(value.items()))
+            for member, value in members.items()
         )
         self.fields[name] = replace(plain, structure=structure, members=parts)
 
@@ -413,7 +416,9 @@ class InstructionSet:
                 operands.append(Operand(role, item, tuple(parts)))
             else:
                 shown.append(Operand(role, item, tuple(parts)))
-                operands += [Operand(f"{role}_{part.name}", part, tuple(parts)) for part in item.members]
+                operands += [
+                    Operand(f"{role}_{part.name}", part, tuple(parts), part.constant) for part in item.members
+                ]
         operands += [Operand(name, self._field_of(name), fixed=value) for name, value in fixed.items()]
         if len({operand.name for operand in operands}) != len(operands):
             raise DescriptionError("an operand is given twice")

@@ -80,6 +80,8 @@ class Field:
     structure: type | None = None
     """Semantics get the value as an object of this class; `members` says what its attributes are."""
     members: tuple[Field, ...] = ()
+    constant: int | None = None
+    """The value, whatever is encoded: an attribute that is always the same."""
 
 
 @dataclass(frozen=True, slots=True)

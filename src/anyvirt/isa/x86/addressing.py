@@ -54,7 +54,7 @@ for _width in (16, 32, 64):
         f"absolute{_width}", _width, operand="displacement", signed=True, show=_show_absolute(_width)
     )
 x86.number_field("scale", 2, show=_show_scale)
-for _name in ("base", "index", "relative", "narrow", "wrap", "displacement"):
+for _name in ("base", "index", "relative", "wrap", "displacement"):
     x86.number_field(_name, 8)
 # Which segment it is if there is no prefix (0).
 for _name, _default in (("segment", DS), ("stack_segment", SS), ("no_segment", BEGINS_AT_0)):

@@ -1,12 +1,13 @@
 """Integer arithmetic and logic: SDM Volume 1, sections 7.3.2 to 7.3.4."""
 
 # Encoding and assembly form document an instruction; the compiler resolves annotations at run time.
-# ruff: noqa: D103
+# ruff: noqa: D103, TC001
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from anyvirt.isa.processor import Small
 from anyvirt.isa.x86.encoding import encoding
 from anyvirt.isa.x86.flags import CARRY, FORM, carry, remember, set_flags
 from anyvirt.isa.x86.operands import (
@@ -95,42 +96,85 @@ def _describe(
     combine: Callable[[X86, int, u64, u64], u64],
     flags: Callable[[X86, int, u64, u64, u64], None],
 ) -> None:
-    """One of the eight operations that share their encodings, by its number."""
+    """One of the operations that share their encodings, by its number."""
     first = number << 3
 
-    @encoding(f"{first:02x} /r", mnemonic, to="Eb", source="Gb")
-    @encoding(f"{first + 1:02x} /r", mnemonic, to="Ev", source="Gv")
-    @encoding(f"{first + 2:02x} /r", mnemonic, to="Gb", source="Eb")
+    @encoding(f"{first:02x} /r", mnemonic, to="Eb", source="Gb", form="A")
+    @encoding(f"{first + 1:02x} /r", mnemonic, to="Ev", source="Gv", form="A")
+    @encoding(f"{first + 2:02x} /r", mnemonic, to="Gb", source="Eb", form="A")
     @encoding(f"{first + 3:02x} /r", mnemonic, to="Gv", source="Ev")
     @encoding(f"{first + 4:02x}", mnemonic, to="AL", source="Ib")
     @encoding(f"{first + 5:02x}", mnemonic, to="rAX", source="Iz")
-    @encoding(f"80 /{number}", mnemonic, to="Eb", source="Ib")
-    @encoding(f"81 /{number}", mnemonic, to="Ev", source="Iz")
-    @encoding(f"82 /{number}", mnemonic, to="Eb", source="Ib", when={"long": 0})
-    @encoding(f"83 /{number}", mnemonic, to="Ev", source="Ib")
-    def operation(cpu: X86, size: int, locked: bool, to: Place, source: Place) -> None:
+    @encoding(f"80 /{number}", mnemonic, to="Eb", source="Ib", form="A")
+    @encoding(f"81 /{number}", mnemonic, to="Ev", source="Iz", form="A")
+    @encoding(f"82 /{number}", mnemonic, to="Eb", source="Ib", form="A", when={"long": 0})
+    @encoding(f"83 /{number}", mnemonic, to="Ev", source="Ib", form="A")
+    def operation(cpu: X86, size: int, to: Place, source: Place) -> None:
         a, b = read(cpu, size, to), read(cpu, size, source)
         result = combine(cpu, size, a, b)
-        if locked:
-            while not compare_and_store(cpu, size, address_of(cpu, to), a, result):
-                a = read(cpu, size, to)
-                result = combine(cpu, size, a, b)
-        else:
-            write(cpu, size, to, result)
+        write(cpu, size, to, result)
         flags(cpu, size, a, b, result)
 
+    which = {"number": number}
+    encoding(f"{first:02x} /r", mnemonic, lock=True, fixed=which, to="Mb", source="Gb")(locked_operation)
+    encoding(f"{first + 1:02x} /r", mnemonic, lock=True, fixed=which, to="Mv", source="Gv")(locked_operation)
+    encoding(f"80 /{number}", mnemonic, lock=True, fixed=which, to="Mb", source="Ib")(locked_operation)
+    encoding(f"81 /{number}", mnemonic, lock=True, fixed=which, to="Mv", source="Iz")(locked_operation)
+    encoding(f"83 /{number}", mnemonic, lock=True, fixed=which, to="Mv", source="Ib")(locked_operation)
 
-for _number, (_mnemonic, _combine, _flags) in enumerate(
-    (
-        ("add", add, add_flags),
-        ("or", disjunction, logic_flags),
-        ("adc", add_carry, add_carry_flags),
-        ("sbb", subtract_borrow, subtract_borrow_flags),
-        ("and", conjunction, logic_flags),
-        ("sub", subtract, subtract_flags),
-        ("xor", exclusion, logic_flags),
-    )
-):
+
+ADD, OR, ADC, SBB, AND, SUB, XOR = 0, 1, 2, 3, 4, 5, 6
+"""Numbers of the operations."""
+
+
+def combined(cpu: X86, size: int, number: u8, a: u64, b: u64) -> u64:
+    """The result of an operation by its number."""
+    result = a ^ b
+    if number == ADD:
+        result = add(cpu, size, a, b)
+    elif number == OR:
+        result = disjunction(cpu, size, a, b)
+    elif number == ADC:
+        result = add_carry(cpu, size, a, b)
+    elif number == SBB:
+        result = subtract_borrow(cpu, size, a, b)
+    elif number == AND:
+        result = conjunction(cpu, size, a, b)
+    elif number == SUB:
+        result = subtract(cpu, size, a, b)
+    return result
+
+
+def locked_operation(cpu: X86, size: int, number: Small, to: Place, source: Place) -> None:
+    """Operations on memory that nobody else sees half done; which one it is, is found out on the way."""
+    b, address = read(cpu, size, source), address_of(cpu, to)
+    a = load(cpu, size, address)
+    result = combined(cpu, size, number, a, b)
+    while not compare_and_store(cpu, size, address, a, result):
+        a = load(cpu, size, address)
+        result = combined(cpu, size, number, a, b)
+    if number == ADD:
+        add_flags(cpu, size, a, b, result)
+    elif number == ADC:
+        add_carry_flags(cpu, size, a, b, result)
+    elif number == SBB:
+        subtract_borrow_flags(cpu, size, a, b, result)
+    elif number == SUB:
+        subtract_flags(cpu, size, a, b, result)
+    else:
+        logic_flags(cpu, size, a, b, result)
+
+
+_OPERATIONS = (
+    ("add", add, add_flags),
+    ("or", disjunction, logic_flags),
+    ("adc", add_carry, add_carry_flags),
+    ("sbb", subtract_borrow, subtract_borrow_flags),
+    ("and", conjunction, logic_flags),
+    ("sub", subtract, subtract_flags),
+    ("xor", exclusion, logic_flags),
+)
+for _number, (_mnemonic, _combine, _flags) in enumerate(_OPERATIONS):
     _describe(_number, _mnemonic, _combine, _flags)
 
 
@@ -161,16 +205,8 @@ def test(cpu: X86, size: int, to: Place, source: Place) -> None:
 
 # One operand ------------------------------------------------------------------------------------------------
 
-
-def _one(cpu: X86, size: int, locked: bool, to: Place, step: int) -> u64:
-    """Add a number to an operand; the old value comes back."""
-    a = read(cpu, size, to)
-    if locked:
-        while not compare_and_store(cpu, size, address_of(cpu, to), a, a + step):
-            a = read(cpu, size, to)
-    else:
-        write(cpu, size, to, a + step)
-    return a
+INC, DEC, NOT, NEG = 0, 1, 2, 3
+"""Numbers of the operations, for locked ones."""
 
 
 def _keep_carry(cpu: X86, before: u64) -> None:
@@ -179,47 +215,81 @@ def _keep_carry(cpu: X86, before: u64) -> None:
     cpu.flag_form = cpu.flag_form | (now ^ before) << (FORM + CARRY)
 
 
-@encoding("fe /0", "inc", to="Eb")
-@encoding("ff /0", "inc", to="Ev")
+@encoding("fe /0", "inc", to="Eb", form="A")
+@encoding("ff /0", "inc", to="Ev", form="A")
 @encoding("40 +r", "inc", to="Zv", sizes=(16, 32), when={"long": 0})
-def increment(cpu: X86, size: int, locked: bool, to: Place) -> None:
+def increment(cpu: X86, size: int, to: Place) -> None:
+    a = read(cpu, size, to)
+    write(cpu, size, to, a + 1)
+    increment_flags(cpu, size, a)
+
+
+def increment_flags(cpu: X86, size: int, a: u64) -> None:
     before = carry(cpu)
-    a = _one(cpu, size, locked, to, 1)
     remember(cpu, size, a + 1, a, a + 1)
     _keep_carry(cpu, before)
 
 
-@encoding("fe /1", "dec", to="Eb")
-@encoding("ff /1", "dec", to="Ev")
+@encoding("fe /1", "dec", to="Eb", form="A")
+@encoding("ff /1", "dec", to="Ev", form="A")
 @encoding("48 +r", "dec", to="Zv", sizes=(16, 32), when={"long": 0})
-def decrement(cpu: X86, size: int, locked: bool, to: Place) -> None:
+def decrement(cpu: X86, size: int, to: Place) -> None:
+    a = read(cpu, size, to)
+    write(cpu, size, to, a - 1)
+    decrement_flags(cpu, size, a)
+
+
+def decrement_flags(cpu: X86, size: int, a: u64) -> None:
     before = carry(cpu)
-    a = _one(cpu, size, locked, to, -1)
     remember(cpu, size, a, u64(1), a - 1)
     _keep_carry(cpu, before)
 
 
+@encoding("f6 /2", "not", to="Eb", form="A")
+@encoding("f7 /2", "not", to="Ev", form="A")
+def complement(cpu: X86, size: int, to: Place) -> None:
+    write(cpu, size, to, ~read(cpu, size, to))
+
+
 @encoding("f6 /3", "neg", to="Eb", form="A")
 @encoding("f7 /3", "neg", to="Ev", form="A")
-def negate(cpu: X86, size: int, locked: bool, to: Place) -> None:
+def negate(cpu: X86, size: int, to: Place) -> None:
     a = read(cpu, size, to)
-    if locked:
-        while not compare_and_store(cpu, size, address_of(cpu, to), a, -a):
-            a = read(cpu, size, to)
-    else:
-        write(cpu, size, to, -a)
+    write(cpu, size, to, -a)
     remember(cpu, size, u64(0), a, -a)
 
 
-@encoding("f6 /2", "not", to="Eb", form="A")
-@encoding("f7 /2", "not", to="Ev", form="A")
-def complement(cpu: X86, size: int, locked: bool, to: Place) -> None:
-    a = read(cpu, size, to)
-    if locked:
-        while not compare_and_store(cpu, size, address_of(cpu, to), a, ~a):
-            a = read(cpu, size, to)
-    else:
-        write(cpu, size, to, ~a)
+def _changed(number: u8, a: u64) -> u64:
+    """The result of an operation by its number."""
+    result = -a
+    if number == INC:
+        result = a + 1
+    elif number == DEC:
+        result = a - 1
+    elif number == NOT:
+        result = ~a
+    return result
+
+
+@encoding("fe /0", "inc", lock=True, fixed={"number": INC}, to="Mb")
+@encoding("ff /0", "inc", lock=True, fixed={"number": INC}, to="Mv")
+@encoding("fe /1", "dec", lock=True, fixed={"number": DEC}, to="Mb")
+@encoding("ff /1", "dec", lock=True, fixed={"number": DEC}, to="Mv")
+@encoding("f6 /2", "not", lock=True, fixed={"number": NOT}, to="Mb")
+@encoding("f7 /2", "not", lock=True, fixed={"number": NOT}, to="Mv")
+@encoding("f6 /3", "neg", lock=True, fixed={"number": NEG}, to="Mb")
+@encoding("f7 /3", "neg", lock=True, fixed={"number": NEG}, to="Mv")
+def locked_change(cpu: X86, size: int, number: Small, to: Place) -> None:
+    address = address_of(cpu, to)
+    a = load(cpu, size, address)
+    while not compare_and_store(cpu, size, address, a, _changed(number, a)):
+        a = load(cpu, size, address)
+    if number == INC:
+        increment_flags(cpu, size, a)
+    elif number == DEC:
+        decrement_flags(cpu, size, a)
+    elif number == NEG:
+        remember(cpu, size, u64(0), a, -a)
 
 
 # Multiplication and division --------------------------------------------------------------------------------
@@ -364,17 +434,18 @@ def spread_sign(cpu: X86, size: int, to: General) -> None:
 
 @encoding("0f b0 /r", "cmpxchg", to="Eb", source="Gb", form="A")
 @encoding("0f b1 /r", "cmpxchg", to="Ev", source="Gv", form="A")
-def compare_exchange(cpu: X86, size: int, locked: bool, to: Place, source: Place) -> None:
-    expected = low(size, cpu.r[u8(AX)])
+@encoding("0f b0 /r", "cmpxchg", lock=True, to="Mb", source="Gb")
+@encoding("0f b1 /r", "cmpxchg", lock=True, to="Mv", source="Gv")
+def compare_exchange(cpu: X86, size: int, to: Place, source: Place) -> None:
+    expected, given = low(size, cpu.r[u8(AX)]), read(cpu, size, source)
     found = read(cpu, size, to)
-    if locked:
-        # A failed comparison still wants memory that can be written, as the manual says.
-        while not compare_and_store(
-            cpu, size, address_of(cpu, to), found, read(cpu, size, source) if found == expected else found
-        ):
-            found = read(cpu, size, to)
+    if isinstance(to, General | Byte):
+        write(cpu, size, to, given if found == expected else found)
     else:
-        write(cpu, size, to, read(cpu, size, source) if found == expected else found)
+        # Memory is written in any case, so it must be writable; and always as if locked, which does no harm.
+        address = address_of(cpu, to)
+        while not compare_and_store(cpu, size, address, found, given if found == expected else found):
+            found = load(cpu, size, address)
     remember(cpu, size, expected, found, expected - found)
     if found != expected:
         write_register(cpu, size, u8(AX), found)
@@ -382,25 +453,27 @@ def compare_exchange(cpu: X86, size: int, locked: bool, to: Place, source: Place
 
 @encoding("0f c0 /r", "xadd", to="Eb", source="Gb", form="A")
 @encoding("0f c1 /r", "xadd", to="Ev", source="Gv", form="A")
-def exchange_add(cpu: X86, size: int, locked: bool, to: Place, source: Place) -> None:
+@encoding("0f c0 /r", "xadd", lock=True, to="Mb", source="Gb")
+@encoding("0f c1 /r", "xadd", lock=True, to="Mv", source="Gv")
+def exchange_add(cpu: X86, size: int, to: Place, source: Place) -> None:
     addend = read(cpu, size, source)
     found = read(cpu, size, to)
-    if locked:
-        while not compare_and_store(cpu, size, address_of(cpu, to), found, found + addend):
-            found = read(cpu, size, to)
-        write(cpu, size, source, found)
-    elif isinstance(to, General | Byte):
+    if isinstance(to, General | Byte):
         # Both may be the same register: the sum is written last.
         write(cpu, size, source, found)
         write(cpu, size, to, found + addend)
     else:
-        write(cpu, size, to, found + addend)
+        address = address_of(cpu, to)
+        while not compare_and_store(cpu, size, address, found, found + addend):
+            found = load(cpu, size, address)
         write(cpu, size, source, found)
     remember(cpu, size, found + addend, found, found + addend)
 
 
 @encoding("86 /r", "xchg", to="Eb", source="Gb", form="A")
 @encoding("87 /r", "xchg", to="Ev", source="Gv", form="A")
+@encoding("86 /r", "xchg", lock=True, to="Mb", source="Gb")
+@encoding("87 /r", "xchg", lock=True, to="Mv", source="Gv")
 @encoding("90 +r", "xchg", to="Zv", source="rAX")
 def exchange(cpu: X86, size: int, to: Place, source: Place) -> None:
     found, given = read(cpu, size, to), read(cpu, size, source)

@@ -1,12 +1,11 @@
 """Single bits and bit scans: SDM Volume 1, section 7.3.7."""
 
 # Encoding and assembly form document an instruction; the compiler resolves annotations at run time.
-# ruff: noqa: D103
+# ruff: noqa: D103, TC001
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from anyvirt.isa.processor import Small
 from anyvirt.isa.x86.encoding import encoding
 from anyvirt.isa.x86.flags import remember, set_carry
 from anyvirt.isa.x86.operands import (
@@ -20,62 +19,65 @@ from anyvirt.isa.x86.operands import (
     low,
     offset_of,
     read,
-    store,
     write,
 )
-from anyvirt.typed import byte_swap, count_leading_zeros, count_trailing_zeros, s64, u32, u64
+from anyvirt.typed import byte_swap, count_leading_zeros, count_trailing_zeros, s64, u8, u32, u64
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-def keep(value: u64, bit: u64) -> u64:
-    """BT changes nothing."""
-    return value
+BT, BTS, BTR, BTC = 4, 5, 6, 7
+"""Numbers of the operations on bits."""
 
 
-def put(value: u64, bit: u64) -> u64:
-    return value | bit
+def changed(number: u8, value: u64, bit: u64) -> u64:
+    """The result of an operation by its number."""
+    result = value ^ bit
+    if number == BTS:
+        result = value | bit
+    elif number == BTR:
+        result = value & ~bit
+    return result
 
 
-def clear(value: u64, bit: u64) -> u64:
-    return value & ~bit
+def bit_address(cpu: X86, size: int, to: Place, which: Place) -> u64:
+    """Where the unit of memory is that has a bit; a register counts from the operand in both directions."""
+    offset = offset_of(cpu, to)
+    if isinstance(which, General):
+        offset = offset + u64(s64(extend(size, cpu.r[which.number]) & ~(size - 1)) >> 3)
+    return address_at(cpu, to, offset)
 
 
-def toggle(value: u64, bit: u64) -> u64:
-    return value ^ bit
+@encoding("0f a3 /r", "bt", to="Ev", which="Gv", form="A")
+@encoding("0f ba /4", "bt", to="Ev", which="Ub", form="A")
+def bit_test(cpu: X86, size: int, to: Place, which: Place) -> None:
+    number = read(cpu, size, which) & size - 1
+    if isinstance(to, General):
+        set_carry(cpu, cpu.r[to.number] >> number & 1)
+    else:
+        set_carry(cpu, load(cpu, size, bit_address(cpu, size, to, which)) >> number & 1)
 
 
-def _describe(number: int, mnemonic: str, change: Callable[[u64, u64], u64]) -> None:
-    """BT or one of its relatives, by its number."""
-    changes = change is not keep
-
-    @encoding(f"0f {0x83 | number << 3:02x} /r", mnemonic, to="Ev", which="Gv", form="A")
-    @encoding(f"0f ba /{number}", mnemonic, to="Ev", which="Ub", form="A")
-    def operation(cpu: X86, size: int, locked: bool, to: Place, which: Place) -> None:
-        number = read(cpu, size, which)
-        bit = u64(1) << (number & size - 1)
-        if isinstance(to, General):
-            value = read(cpu, size, to)
-            if changes:
-                write(cpu, size, to, change(value, bit))
-        else:
-            # A register counts bits from the address in both directions.
-            offset = offset_of(cpu, to)
-            if isinstance(which, General):
-                offset += u64(s64(extend(size, number) & ~(size - 1)) >> 3)
-            address = address_at(cpu, to, offset)
-            value = load(cpu, size, address)
-            if locked:
-                while not compare_and_store(cpu, size, address, value, change(value, bit)):
-                    value = load(cpu, size, address)
-            elif changes:
-                store(cpu, size, address, change(value, bit))
-        set_carry(cpu, u64(value & bit != 0))
+def bit_change(cpu: X86, size: int, number: Small, to: Place, which: Place) -> None:
+    """BTS, BTR, BTC; on memory always as if locked, which does no harm."""
+    position = read(cpu, size, which) & size - 1
+    bit = u64(1) << position
+    if isinstance(to, General):
+        value = read(cpu, size, to)
+        write(cpu, size, to, changed(number, value, bit))
+        set_carry(cpu, value >> position & 1)
+    else:
+        address = bit_address(cpu, size, to, which)
+        before = load(cpu, size, address)
+        while not compare_and_store(cpu, size, address, before, changed(number, before, bit)):
+            before = load(cpu, size, address)
+        set_carry(cpu, before >> position & 1)
 
 
-for _number, _mnemonic, _change in ((4, "bt", keep), (5, "bts", put), (6, "btr", clear), (7, "btc", toggle)):
-    _describe(_number, _mnemonic, _change)
+for _number, _name in ((BTS, "bts"), (BTR, "btr"), (BTC, "btc")):
+    _first, _which = f"0f {0x83 | _number << 3:02x} /r", {"number": _number}
+    _second = f"0f ba /{_number}"
+    encoding(_first, _name, fixed=_which, form="A", to="Ev", which="Gv")(bit_change)
+    encoding(_second, _name, fixed=_which, form="A", to="Ev", which="Ub")(bit_change)
+    encoding(_first, _name, fixed=_which, lock=True, to="Mv", which="Gv")(bit_change)
+    encoding(_second, _name, fixed=_which, lock=True, to="Mv", which="Ub")(bit_change)
 
 
 @encoding("0f bc /r", "bsf", to="Gv", source="Ev", form="A", when={"repeat": 0})

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import anyvirt.isa.x86.addressing  # noqa: F401 - the forms that patterns here name
-from anyvirt.isa.x86.machine import NAMES, x86
-from anyvirt.isa.x86.operands import Byte, General, Literal
+from anyvirt.isa.x86.machine import NAMES, NONE, x86
+from anyvirt.isa.x86.operands import Byte, Count, General
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +26,9 @@ Function = TypeVar("Function", bound="Callable[..., None]")
 
 _SIZES = {"b": 8, "w": 16, "d": 32, "q": 64}
 _POINTERS = {8: "byte ptr ", 16: "word ptr ", 32: "dword ptr ", 64: "qword ptr "}
-_NAMED = {"AL": (8, 0), "CL": (8, 1), "rAX": (0, 0)}
+
+_COUNTS = {"CL": {"number": 1, "value": 0}, "1": {"number": NONE, "value": 1}}
+_NAMED = {"AL": (8, 0), "rAX": (0, 0)}
 """Registers that opcodes imply: bits (0: as many as the operand size) and number."""
 _AS_WIDE = {name for name, (bits, _) in _NAMED.items() if not bits}
 
@@ -42,7 +44,6 @@ class _Encoding:
     objects: dict[str, type] = field(default_factory=dict)
     fixed: dict[str, int] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
-    lockable: bool = False
 
 
 def encoding(
@@ -52,6 +53,7 @@ def encoding(
     measure: str = "operand",
     sizes: tuple[int, ...] = (16, 32, 64),
     form: str = "M",
+    lock: bool = False,
     pointer: bool = True,
     hidden: tuple[str, ...] = (),
     when: Mapping[str, int] | None = None,
@@ -62,9 +64,9 @@ def encoding(
     """Declare an encoding of the function that follows.
 
     The function gets an object for each operand, and if it asks for them the constants `size` (of the first
-    operand), NAME_size (of another), `width` (of the stack pointer) and `locked`. `measure` names the field
-    of the context that sizes v and z follow, `sizes` those that exist. `form` "A" makes no special handlers
-    of frequent addressing modes.
+    operand), NAME_size (of another) and `width` (of the stack pointer). `measure` names the field of the
+    context that sizes v and z follow, `sizes` those that exist. `form` "A" makes no special handlers of
+    frequent addressing modes. With `lock` it is the instruction with that prefix.
     """
 
     def register(semantics: Function) -> Function:
@@ -76,23 +78,19 @@ def encoding(
             conditions = {measure: size} if variable else {}
             if width:
                 conditions |= {"pointer": width, "long": int(width == 64)}
-            for found in _expand(opcode, operands, size, form, pointer):
+            for found in _expand(opcode, operands, size, "A" if lock else form, pointer):
                 given = {f"{role}_size": value for role, value in found.sizes.items()}
                 given["size"] = size if measure != "operand" else found.sizes.get(next(iter(operands), ""), 0)
                 given |= {"width": width, **(constants or {})}
                 text = ", ".join(found.texts[role] for role in operands if role not in hidden)
-                for locked in (False, True) if found.lockable and "locked" in wanted else (False,):
-                    given["locked"] = locked
-                    # A locked instruction is never frequent.
-                    bits = found.bits.replace(":M(", ":A(") if locked else found.bits
-                    x86.instruction(
-                        f"{bits} {found.tail}".strip(),
-                        f"{'lock ' if locked else ''}{mnemonic} {text}".strip(),
-                        fixed={**found.fixed, **(fixed or {})},
-                        when={**conditions, "lock": int(locked), **(when or {})},
-                        constants={name: value for name, value in given.items() if name in wanted},
-                        objects=found.objects,
-                    )(semantics)
+                x86.instruction(
+                    f"{found.bits} {found.tail}".strip(),
+                    f"{'lock ' if lock else ''}{mnemonic} {text}".strip(),
+                    fixed={**found.fixed, **(fixed or {})},
+                    when={**conditions, "lock": int(lock), **(when or {})},
+                    constants={name: value for name, value in given.items() if name in wanted},
+                    objects=found.objects,
+                )(semantics)
         return semantics
 
     return register
@@ -147,7 +145,6 @@ def _combine(opcode: str, operands: Mapping[str, str], size: int, form: str, poi
             case "M":
                 last = f"{role}:{form}({middle})"
                 made.texts[role] = f"{_POINTERS[bits] if pointer else ''}{{{role}}}"
-                made.lockable = role == "to"
             case "Z":
                 assert plus
                 opcode_bits[-1] = f"{opcode_bits[-1][:5]} {role}:R{bits}"
@@ -181,9 +178,10 @@ def _other(made: _Encoding, role: str, operand: str, size: int) -> None:
 
 
 def _name_register(made: _Encoding, role: str, operand: str, size: int) -> None:
-    """A register that the opcode implies, or the number 1."""
-    if operand == "1":
-        made.objects[role], made.fixed[f"{role}_value"], made.texts[role] = Literal, 1, "1"
+    """A register that the opcode implies; CL and the number 1 are counts."""
+    if operand in _COUNTS:
+        made.objects[role], made.texts[role] = Count, operand.lower()
+        made.fixed |= {f"{role}_{name}": value for name, value in _COUNTS[operand].items()}
         return
     bits, number = _NAMED[operand]
     bits = bits or size

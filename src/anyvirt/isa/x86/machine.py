@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.isa.contexts import Context
 from anyvirt.isa.description import InstructionSet
-from anyvirt.isa.x86.operands import Byte, General, Literal
+from anyvirt.isa.x86.operands import Byte, Count, General, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,8 +162,12 @@ for _width in SIZES:
             f"I{_width}_{_size}", _width, Literal, {"value": {}}, show=_show_literal(_size), signed=True
         )
     x86.number_field(f"distance{_width}", _width, operand="offset", signed=True, from_end=True)
+x86.object_field("count_literal", 8, Count, {"number": NONE, "value": {}}, show=_show_literal(8))
 x86.number_field("count", 16, show=hex)
 x86.number_field("depth", 8, show=hex)
 x86.number_field("vector", 8, show=hex)
 x86.number_field("again", 8)
+x86.number_field("number", 8)
+x86.number_field("until", 8)
+x86.number_field("narrow", 8)
 x86.number_field("target", 8)

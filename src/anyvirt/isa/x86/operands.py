@@ -57,6 +57,14 @@ class Literal:
 
 
 @dataclass(frozen=True, slots=True)
+class Count:
+    """How far to shift: the low byte of a register (the one that is always 0 for none) plus a number."""
+
+    number: Register
+    value: Small
+
+
+@dataclass(frozen=True, slots=True)
 class Near:
     """Memory at a register plus a displacement, 64-bit addresses, no segment: the most frequent one."""
 

@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING
 
 from anyvirt.isa.x86.encoding import encoding
 from anyvirt.isa.x86.flags import carry, set_carry, set_flags, set_overflow
-from anyvirt.isa.x86.operands import X86, General, Place, extend, low, read, write
+from anyvirt.isa.x86.operands import X86, Count, General, Place, extend, low, read, write
 from anyvirt.typed import s64, u64
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def masked(size: int, count: u64) -> u64:
+def amount_of(cpu: X86, size: int, count: Count) -> u64:
     """What an instruction takes of a count."""
+    given = cpu.r[count.number] + u64(count.value)
     if size == 64:
-        return count & 63
-    return count & 31
+        return given & 63
+    return given & 31
 
 
 def shift_left(cpu: X86, size: int, to: Place, value: u64, count: u64) -> None:
@@ -94,14 +95,14 @@ def rotate_carry_right(cpu: X86, size: int, to: Place, value: u64, count: u64) -
 def _describe(number: int, mnemonic: str, turn: Callable[[X86, int, Place, u64, u64], None]) -> None:
     """One of the eight operations that share their encodings, by its number."""
 
-    @encoding(f"c0 /{number}", mnemonic, to="Eb", count="Ub", form="A")
-    @encoding(f"c1 /{number}", mnemonic, to="Ev", count="Ub", form="A")
+    @encoding(f"c0 /{number}", mnemonic, to="Eb", count="count_literal", form="A")
+    @encoding(f"c1 /{number}", mnemonic, to="Ev", count="count_literal", form="A")
     @encoding(f"d0 /{number}", mnemonic, to="Eb", count="1", form="A")
     @encoding(f"d1 /{number}", mnemonic, to="Ev", count="1", form="A")
     @encoding(f"d2 /{number}", mnemonic, to="Eb", count="CL", form="A")
     @encoding(f"d3 /{number}", mnemonic, to="Ev", count="CL", form="A")
-    def operation(cpu: X86, size: int, to: Place, count: Place) -> None:
-        amount = masked(size, read(cpu, 8, count))
+    def operation(cpu: X86, size: int, to: Place, count: Count) -> None:
+        amount = amount_of(cpu, size, count)
         value = read(cpu, size, to)
         if amount != 0:
             turn(cpu, size, to, value, amount)
@@ -116,7 +117,6 @@ for _number, _mnemonic, _turn in (
     (3, "rcr", rotate_carry_right),
     (4, "shl", shift_left),
     (5, "shr", shift_right),
-    (6, "sal", shift_left),
     (7, "sar", shift_right_signed),
 ):
     _describe(_number, _mnemonic, _turn)
@@ -125,10 +125,10 @@ for _number, _mnemonic, _turn in (
 # Double shifts. With 16 bits, counts beyond the size are undefined; what is done then is what QEMU does. ----
 
 
-@encoding("0f a4 /r", "shld", to="Ev", source="Gv", count="Ub", form="A")
+@encoding("0f a4 /r", "shld", to="Ev", source="Gv", count="count_literal", form="A")
 @encoding("0f a5 /r", "shld", to="Ev", source="Gv", count="CL", form="A")
-def shift_left_double(cpu: X86, size: int, to: Place, source: General, count: Place) -> None:
-    amount = masked(size, read(cpu, 8, count))
+def shift_left_double(cpu: X86, size: int, to: Place, source: General, count: Count) -> None:
+    amount = amount_of(cpu, size, count)
     value, filler = read(cpu, size, to), read(cpu, size, source)
     if amount == 0:
         write(cpu, size, to, value)
@@ -145,10 +145,10 @@ def shift_left_double(cpu: X86, size: int, to: Place, source: General, count: Pl
         set_flags(cpu, size, result, out, u64(0), out ^ result >> size - 1)
 
 
-@encoding("0f ac /r", "shrd", to="Ev", source="Gv", count="Ub", form="A")
+@encoding("0f ac /r", "shrd", to="Ev", source="Gv", count="count_literal", form="A")
 @encoding("0f ad /r", "shrd", to="Ev", source="Gv", count="CL", form="A")
-def shift_right_double(cpu: X86, size: int, to: Place, source: General, count: Place) -> None:
-    amount = masked(size, read(cpu, 8, count))
+def shift_right_double(cpu: X86, size: int, to: Place, source: General, count: Count) -> None:
+    amount = amount_of(cpu, size, count)
     value, filler = read(cpu, size, to), read(cpu, size, source)
     if amount == 0:
         write(cpu, size, to, value)
