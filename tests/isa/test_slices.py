@@ -18,9 +18,17 @@ SETTINGS = {
 EXAMPLES_PER_PATTERN = 60
 RANDOM_WORDS = 30_000
 _MIPS = {
-    "jalr": "jr", "addu": "move", "subu": "negu", "nor": "not", "bgezal": "bal", "beq": "beqz|b", "bne": "bnez",
-    "sll": "nop", "or": "move", "addiu": "li",
-}  # fmt: skip
+    "jalr": "jr",
+    "addu": "move",
+    "subu": "negu",
+    "nor": "not",
+    "bgezal": "bal",
+    "beq": "beqz|b",
+    "bne": "bnez",
+    "sll": "nop",
+    "or": "move",
+    "addiu": "li",
+}
 # For our mnemonic what else capstone calls the same instruction: an expression.
 ALIASES = {
     "mips": _MIPS,
