@@ -94,7 +94,9 @@ def _hardware(handler: HandlerCompiler, name: str, width: int, values: list[Valu
 
 
 def _from_bits(handler: HandlerCompiler, width: int, value: Value) -> str:
-    text = handler.body.emit(f"trunc i64 {value.text} to i32") if width == 32 else value.text
+    text = value.text
+    if width == 32:
+        text = handler.chosen_single(handler.body.emit(f"trunc i64 {text} to i32"))
     return handler.body.emit(f"bitcast i{width} {text} to {_float_type(width)[0]}")
 
 

@@ -96,6 +96,7 @@ class StencilCompiler(HandlerCompiler):
     """Compiles the semantics of one form into a stencil instead of a handler."""
 
     has_software = False
+    predicts_numbers = True
 
     def __init__(self, module: Module, target: StencilTarget, form: Handler) -> None:
         super().__init__(module, target.isa, target.features, form.semantics, form.length, form)
@@ -187,6 +188,10 @@ class StencilCompiler(HandlerCompiler):
             super().leave(reason, record, count, records)
         else:
             self.go(Hole.INTERPRET)
+
+    def chosen_single(self, text: str) -> str:
+        """Chosen as an integer: LLVM would choose between floats, by slow instructions with masks."""
+        return self.body.emit(f'call i32 asm "", "=r,0"(i32 {text})')
 
     def give_up(self) -> None:
         """The interpreter does what the hardware cannot."""
