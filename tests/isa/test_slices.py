@@ -1,4 +1,4 @@
-"""Decoding and mnemonics of MIPS, SPARC, PowerPC and A64 against capstone: random operands and random words."""
+"""Decoding and mnemonics of MIPS, SPARC, PowerPC and A64 against capstone: random words of every form."""
 
 import random
 import re
