@@ -23,10 +23,12 @@ HOT = 2
 """Times that a place has to be seen to be hot."""
 LOOKING = 2
 """Ticks before earlier runs' regions are looked for on disk."""
-PATIENCE = 6
+PATIENCE = 4
 """Ticks before the compiler is started: many programs are over by then."""
 WINDOW = 32
 """Pages of code before and after a hot place that the compiler gets to see."""
+SMALLEST_LIMIT, LARGEST_LIMIT = 96, 384
+"""Most instructions of a region at first, and after it has turned out to be too small."""
 MOST_TARGETS = 24
 """Of an indirect jump, those a region knows."""
 MOST_GENERATIONS = 6
@@ -49,6 +51,8 @@ class Profile:
         self._asked: dict[int, int] = {}
         """Places asked for, and how often."""
         self._urgent: list[int] = []
+        self._generations: dict[int, int] = {}
+        """How often a region has turned out to be too small, by its entry."""
         self._sent: set[int] = set()
         self._changes = -1
         self._ticks = 0
@@ -73,12 +77,10 @@ class Profile:
             if translation.covers(pc, pc + 1) and len(self._targets[source]) <= 1:
                 continue
             translation.missed += 1
-            if (
-                translation.missed >= 4 << translation.generation
-                and translation.generation < MOST_GENERATIONS
-            ):
+            if translation.missed >= PATIENCE << translation.generation < PATIENCE << MOST_GENERATIONS:
                 translation.missed = 0
                 translation.generation += 1
+                self._generations[translation.entry] = translation.generation
                 self._urgent.append(translation.entry)
 
     def serve(self, rounding: int) -> bool:
@@ -97,7 +99,8 @@ class Profile:
         if self._ticks >= PATIENCE:
             news |= self._ask(rounding)
         self._quiet = 0 if news else self._quiet + 1
-        return self._quiet < 8
+        waits = self._client is not None and self._client.waiting > 0
+        return self._quiet < 8 or waits
 
     def _publish(self) -> bool:
         news = False
@@ -110,23 +113,24 @@ class Profile:
     def _accept(self, reply: Reply, image: bytes) -> None:
         if not image:
             return
-        known = self.space.at(reply.entry)
         translation = self.space.publish(reply.entry, reply.ranges, reply.digest, image, IMAGE_ENTRY)
         if translation is None:
             # What the compiler knows of the code is out of date.
             self._sent.clear()
         else:
             self.space.statistics.instructions += reply.instructions
-            translation.generation = known.generation if known is not None else 0
+            translation.generation = self._generations.get(reply.entry, 0)
             del self._arrivals[reply.entry]
 
     def _ask(self, rounding: int) -> bool:
         asked = False
+        if self._client is None:
+            self._client = self._connect()
         for entry in self._candidates():
-            if self._client is None:
-                self._client = self._connect()
             if not self._client.is_ready:
                 break
+            if entry in self._urgent:
+                self._urgent.remove(entry)
             request = self.request(entry, self._unsent(entry), rounding)
             code = b"".join(self.space.code.read(page, PAGE_SIZE) or b"" for page in request.pages)
             code += b"".join(
@@ -139,13 +143,12 @@ class Profile:
         return asked
 
     def _candidates(self) -> list[int]:
-        urgent, self._urgent = self._urgent, []
         hot = [
             pc
             for pc, count in self._arrivals.most_common(8)
             if count >= HOT << 2 * self._asked.get(pc, 0) and self.space.at(pc) is None
         ]
-        return [*dict.fromkeys(urgent), *hot]
+        return [*dict.fromkeys(self._urgent), *hot]
 
     def request(self, entry: int, pages: list[int], rounding: int) -> Request:
         """What the compiler is to be asked for a place."""
@@ -160,6 +163,7 @@ class Profile:
             memory=self.space.code.model,
             memory_size=self.space.code.memory_size,
             rounding=rounding,
+            limit=min(SMALLEST_LIMIT << self._generations.get(entry, 0), LARGEST_LIMIT),
             indirect={
                 source: [target for target, _ in targets.most_common(MOST_TARGETS)]
                 for source, targets in self._targets.items()

@@ -36,6 +36,8 @@ class Request:
     memory: str = "flat"
     """The memory model."""
     rounding: int = 0
+    limit: int = 320
+    """Most instructions of the region."""
     indirect: dict[int, list[int]] = field(default_factory=dict)
     """Seen targets by the address of the indirect jump."""
     barriers: list[int] = field(default_factory=list)

@@ -100,7 +100,7 @@ def compile_image(client: Client, request: Request) -> tuple[Reply, bytes]:
 
     templates = _templates(request.isa, request.memory, request.rounding)
     hints = Hints(request.indirect, frozenset(request.barriers), client.has_run)
-    plan = discover(templates, client.read_code, request.entry, hints)
+    plan = discover(templates, client.read_code, request.entry, hints, request.limit)
     if not plan.steps:
         return Reply(request.number, request.entry), b""
     function = RegionFunction(

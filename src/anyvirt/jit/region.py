@@ -566,7 +566,7 @@ class RegionFunction:
         """Where a taken branch leads."""
         target = step.target or 0
         if target not in self._blocks:
-            return self._chain(target, dirty, unused, taken=True)
+            return self._chain(target, dirty, unused, source=step.pc)
         if target > step.pc:
             return self._label(target)
         return self._back_edge(target, dirty, f"{step.pc:x}")
@@ -621,16 +621,16 @@ class RegionFunction:
         ]
         self.exits.append(replace(kind, offsets=tuple(offsets)))
 
-    def _chain(self, pc: int, dirty: int, unused: int, *, taken: bool = False) -> str:
-        """Leave for an instruction outside of the region."""
+    def _chain(self, pc: int, dirty: int, unused: int, *, source: int | None = None) -> str:
+        """Leave for an instruction outside of the region; `source` is a branch that leads there."""
         self._chains += 1
         unique = f"x{self._chains}"
         self._side.append(f"{unique}:")
         if not self._machine and pc >= self._memory_size:
             self._leave_memory(str(_signed(pc)), dirty, unused, unique)
             return unique
-        if taken:
-            self._check_pending(pc, dirty, unused, unique, f"go.{unique}")
+        if source is not None:
+            self._check_pending(pc, dirty, unused, unique, f"go.{unique}", source)
             self._side.append(f"go.{unique}:")
         self._side += self._flush(dirty, unique)
         self._go(pc, self._left(unused, unique), unique)
