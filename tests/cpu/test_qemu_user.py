@@ -203,7 +203,7 @@ output: .space 144
 
 
 @pytest.mark.parametrize("isa", [riscv64, riscv32], ids=lambda isa: isa.name)
-@pytest.mark.parametrize("tier", [Tier.INTERPRETER, Tier.REGION])
+@pytest.mark.parametrize("tier", list(Tier))
 def test_a_hot_loop_computes_what_qemu_computes(isa, tier, tmp_path):
     image = assemble(isa, HOT_LOOP, BASE)
     expected = run_in_qemu(isa, image, tmp_path)
