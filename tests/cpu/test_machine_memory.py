@@ -536,6 +536,18 @@ def test_the_map_changes_while_cpus_run(memory):
     assert [(stop.reason, stop.address) for stop in stops] == [(StopReason.ACCESS_FAULT, RAM + 15 * PAGE)] * 2
 
 
+def test_a_signal_handler_may_change_the_memory(memory):
+    """It runs in the thread of a CPU that is just about to begin."""
+    cpu = Interpreter("riscv64", memory)
+    memory.write(RAM, words(ADDI_A0, EBREAK))
+    cpu.pc = RAM
+    view = cpu._view
+    view.is_running, view.thread = True, threading.get_ident()
+    memory.add_ram(0x9000_0000, PAGE)
+    view.is_running = False
+    assert cpu.run().reason == StopReason.BREAKPOINT
+
+
 def test_code_runs_out_of_room(memory, monkeypatch):
     from anyvirt.cpu import machine_code
 

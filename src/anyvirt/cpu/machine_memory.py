@@ -393,7 +393,8 @@ class MachineMemory:
             views = list(self._views.values())
             for view in views:
                 view.ask_to_hold()
-            while any(view.is_running and not view.in_device for view in views):
+            here = threading.get_ident()
+            while any(view.is_running and not view.in_device and view.thread != here for view in views):
                 time.sleep(_HOLDING_PAUSE)
             yield
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import threading
 import weakref
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ class MachineView:
             weakref.WeakKeyDictionary()
         )
         self.is_running = False
+        self.thread = 0
+        """The one that runs the CPU: while it does anything else, such as a signal handler, the CPU stands."""
         self.in_device = False
         """A device is at work for the CPU: it runs Python, nothing else."""
         self.error: BaseException | None = None
@@ -92,6 +95,7 @@ class MachineView:
         memory = self._memory
         with memory.lock:
             self._requests[Request.HOLD] = 0
+            self.thread = threading.get_ident()
             self.is_running = True
         try:
             host().enter(state)
