@@ -39,7 +39,7 @@ class MachineView:
         )
         self.is_running = False
         self.thread = 0
-        """The one that runs the CPU: while it does anything else, such as a signal handler, the CPU stands."""
+        """Which runs the CPU: while it does anything else, such as a signal handler, the CPU stands."""
         self.in_device = False
         """A device is at work for the CPU: it runs Python, nothing else."""
         self.error: BaseException | None = None
