@@ -14,6 +14,7 @@ from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.reference import ReferenceExecutor
 from anyvirt.cpu.watchpoints import AccessKind
 from anyvirt.isa.riscv64 import riscv64
+from anyvirt.jit.ahead import instruction_set
 from anyvirt.jit.frontend import Module
 from anyvirt.jit.handlers import Features, HandlerCompiler
 from anyvirt.jit.hook_layout import MOST_RANGES, Instrument, Table
@@ -398,6 +399,15 @@ def test_a_budget_within_a_block_begins_none(cpu):
     assert blocks == [ADD, ADD, ADD, AMO]
 
 
+def test_hooks_of_all_kinds_at_one_instruction_are_called_once_each_in_order(cpu):
+    order = []
+    cpu.hooks.at(AMO, lambda cpu, address: order.append("address"))
+    cpu.hooks.on_block(lambda cpu, address: order.append("block") if address == AMO else None)
+    cpu.hooks.on_memory(lambda *_: order.append("memory"), kinds=READ, start=DATA, end=DATA + 8)
+    finish(cpu)
+    assert order == ["address", "block", "memory"]
+
+
 # All together -------------------------------------------------------------------------------------------
 
 
@@ -493,3 +503,41 @@ def test_ranges_that_are_joined_contain_the_others():
     ranges = [(1000 * index, 1000 * index + 10, READ) for index in range(2 * MOST_RANGES)]
     instruments.watch([*ranges, (5, 8, WRITE)])
     assert instruments[Instrument.RANGE_COUNT] == MOST_RANGES
+
+
+# Delay slots --------------------------------------------------------------------------------------------
+
+MIPS_LOOP = """
+    addiu $t0, $zero, 3
+loop:
+    sw $t0, 0($a0)
+    addiu $t0, $t0, -1
+    bne $t0, $zero, loop
+    lw $t1, 0($a0)
+    beq $zero, $zero, end
+    addiu $t2, $zero, 7
+    addiu $t2, $zero, 8
+end:
+    syscall
+"""
+
+
+@pytest.mark.parametrize("make", [ReferenceExecutor, Interpreter], ids=["reference", "compiled"])
+@pytest.mark.parametrize("isa", ["mips", "mipsel"])
+def test_delay_slots_belong_to_their_branch_and_can_be_hooked(make, isa):
+    memory = flat()
+    memory.write(CODE, instruction_set(isa).assemble(MIPS_LOOP, CODE))
+    cpu = make(isa, memory)
+    cpu.pc = CODE
+    cpu.registers("r")[4] = DATA
+    loop, slot, end = CODE + 4, CODE + 16, CODE + 32
+    blocks, at_slot, accesses = [], [], []
+    cpu.hooks.on_block(lambda cpu, address: blocks.append(address))
+    cpu.hooks.at(slot, lambda cpu, address: at_slot.append((address, cpu.registers("r")[8])))
+    cpu.hooks.on_memory(lambda cpu, kind, address, size, value: accesses.append((kind, value)))
+    stop = cpu.run()
+    assert (stop.reason, stop.pc) == (StopReason.SYSTEM_CALL, end)
+    # The last time the branch is not taken, so that what follows it begins a block.
+    assert blocks == [CODE, loop, loop, slot, end]
+    assert at_slot == [(slot, 2), (slot, 1), (slot, 0)]
+    assert accesses == [(WRITE, 3), (READ, 3), (WRITE, 2), (READ, 2), (WRITE, 1), (READ, 1)]

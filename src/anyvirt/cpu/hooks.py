@@ -347,6 +347,8 @@ class Hooks:
         return Stop(StopReason.HOOK, cpu.pc, hit=hit) if hit else None
 
     def _serve_block(self, cpu: Hookable, pc: int) -> Stop | None:
+        # Hooks on the address have been called before.
+        self._passed = pc
         self.instruments[Instrument.BLOCK] = BlockStart.TOLD
         hit = None
         for hook in tuple(self._blocks):

@@ -224,6 +224,11 @@ class HandlerCompiler(FunctionCompiler):
 
     def enter_slot(self, target: str) -> None:
         """Go on to the next instruction as one in a delay slot, and then to an address."""
+        self.model.toward_slot(True)
+        self._enter_slot(target)
+        self.model.toward_slot(False)
+
+    def _enter_slot(self, target: str) -> None:
         if self.in_slot:
             following = self.delay_target()
             self.store_slot(self.target_slot, target)
@@ -238,6 +243,7 @@ class HandlerCompiler(FunctionCompiler):
         if self.in_slot:
             self.jump(self.wrapped(self.body.emit(f"add i64 {self.delay_target()}, {self.length}")))
         else:
+            self.model.leave_block(self)
             self.skip(2 * self.length)
 
     def skip(self, distance: int) -> None:

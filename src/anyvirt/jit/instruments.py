@@ -109,6 +109,7 @@ class InstrumentedModel(MemoryModel):
         """`ends_block`: the instruction behind this one begins a block, because this one may go elsewhere."""
         self._model = model
         self._ends_block = ends_block
+        self._to_slot = False
         self.transfers = False
         """Whether the instruction may go on elsewhere."""
 
@@ -134,8 +135,20 @@ class InstrumentedModel(MemoryModel):
         if self._ends_block:
             self.begin_block(handler)
 
+    def toward_slot(self, now: bool) -> None:
+        """See MemoryModel."""
+        self.transfers = True
+        self._to_slot = now
+
+    def leave_block(self, handler: HandlerCompiler) -> None:
+        """See MemoryModel."""
+        self.transfers = True
+        self.begin_block(handler)
+
     def begin_block(self, handler: HandlerCompiler) -> None:
-        """The next instruction begins a block."""
+        """The next instruction begins a block, unless it is in a delay slot."""
+        if self._to_slot:
+            return
         pointer = handler.body.emit(
             f"getelementptr i8, ptr {self._instruments(handler)}, i64 {int(Instrument.BLOCK)}"
         )

@@ -60,6 +60,12 @@ class MemoryModel(ABC):
     def pass_by(self, handler: HandlerCompiler) -> None:  # noqa: B027
         """Do what comes before the next instruction in memory, where no jump has been taken."""
 
+    def toward_slot(self, now: bool) -> None:  # noqa: B027
+        """What is emitted from now on (or no longer) leads to a delay slot, which belongs to its branch."""
+
+    def leave_block(self, handler: HandlerCompiler) -> None:  # noqa: B027
+        """Do what comes before an instruction elsewhere that is reached without a jump."""
+
 
 def memory_model(name: str) -> MemoryModel:
     """The model called "flat" or "machine"."""
