@@ -11,6 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 from xml.sax.saxutils import quoteattr
 
+from anyvirt.isa.description import DELAY_SLOT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Literal
@@ -41,6 +43,8 @@ class AttributeBits:
     name: str
     shift: int = 0
     bits: int = 64
+    clear: int = 0
+    """Bits that are not the debugger's to see."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,15 @@ class Constant:
 
 PROGRAM_COUNTER = AttributeBits("pc")
 
-Place: TypeAlias = FileRegister | StateValue | AttributeBits | Constant
+
+@dataclass(frozen=True)
+class JoinedBits:
+    """Values that stand beside each other in one register: where each begins, and how many bits it has."""
+
+    parts: tuple[tuple[FileRegister | StateValue, int, int], ...]
+
+
+Place: TypeAlias = FileRegister | StateValue | AttributeBits | Constant | JoinedBits
 
 
 def read_place(cpu: Any, place: Place) -> int:  # noqa: ANN401 - any executor
@@ -63,9 +75,11 @@ def read_place(cpu: Any, place: Place) -> int:  # noqa: ANN401 - any executor
         case StateValue(name):
             return int(cpu.state(name))
         case AttributeBits(name, shift, bits):
-            return int(getattr(cpu, name)) >> shift & (1 << bits) - 1
+            return (int(getattr(cpu, name)) & ~place.clear) >> shift & (1 << bits) - 1
         case Constant(value):
             return value
+        case JoinedBits(parts):
+            return sum((read_place(cpu, part) & (1 << width) - 1) << start for part, start, width in parts)
 
 
 def write_place(cpu: Any, place: Place, value: int) -> None:  # noqa: ANN401 - any executor
@@ -78,6 +92,9 @@ def write_place(cpu: Any, place: Place, value: int) -> None:  # noqa: ANN401 - a
         case AttributeBits(name, shift, bits):
             mask = (1 << bits) - 1 << shift
             setattr(cpu, name, getattr(cpu, name) & ~mask | value << shift & mask)
+        case JoinedBits(parts):
+            for part, start, width in parts:
+                write_place(cpu, part, value >> start & (1 << width) - 1)
         case Constant():
             return
 
@@ -142,7 +159,7 @@ class TargetDescription:
     @cached_property
     def program_counter(self) -> int:
         """The number of the program counter."""
-        return [register.place for register in self.registers].index(PROGRAM_COUNTER)
+        return self.numbers["pc"]
 
     def xml(self) -> str:
         """The document that qXfer:features:read answers with."""
@@ -204,8 +221,66 @@ def _riscv(isa: InstructionSet) -> TargetDescription:
     return TargetDescription(architecture, tuple(features), isa.byte_order, ("pc", "sp", "fp"))
 
 
+def _aarch64(isa: InstructionSet) -> TargetDescription:
+    """Section "AArch64 Features": the general registers, and condition flags as bits of cpsr."""
+    general = tuple(
+        Register(f"x{number}", 64, FileRegister("x", number), group="general") for number in range(31)
+    )
+    sp = Register("sp", 64, FileRegister("x", isa.register_files["x"].names.index("sp")), "data_ptr")
+    flags = JoinedBits(tuple((StateValue(name), 31 - place, 1) for place, name in enumerate("nzcv")))
+    core = Feature(
+        "org.gnu.gdb.aarch64.core", (*general, sp, _counter(isa), Register("cpsr", 32, flags, "int"))
+    )
+    return TargetDescription("aarch64", (core,), isa.byte_order, ("pc", "sp", "x29"))
+
+
+def _mips(isa: InstructionSet) -> TargetDescription:
+    """Section "MIPS Features": general registers by number; gdb insists on some of CP0 and CP1."""
+    general = tuple(Register(f"r{number}", 32, FileRegister("r", number)) for number in range(32))
+    multiplied = tuple(Register(name, 32, StateValue(name)) for name in ("lo", "hi"))
+    counter = Register("pc", 32, AttributeBits("pc", clear=DELAY_SLOT), "code_ptr")
+    floats = tuple(Register(f"f{number}", 32, Constant(), "ieee_single") for number in range(32))
+    features = (
+        Feature("org.gnu.gdb.mips.cpu", (*general, *multiplied, counter)),
+        Feature(
+            "org.gnu.gdb.mips.cp0",
+            tuple(Register(name, 32, Constant()) for name in ("status", "badvaddr", "cause")),
+        ),
+        Feature(
+            "org.gnu.gdb.mips.fpu",
+            (*floats, *(Register(name, 32, Constant(), group="float") for name in ("fcsr", "fir"))),
+        ),
+    )
+    return TargetDescription("mips", features, isa.byte_order, ("pc", "r29", "r31"))
+
+
+def _ppc(isa: InstructionSet) -> TargetDescription:
+    """Section "PowerPC Features": the condition register in one, overflow and carry as bits of xer."""
+    general = tuple(Register(f"r{number}", 32, FileRegister("r", number)) for number in range(32))
+    fields = JoinedBits(tuple((FileRegister("cr", number), 28 - 4 * number, 4) for number in range(8)))
+    carries = tuple((StateValue(name), 31 - place, 1) for place, name in enumerate(("so", "ov", "ca")))
+    exceptions = JoinedBits((*carries, (StateValue("string_length"), 0, 7)))
+    core = Feature(
+        "org.gnu.gdb.power.core",
+        (
+            *general,
+            _counter(isa),
+            Register("msr", 32, Constant()),
+            Register("cr", 32, fields),
+            Register("lr", 32, StateValue("lr"), "code_ptr"),
+            Register("ctr", 32, StateValue("ctr")),
+            Register("xer", 32, exceptions),
+        ),
+    )
+    return TargetDescription("powerpc:common", (core,), isa.byte_order, ("pc", "r1"))
+
+
 _LAYOUTS: dict[str, Callable[[InstructionSet], TargetDescription]] = {
     "riscv64": _riscv,
     "riscv32": _riscv,
+    "aarch64": _aarch64,
+    "mips": _mips,
+    "mipsel": _mips,
+    "ppc": _ppc,
 }
 """What gdb insists on, by instruction set."""
