@@ -20,6 +20,7 @@ from anyvirt.jit.layout import STATE_SIZE, Slot
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_SPAWN_STACK = 1 << 14
 STATES = 4096
 """Most virtual CPUs of a process."""
 _SA_SIGINFO, _SA_ONSTACK = 4, 0x08000000
@@ -88,6 +89,9 @@ class Host:
         self.flush_page = self._function("flush_page", 2)
         self.stop_writing = self._function("stop_writing", 2)
         self.leave = self._blob["leave"]
+        self._spawn: Callable[..., int] = ctypes.CFUNCTYPE(ctypes.c_long, *(ctypes.c_void_p,) * 4)(
+            self._blob["spawn"]
+        )
         self.translation_exit = self._blob["translation_exit"]
         """Code that exits of translations call."""
         self.add_code(self._blob)
@@ -143,6 +147,17 @@ class Host:
         """Take a state block back."""
         self._free.append(address)
 
+    def spawn(self, command: list[str], environment: dict[str, str]) -> int:
+        """Start a program that shares nothing with this process; returns its pid, or minus an errno.
+
+        It has no open file at all, and only waitpid(2) with __WALL tells of its end.
+        """
+        words = _strings([os.fsencode(word) for word in command])
+        pairs = _strings([os.fsencode(f"{name}={value}") for name, value in environment.items()])
+        stack = ctypes.create_string_buffer(_SPAWN_STACK)
+        top = (ctypes.addressof(stack) + _SPAWN_STACK) & -16
+        return self._spawn(words[0], ctypes.addressof(words), ctypes.addressof(pairs), top)
+
     def running_states(self) -> list[int]:
         """Addresses of the state blocks whose CPU is in compiled code."""
         return [
@@ -190,6 +205,11 @@ class Host:
             error = ctypes.get_errno()
             raise OSError(error, os.strerror(error))
         return old
+
+
+def _strings(words: list[bytes]) -> ctypes.Array[ctypes.c_char_p]:
+    """An array of C strings that ends with NULL."""
+    return (ctypes.c_char_p * (len(words) + 1))(*words, None)
 
 
 @cache

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import socket
+import struct
 import sys
+import weakref
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from anyvirt.cpu.host import host
 from anyvirt.jit.compile_protocol import ProtocolError, Reply, Request, Unpacker, pack, unpack_reply
 
 if TYPE_CHECKING:
@@ -22,11 +24,14 @@ OUTSTANDING = 3
 _PACKAGES = str(Path(__file__).parents[2])
 _LOWEST_DESCRIPTOR = 900
 """The guest uses the low ones."""
-_CLONE, _WALL = 56, 0x40000000
+_WALL = 0x40000000
+_CREDENTIALS = struct.Struct("3i")
 
 
 class RegionClient:
     """The connection of one process. Nothing here blocks, and without a compiler there are no answers."""
+
+    _all: ClassVar[weakref.WeakSet[RegionClient]] = weakref.WeakSet()
 
     def __init__(self, directory: Path, version: str) -> None:
         """The compiler of this `version` listens in `directory` or is started there."""
@@ -37,7 +42,9 @@ class RegionClient:
         self._unsent: deque[memoryview] = deque()
         self._server = 0
         self._failed = False
-        self._owner = os.getpid()
+        self.is_lost = False
+        """The connection has ended: the compiler died, or this process is a fork of the one that had it."""
+        RegionClient._all.add(self)
         self.waiting = 0
         """Requests without an answer so far."""
 
@@ -73,17 +80,34 @@ class RegionClient:
             self._give_up()
 
     def close(self) -> None:
-        """Leave the compiler; a child of fork(2) does so with what it got from its parent."""
+        """Leave the compiler."""
         if self._connection is not None:
+            self.is_lost = True
             self._connection.close()
             self._connection = None
 
     def __del__(self) -> None:
         self.close()
 
+    @classmethod
+    def after_fork(cls) -> None:
+        """A child of fork(2) must not listen to what its parent is told."""
+        for client in cls._all:
+            client._give_up()
+            client._server = 0
+
     def _give_up(self) -> None:
         self.close()
         self._failed = True
+        self._reap()
+
+    def _reap(self) -> bool:
+        """Bury the compiler if it was started here and has ended; whether it has."""
+        with contextlib.suppress(ChildProcessError):
+            if self._server and os.waitpid(self._server, os.WNOHANG | _WALL)[0]:
+                self._server = 0
+                return True
+        return False
 
     def _flush(self) -> None:
         try:
@@ -112,6 +136,11 @@ class RegionClient:
             return
         finally:
             os.close(folder)
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        if _CREDENTIALS.unpack(credentials)[1] != os.geteuid():
+            connection.close()
+            self._failed = True
+            return
         self._connection = self._out_of_the_way(connection)
         self._connection.setblocking(False)
 
@@ -130,29 +159,11 @@ class RegionClient:
     def _start(self) -> None:
         """Start the compiler, once: as a process that is not seen by a guest that waits for its children."""
         if self._server:
-            with contextlib.suppress(ChildProcessError):
-                if os.waitpid(self._server, os.WNOHANG | _WALL)[0]:
-                    self._failed = True
+            self._failed = self._reap()
             return
         code = f"import sys; sys.path.insert(0, {_PACKAGES!r}); from anyvirt.jit.compile_server import main; "
         code += "main(*sys.argv[1:])"
         command = [sys.executable, "-I", "-c", code, os.fspath(self._directory), self._name]
-        # fork(2) would signal the end of the child to the handlers of the guest. The GIL stays ours.
-        pid = ctypes.PyDLL(None).syscall(_CLONE, 0, 0, 0, 0, 0)
-        if pid == 0:
-            _become(command)
+        pid = host().spawn(command, {"PATH": os.environ.get("PATH", os.defpath)})
         self._server = max(pid, 0)
         self._failed = pid < 0
-
-
-def _become(command: list[str]) -> None:
-    """In the new process: nothing of the guest's but its user."""
-    try:
-        os.setsid()
-        null = os.open(os.devnull, os.O_RDWR)
-        for number in range(3):
-            os.dup2(null, number)
-        os.closerange(3, 1 << 20)
-        os.execve(command[0], command, {"PATH": os.environ.get("PATH", os.defpath)})
-    finally:
-        os._exit(127)

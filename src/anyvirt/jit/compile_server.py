@@ -8,6 +8,7 @@ that is wanted and ends when nobody has been connected for a few seconds.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import selectors
 import socket
@@ -20,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anyvirt.jit.cache import version
 from anyvirt.jit.compile_protocol import (
     ProtocolError,
     Reply,
@@ -38,6 +40,11 @@ PAGE_SIZE = 4096
 LINGER = 3.0
 """Seconds without a client after which the server ends."""
 _PRUNE_EVERY = 256
+_MOST_CLIENTS = 512
+_MOST_WANTED = 64
+"""Requests of a client that may wait."""
+_MOST_PAGES = 1 << 14
+"""Pages of a client that are kept, of code and of what has been decoded."""
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -47,6 +54,8 @@ class Client:
 
     connection: socket.socket
     unpacker: Unpacker = field(default_factory=Unpacker)
+    unsent: bytearray = field(default_factory=bytearray)
+    """Answers that it has not taken yet; it gets no others before."""
     wanted: deque[Request] = field(default_factory=deque)
     pages: dict[int, bytes] = field(default_factory=dict)
     decoded: dict[int, bytes] = field(default_factory=dict)
@@ -73,6 +82,10 @@ class Client:
         code, marks = PAGE_SIZE * len(request.pages), request.marks * len(request.visited)
         if len(payload) != code + marks:
             raise ProtocolError("the code is not that of the pages named")
+        if any(page % PAGE_SIZE for page in (*request.pages, *request.visited)):
+            raise ProtocolError("a page that does not begin at the address of one")
+        if len(self.wanted) == _MOST_WANTED or len(self.pages) + len(self.decoded) > _MOST_PAGES:
+            raise ProtocolError("too much at a time")
         for position, page in enumerate(request.pages):
             self.pages[page] = payload[position * PAGE_SIZE : (position + 1) * PAGE_SIZE]
         for position, page in enumerate(request.visited):
@@ -145,20 +158,25 @@ class Server:
                 alone_since = time.monotonic()
             elif time.monotonic() - alone_since > LINGER:
                 return
-            busy = any(client.wanted for client in self._clients)
-            for key, _ in self._selector.select(0 if busy else LINGER / 2):
+            busy = any(client.wanted and not client.unsent for client in self._clients)
+            for key, events in self._selector.select(0 if busy else LINGER / 2):
                 if key.data is None:
                     self._admit()
+                elif events & selectors.EVENT_WRITE:
+                    self._send(key.data)
                 else:
                     self._listen(key.data)
             self._work()
 
     def _admit(self) -> None:
-        connection, _ = self._listener.accept()
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        if _CREDENTIALS.unpack(credentials)[1] != os.geteuid():
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return
+        if len(self._clients) == _MOST_CLIENTS or peer_user(connection) != os.geteuid():
             connection.close()
             return
+        connection.setblocking(False)
         client = Client(connection)
         self._clients.append(client)
         self._selector.register(connection, selectors.EVENT_READ, client)
@@ -171,8 +189,23 @@ class Server:
                 return
             for header, payload in client.unpacker.feed(data):
                 client.accept(unpack_request(header), payload)
+        except BlockingIOError:
+            return
         except (OSError, ProtocolError):
             self._dismiss(client)
+
+    def _send(self, client: Client) -> None:
+        """Send as much as there is room for, and the rest when there is."""
+        try:
+            sent = client.connection.send(client.unsent)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._dismiss(client)
+            return
+        del client.unsent[:sent]
+        writing = selectors.EVENT_WRITE if client.unsent else 0
+        self._selector.modify(client.connection, selectors.EVENT_READ | writing, client)
 
     def _dismiss(self, client: Client) -> None:
         self._selector.unregister(client.connection)
@@ -184,27 +217,30 @@ class Server:
         for _ in range(len(self._clients)):
             client = self._clients[0]
             self._clients.rotate(-1)
-            if client.wanted:
-                request = client.wanted.popleft()
-                reply, image = self._compile(client, request)
-                try:
-                    client.connection.sendall(pack(reply, image))
-                except OSError:
-                    self._dismiss(client)
+            if client.wanted and not client.unsent:
+                reply, image = self._compile(client, client.wanted.popleft())
+                client.unsent += pack(reply, image)
+                self._send(client)
                 return
 
     def _compile(self, client: Client, request: Request) -> tuple[Reply, bytes]:
         """A region that cannot be compiled is none: a mistake of ours must not end the guest."""
         try:
-            self._compiled += 1
             if self._compiled % _PRUNE_EVERY == 0:
                 RegionCache(self._directory, request.kind).prune()
+            self._compiled += 1
             return compile_request(client, request, self._directory)
         except Exception as error:
             if os.environ.get("ANYVIRT_DEBUG"):
                 raise
             print(f"anyvirt: region at {request.entry:#x}: {error}", file=sys.stderr)
             return Reply(request.number, request.entry), b""
+
+
+def peer_user(connection: socket.socket) -> int:
+    """The user whom the other side of a local connection belonged to when it was made."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(credentials)[1])
 
 
 def listen(directory: str, name: str) -> socket.socket | None:
@@ -225,9 +261,31 @@ def listen(directory: str, name: str) -> socket.socket | None:
     return listener
 
 
+def _shed_inheritance() -> None:
+    """Undo what a guest may have done to the process that started us, as far as that can be undone."""
+    import resource
+    import signal
+
+    limits = (getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_"))
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(0o077)
+    os.chdir("/")
+    for limit in limits:
+        with contextlib.suppress(ValueError, OSError):
+            hard = resource.getrlimit(limit)[1]
+            resource.setrlimit(limit, (hard, hard))
+
+
 def main(directory: str, name: str) -> None:
     """Serve on a socket called `name` in `directory`."""
-    listener = listen(directory, name)
+    # It is started without any open file.
+    for _ in range(3):
+        os.open(os.devnull, os.O_RDWR)
+    directory = os.path.abspath(directory)
+    _shed_inheritance()
+    # What is imported later would be of another version if the package has been replaced by then.
+    importlib.import_module("anyvirt.jit.region_compiler")
+    listener = listen(directory, name) if name.endswith(version()) else None
     if listener is not None:
         Server(listener, Path(directory, CACHE)).serve()
 
