@@ -12,6 +12,7 @@ from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.machine_memory import MachineMemory
 from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.reference import ReferenceExecutor
+from anyvirt.cpu.translator import Translator
 from anyvirt.cpu.watchpoints import AccessKind
 from anyvirt.isa.riscv64 import riscv64
 from anyvirt.jit.ahead import instruction_set
@@ -58,6 +59,8 @@ EXECUTORS = {
     "machine": lambda: Interpreter("riscv64", machine()),
     "region": lambda: Regional("riscv64", flat()),
     "stencil": lambda: Stenciled("riscv64", flat()),
+    "machine stencil": lambda: Stenciled("riscv64", machine()),
+    "machine region": lambda: Translator("riscv64", machine()),
 }
 
 
