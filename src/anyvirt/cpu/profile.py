@@ -31,6 +31,8 @@ SMALLEST_LIMIT, LARGEST_LIMIT = 96, 384
 """Most instructions of a region at first, and after it has turned out to be too small."""
 MOST_TARGETS = 24
 """Of an indirect jump, those a region knows."""
+MOST_CONNECTIONS = 8
+"""Times that a process turns to a compiler anew because the last one has gone."""
 MOST_GENERATIONS = 6
 """Times that a region is compiled anew because it turned out to be too small."""
 IMAGE_ENTRY = int(Header.SIZE)
@@ -59,6 +61,7 @@ class Profile:
         self._quiet = 0
         self._numbers = 0
         self._client: RegionClient | None = None
+        self._connections = 0
 
     def note(self, pc: int, source: int) -> bool:
         """Control has come to `pc`; false if that was in the midst of a translation."""
@@ -124,7 +127,7 @@ class Profile:
 
     def _ask(self, rounding: int) -> bool:
         asked = False
-        if self._client is None:
+        if self._client is None or (self._client.is_lost and self._connections < MOST_CONNECTIONS):
             self._client = self._connect()
         for entry in self._candidates():
             if not self._client.is_ready:
@@ -132,7 +135,9 @@ class Profile:
             if entry in self._urgent:
                 self._urgent.remove(entry)
             request = self.request(entry, self._unsent(entry), rounding)
-            code = b"".join(self.space.code.read(page, PAGE_SIZE) or b"" for page in request.pages)
+            code = b"".join(
+                self.space.code.read(page, PAGE_SIZE) or bytes(PAGE_SIZE) for page in request.pages
+            )
             code += b"".join(
                 self.space.code.decoded(page) or bytes(request.marks) for page in request.visited
             )
@@ -203,7 +208,10 @@ class Profile:
                     self.space.statistics.from_disk += 1
 
     def _connect(self) -> RegionClient:
+        """A new compiler knows nothing of the code yet."""
         from anyvirt.cpu.region_client import RegionClient
         from anyvirt.jit.cache import version
 
+        self._connections += 1
+        self._sent.clear()
         return RegionClient(self._directory, version())

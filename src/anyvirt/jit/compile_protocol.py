@@ -84,9 +84,29 @@ def unpack_request(header: dict[str, Any]) -> Request:
     """The request with this header. Raises ProtocolError."""
     try:
         indirect = {int(source): list(targets) for source, targets in header.pop("indirect").items()}
-        return Request(**header, indirect=indirect)
+        request = Request(**header, indirect=indirect)
+        sound = _is_sound(request)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ProtocolError(str(error)) from None
+    if not sound:
+        raise ProtocolError("a request with a value of the wrong kind")
+    return request
+
+
+def _is_sound(request: Request) -> bool:
+    """Whether everything in a request is of its type; JSON would let anything pass."""
+    numbers: list[object] = [*request.barriers, *request.pages, *request.visited, *request.indirect]
+    for targets in request.indirect.values():
+        numbers += targets
+    for name, value in asdict(request).items():
+        if Request.__dataclass_fields__[name].type == "int":
+            numbers.append(value)
+    return (
+        isinstance(request.isa, str)
+        and isinstance(request.memory, str)
+        and isinstance(request.counted, bool)
+        and all(type(number) is int and 0 <= number < 1 << 64 for number in numbers)
+    )
 
 
 def unpack_reply(header: dict[str, Any]) -> Reply:
@@ -117,7 +137,7 @@ class Unpacker:
             middle = _LENGTHS.size + header_size
             try:
                 header = json.loads(self._buffer[_LENGTHS.size : middle])
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ProtocolError(str(error)) from None
             payload = bytes(self._buffer[middle:end])
             del self._buffer[:end]
