@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import socket
 import struct
@@ -13,6 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from anyvirt.cpu.host import host
 from anyvirt.jit.compile_protocol import ProtocolError, Reply, Request, Unpacker, pack, unpack_reply
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ OUTSTANDING = 3
 _PACKAGES = str(Path(__file__).parents[2])
 _LOWEST_DESCRIPTOR = 900
 """The guest uses the low ones."""
-_CLONE, _WALL = 56, 0x40000000
+_WALL = 0x40000000
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -164,25 +164,9 @@ class RegionClient:
         code = f"import sys; sys.path.insert(0, {_PACKAGES!r}); from anyvirt.jit.compile_server import main; "
         code += "main(*sys.argv[1:])"
         command = [sys.executable, "-I", "-c", code, os.fspath(self._directory), self._name]
-        # fork(2) would signal the end of the child to the handlers of the guest. The GIL stays ours.
-        pid = ctypes.PyDLL(None).syscall(_CLONE, 0, 0, 0, 0, 0)
-        if pid == 0:
-            _become(command)
+        pid = host().spawn(command, {"PATH": os.environ.get("PATH", os.defpath)})
         self._server = max(pid, 0)
         self._failed = pid < 0
-
-
-def _become(command: list[str]) -> None:
-    """In the new process: nothing of the guest's but its user."""
-    try:
-        os.setsid()
-        null = os.open(os.devnull, os.O_RDWR)
-        for number in range(3):
-            os.dup2(null, number)
-        os.closerange(3, 1 << 20)
-        os.execve(command[0], command, {"PATH": os.environ.get("PATH", os.defpath)})
-    finally:
-        os._exit(127)
 
 
 os.register_at_fork(after_in_child=RegionClient.after_fork)

@@ -8,6 +8,7 @@ that is wanted and ends when nobody has been connected for a few seconds.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import selectors
 import socket
@@ -20,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anyvirt.jit.cache import version
 from anyvirt.jit.compile_protocol import (
     ProtocolError,
     Reply,
@@ -276,9 +278,14 @@ def _shed_inheritance() -> None:
 
 def main(directory: str, name: str) -> None:
     """Serve on a socket called `name` in `directory`."""
+    # It is started without any open file.
+    for _ in range(3):
+        os.open(os.devnull, os.O_RDWR)
     directory = os.path.abspath(directory)
     _shed_inheritance()
-    listener = listen(directory, name)
+    # What is imported later would be of another version if the package has been replaced by then.
+    importlib.import_module("anyvirt.jit.region_compiler")
+    listener = listen(directory, name) if name.endswith(version()) else None
     if listener is not None:
         Server(listener, Path(directory, CACHE)).serve()
 
