@@ -16,9 +16,13 @@ from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.reference import ReferenceExecutor
 from anyvirt.jit.ahead import instruction_set
 
+from .regional import Regional
 from .stenciled import Stenciled
 
 EXECUTORS = [ReferenceExecutor, Interpreter, Stenciled]
+TRANSLATORS = [Stenciled, Regional]
+"""Slow at the first sight of code: only for some streams."""
+TRANSLATED_STREAMS = 12
 CODE = 0x10000
 DATA = 0x40000
 AREA = 1 << 17

@@ -108,6 +108,7 @@ def test_forms(setting):
 
 def test_streams(setting):
     slice_, oracle, guests = setting
+    translating = [slices.Guest(slice_, make) for make in slices.TRANSLATORS]
     patterns = [pattern for pattern in usable(slice_) if pattern.mnemonic not in DIVISIONS]
     calm = [p for p in patterns if p.mnemonic not in ("add", "addi", "sub") and p.mnemonic[0] != "t"]
     straight = [pattern for pattern in calm if not is_branch(pattern)]
@@ -121,4 +122,4 @@ def test_streams(setting):
             words.append(slice_.instance(generator, pattern))
             if is_branch(pattern):
                 words.append(slice_.instance(generator, generator.choice(straight)))
-        slices.check(slice_, oracle, guests, seed, words)
+        slices.check(slice_, oracle, guests + translating * (seed < slices.TRANSLATED_STREAMS), seed, words)

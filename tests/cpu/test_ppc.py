@@ -130,6 +130,7 @@ def test_forms(setting):
 
 def test_streams(setting):
     slice_, oracle, guests = setting
+    translating = [slices.Guest(slice_, make) for make in slices.TRANSLATORS]
     patterns = [p for p in usable(slice_) if p.mnemonic not in ("tw", "twi")]
     for seed in range(80):
         generator = random.Random(seed)
@@ -144,7 +145,7 @@ def test_streams(setting):
                 words += divided(generator, pattern, word)
             else:
                 words += [word, *restore(pattern, word)]
-        check(slice_, oracle, guests, seed, words)
+        check(slice_, oracle, guests + translating * (seed < slices.TRANSLATED_STREAMS), seed, words)
 
 
 def test_multiple_words(setting):

@@ -122,6 +122,7 @@ def test_forms(setting):
 
 def test_streams(setting):
     slice_, oracle, guests = setting
+    translating = [slices.Guest(slice_, make) for make in slices.TRANSLATORS]
     patterns = [
         pattern
         for pattern in usable(slice_)
@@ -138,7 +139,7 @@ def test_streams(setting):
             words.append(slice_.instance(generator, pattern))
             if is_branch(pattern):
                 words.append(slice_.instance(generator, generator.choice(straight)))
-        check(slice_, oracle, guests, seed, words)
+        check(slice_, oracle, guests + translating * (seed < slices.TRANSLATED_STREAMS), seed, words)
 
 
 def test_windows():

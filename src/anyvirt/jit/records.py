@@ -103,7 +103,8 @@ def sunk_operands(isa: InstructionSet, semantics: Callable[..., None]) -> set[st
     with_zero = {file.name for file in isa.register_files.values() if file.zero is not None}
     for (file, operand), written in _register_uses(semantics):
         (sunk if written and file in with_zero else used).add(operand)
-    return sunk - used
+    # A constant can name a register, too.
+    return (sunk - used) & set(inspect.signature(semantics).parameters)
 
 
 @cache

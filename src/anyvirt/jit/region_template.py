@@ -159,6 +159,8 @@ class TemplateCompiler(HandlerCompiler):
         text, allocas = self.body.parts()  # type: ignore[attr-defined]
         if re.search(r"%(record|count)\b", text):
             raise TemplateError("it needs to know the interpreter's record or budget")
+        if "@table." in text:
+            raise TemplateError("it looks something up in a table, and a region has no data")
         return Template(
             _as_format(text),
             _as_format(allocas),

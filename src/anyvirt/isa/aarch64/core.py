@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from anyvirt.isa.description import InstructionSet
 from anyvirt.isa.processor import Processor, Registers, four_bytes
-from anyvirt.typed import count_leading_zeros, rotate_right, s32, s64, u8, u16, u32, u64
+from anyvirt.typed import count_leading_zeros, rotate_right, s32, s64, u8, u32, u64
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ for _letter in "dnmats":
     for _name in (f"{_letter}", f"s{_letter}"):
         isa.fields[f"w{_name}"] = replace(isa.fields[f"x{_name}"], name=f"w{_name}", show=_show_narrow)
 # The second register of a pair.
-isa.register_field("xu", 5, "x", operand="u")
+isa.register_field("xu", 5, "x", operand="t2")
 isa.fields["wu"] = replace(isa.fields["xu"], name="wu", show=_show_narrow)
 
 
@@ -116,23 +116,26 @@ isa.number_field("bit")
 isa.number_field("hint", 5)
 
 
-def _holds(number: int, n: int, z: int, c: int, v: int) -> bool:
-    """Whether a condition holds ("ConditionHolds")."""
-    base = (z, c, n, v, c & ~z, n == v, n == v and not z, True)[number >> 1]
-    return bool(base) != (number & 1 == 1 and number != 15)
-
-
-HOLDS = tuple(
-    u16(sum(_holds(number, f >> 3, f >> 2 & 1, f >> 1 & 1, f & 1) << f for f in range(16)))
-    for number in range(16)
-)
-"""For each condition one bit for each combination of the flags."""
-
-
 def holds(cpu: Core, cond: u8) -> bool:
-    """Whether a condition holds now."""
-    flags = cpu.n << 3 | cpu.z << 2 | cpu.c << 1 | cpu.v
-    return HOLDS[cond] >> flags & 1 != 0
+    """Whether a condition holds now ("ConditionHolds"): one of eight, the odd ones inverted, but not `nv`."""
+    kind = cond >> 1
+    value = cpu.z
+    if kind == 1:
+        value = cpu.c
+    elif kind == 2:
+        value = cpu.n
+    elif kind == 3:
+        value = cpu.v
+    elif kind == 4:
+        value = cpu.c & (cpu.z ^ 1)
+    elif kind == 5:
+        value = cpu.n ^ cpu.v ^ 1
+    elif kind == 6:
+        value = (cpu.n ^ cpu.v ^ 1) & (cpu.z ^ 1)
+    elif kind == 7:
+        value = u64(1)
+    inverted = cond & 1 != 0 and cond != 15
+    return value != u64(inverted)
 
 
 def shifted_w(value: u64, shift: u8, amount: u8) -> u64:

@@ -189,34 +189,34 @@ def prfm(cpu: Core) -> None:
 def _pair(opc: str, r: str, scale: int, load: str, fetch: Callable[[Core, u64], u64]) -> None:
     """A load of two registers; both are written after both were read."""
     size = 1 << scale
-    bits, form = f"simm[{6 + scale}:{scale}] {r}u xsn {r}t", "{t}, {u}, [{n}"
+    bits, form = f"simm[{6 + scale}:{scale}] {r}u xsn {r}t", "{t}, {t2}, [{n}"
 
-    def pair(cpu: Core, address: u64, t: Register, u: Register) -> None:
+    def pair(cpu: Core, address: u64, t: Register, t2: Register) -> None:
         first = fetch(cpu, address)
         second = fetch(cpu, address + size)
         cpu.x[t] = first
-        cpu.x[u] = second
+        cpu.x[t2] = second
 
-    def pair_back(cpu: Core, address: u64, back: u64, t: Register, u: Register, n: Register) -> None:
+    def pair_back(cpu: Core, address: u64, back: u64, t: Register, t2: Register, n: Register) -> None:
         first = fetch(cpu, address)
         second = fetch(cpu, address + size)
         cpu.x[n] = back
         cpu.x[t] = first
-        cpu.x[u] = second
+        cpu.x[t2] = second
 
     @isa.instruction(f"{opc} 101 0 010 1 {bits}", f"{load} {form}, #{{imm}}]")
-    def load_pair(cpu: Core, t: Register, u: Register, n: Register, imm: Immediate) -> None:
-        pair(cpu, cpu.x[n] + imm, t, u)
+    def load_pair(cpu: Core, t: Register, t2: Register, n: Register, imm: Immediate) -> None:
+        pair(cpu, cpu.x[n] + imm, t, t2)
 
     @isa.instruction(f"{opc} 101 0 001 1 {bits}", f"{load} {form}], #{{imm}}")
-    def load_pair_post(cpu: Core, t: Register, u: Register, n: Register, imm: Immediate) -> None:
+    def load_pair_post(cpu: Core, t: Register, t2: Register, n: Register, imm: Immediate) -> None:
         address = cpu.x[n]
-        pair_back(cpu, address, address + imm, t, u, n)
+        pair_back(cpu, address, address + imm, t, t2, n)
 
     @isa.instruction(f"{opc} 101 0 011 1 {bits}", f"{load} {form}, #{{imm}}]!")
-    def load_pair_pre(cpu: Core, t: Register, u: Register, n: Register, imm: Immediate) -> None:
+    def load_pair_pre(cpu: Core, t: Register, t2: Register, n: Register, imm: Immediate) -> None:
         address = cpu.x[n] + imm
-        pair_back(cpu, address, address, t, u, n)
+        pair_back(cpu, address, address, t, t2, n)
 
     if load == "ldp":
         isa.instruction(f"{opc} 101 0 000 1 {bits}", f"ldnp {form}, #{{imm}}]")(load_pair)
@@ -224,27 +224,27 @@ def _pair(opc: str, r: str, scale: int, load: str, fetch: Callable[[Core, u64], 
 
 def _store_pair(opc: str, r: str, scale: int, put: Callable[[Core, u64, u64], None]) -> None:
     size = 1 << scale
-    bits, form = f"simm[{6 + scale}:{scale}] {r}u xsn {r}t", "{t}, {u}, [{n}"
+    bits, form = f"simm[{6 + scale}:{scale}] {r}u xsn {r}t", "{t}, {t2}, [{n}"
 
     @isa.instruction(f"{opc} 101 0 000 0 {bits}", f"stnp {form}, #{{imm}}]")
     @isa.instruction(f"{opc} 101 0 010 0 {bits}", f"stp {form}, #{{imm}}]")
-    def store_pair(cpu: Core, t: Register, u: Register, n: Register, imm: Immediate) -> None:
+    def store_pair(cpu: Core, t: Register, t2: Register, n: Register, imm: Immediate) -> None:
         address = cpu.x[n] + imm
         put(cpu, address, cpu.x[t])
-        put(cpu, address + size, cpu.x[u])
+        put(cpu, address + size, cpu.x[t2])
 
     @isa.instruction(f"{opc} 101 0 001 0 {bits}", f"stp {form}], #{{imm}}")
-    def store_pair_post(cpu: Core, t: Register, u: Register, n: Register, imm: Immediate) -> None:
+    def store_pair_post(cpu: Core, t: Register, t2: Register, n: Register, imm: Immediate) -> None:
         address = cpu.x[n]
         put(cpu, address, cpu.x[t])
-        put(cpu, address + size, cpu.x[u])
+        put(cpu, address + size, cpu.x[t2])
         cpu.x[n] = address + imm
 
     @isa.instruction(f"{opc} 101 0 011 0 {bits}", f"stp {form}, #{{imm}}]!")
-    def store_pair_pre(cpu: Core, t: Register, u: Register, n: Register, imm: Immediate) -> None:
+    def store_pair_pre(cpu: Core, t: Register, t2: Register, n: Register, imm: Immediate) -> None:
         address = cpu.x[n] + imm
         put(cpu, address, cpu.x[t])
-        put(cpu, address + size, cpu.x[u])
+        put(cpu, address + size, cpu.x[t2])
         cpu.x[n] = address
 
 
