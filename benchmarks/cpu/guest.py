@@ -16,8 +16,6 @@ from anyvirt.linux.elf import SegmentType, parse_elf
 SOURCES = Path(__file__).with_name("kernels")
 TIERS = tuple(tier.value for tier in tiers.Tier)
 MEMORIES = ("flat", "machine")
-FLAT_ONLY = ("stencil",)
-"""Tiers that cannot use machine memory."""
 _KERNEL = re.compile(r"^KERNEL\((\w+), (\d+)\)", re.MULTILINE)
 _FLAGS = (
     "-O2", "-ffreestanding", "-nostdlib", "-static", "-ffp-contract=off", "-fno-math-errno",
@@ -64,7 +62,7 @@ def make_memory(kind, ranges):
 
 def executors():
     """The pairs of tier and kind of memory that there are."""
-    return [(tier, kind) for tier in TIERS for kind in MEMORIES if kind == "flat" or tier not in FLAT_ONLY]
+    return [(tier, kind) for tier in TIERS for kind in MEMORIES]
 
 
 class Program:
