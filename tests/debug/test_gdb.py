@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -356,3 +357,26 @@ def test_the_command_line_waits_for_gdb(programs, anyvirt_command):
     output, _ = process.communicate(timeout=30)
     assert output.startswith("counter 12 ")
     assert process.returncode == 7
+
+
+def connect(guest):
+    host, _, port = guest.address.rpartition(":")
+    return socket.create_connection((host, int(port)), 10)
+
+
+@pytest.mark.parametrize("data", [b"", b"$c#63", b"+$vCont;s#b8", b"\x03$" + bytes(range(256)) * 300])
+def test_a_debugger_that_hangs_up_leaves_the_program_alone(start, data):
+    guest = start("steps")
+    with connect(guest) as line:
+        line.sendall(data)
+        time.sleep(0.2)
+    assert guest.end() == (OUTPUT, 7)
+
+
+def test_system_calls_and_points_work_while_single_stepping(start):
+    guest = start("waits", "sleep")
+    shown = guest.gdb(["break sleep", "continue", "delete", "stepi 30", "finish", "next", "next", "continue"])
+    assert "Breakpoint 1, " in shown
+    assert 'if (!strcmp(what, "crash"))' in shown
+    assert "exited normally" in shown
+    assert guest.end() == ("slept 0\n", 0)
