@@ -16,7 +16,7 @@ from anyvirt.jit.compile_protocol import Request
 from anyvirt.jit.compile_server import Client, compile_image
 
 PAGE = 4096
-CODE = 0x10000
+ADDRESS_BITS = 38
 BODY = 20
 """Instructions of a region, besides the branch that closes its loop."""
 FORMS = (
@@ -47,9 +47,10 @@ def random_code(generator):
 
 
 def compile_one(number, generator):
-    """Compile a region as for a client of its own."""
+    """Compile a region as for a client of its own, at an address where there was none."""
     client = Client(None)
-    request = Request(number, "riscv64", CODE, False, memory_size=1 << 38, pages=[CODE])
+    code = generator.getrandbits(ADDRESS_BITS) & -PAGE
+    request = Request(number, "riscv64", code, False, memory_size=1 << ADDRESS_BITS, pages=[code])
     client.accept(request, random_code(generator))
     _, image = compile_image(client, client.wanted.popleft())
     if not image:

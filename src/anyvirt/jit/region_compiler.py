@@ -67,7 +67,9 @@ def _builder(level: int) -> llvm.PassBuilder:
 
 def compile_region(function: RegionFunction, level: int = 1) -> bytes:
     """The image of a region. Raises LinkError for code that needs relocation."""
-    module = llvm.parse_assembly(function.text())
+    # Each region has a context of its own: one for all would keep every number that ever occurred in code.
+    context = llvm.create_context()
+    module = llvm.parse_assembly(function.text(), context)
     try:
         machine = _machine(level)
         module.triple = llvm.get_default_triple()
@@ -78,6 +80,7 @@ def compile_region(function: RegionFunction, level: int = 1) -> bytes:
         return _Linker(read_object(machine.emit_object(module)), function.exits).image()
     finally:
         module.close()
+        context.close()
 
 
 class _Linker:
