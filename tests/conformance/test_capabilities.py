@@ -256,10 +256,12 @@ def test_debug_waits_for_gdb_before_the_first_instruction(subject):
     session = subject.start(subject.guest("echo ran; exit 5", gdb=":0"))
     session.expect(b"waiting for gdb at 127.0.0.1:")
     with socket.create_connection(("127.0.0.1", int(session.expect(b"\n")))) as gdb:
+        gdb.settimeout(20)
+        told = gdb.makefile("rb")
         gdb.sendall(b"$?#3f")
-        assert gdb.recv(100).startswith(b"+$T05")
+        assert told.read(5) == b"+$T05"
         assert session.silent(0.3)
         gdb.sendall(b"+$c#63")
         session.expect(b"ran\n")
         assert session.instance.wait(20) == ExitStatus(code=5)
-        assert b"$W05#" in gdb.recv(100)
+        assert b"+$W05#" in told.read()
