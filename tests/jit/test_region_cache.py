@@ -124,11 +124,11 @@ def test_a_file_under_the_name_of_another(cache):
     "body",
     [
         b"\0",
-        struct.pack("<Q16sII", PAGE, bytes(16), 0, 1),
-        struct.pack("<Q16sII", PAGE, bytes(16), 0, 0xFFFFFFFF),
-        struct.pack("<Q16sII", PAGE, bytes(16), 0xFFFFFFFF, 0),
-        struct.pack("<Q16sIIQQ", PAGE, bytes(16), 1, 5, PAGE, PAGE + 4) + b"1234",
-        struct.pack("<Q16sII", PAGE, bytes(16), 0, 0) + b"rest",
+        struct.pack("<Q16sIII", PAGE, bytes(16), 0, 1, 0),
+        struct.pack("<Q16sIII", PAGE, bytes(16), 0, 0xFFFFFFFF, 0),
+        struct.pack("<Q16sIII", PAGE, bytes(16), 0xFFFFFFFF, 0, 0),
+        struct.pack("<Q16sIIIQQ", PAGE, bytes(16), 1, 5, 0, PAGE, PAGE + 4) + b"1234",
+        struct.pack("<Q16sIII", PAGE, bytes(16), 0, 0, 0) + b"rest",
     ],
     ids=["byte", "image", "large-image", "ranges", "short-image", "rest"],
 )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anyvirt.cpu.region_client import RegionClient
-    from anyvirt.cpu.translation import TranslationSpace
+    from anyvirt.cpu.translation import Translation, TranslationSpace
     from anyvirt.jit.compile_protocol import Reply, Request
 
 HOT = 2
@@ -27,7 +27,7 @@ PATIENCE = 4
 """Ticks before the compiler is started: many programs are over by then."""
 WINDOW = 32
 """Pages of code before and after a hot place that the compiler gets to see."""
-SMALLEST_LIMIT, LARGEST_LIMIT = 96, 384
+SMALLEST_LIMIT, LARGEST_LIMIT = 96, 768
 """Most instructions of a region at first, and after it has turned out to be too small."""
 MOST_TARGETS = 24
 """Of an indirect jump, those a region knows."""
@@ -70,8 +70,11 @@ class Profile:
         if source > INSIDE:
             self._targets.setdefault(source, Counter())[pc] += 1
             self._reconsider(source, pc)
-        if self.space.at(pc) is None:
+        known = self.space.at(pc)
+        if known is None:
             self._arrivals[pc] += 1
+        elif known.cut:
+            self._miss(known)
         return True
 
     def _reconsider(self, source: int, pc: int) -> None:
@@ -79,12 +82,17 @@ class Profile:
         for translation in self.space.containing(source):
             if translation.covers(pc, pc + 1) and len(self._targets[source]) <= 1:
                 continue
-            translation.missed += 1
-            if translation.missed >= PATIENCE << translation.generation < PATIENCE << MOST_GENERATIONS:
-                translation.missed = 0
-                translation.generation += 1
-                self._generations[translation.entry] = translation.generation
-                self._urgent.append(translation.entry)
+            self._miss(translation)
+
+    def _miss(self, translation: Translation) -> None:
+        """Control has left a translation for what could be part of it: one day it is made anew, larger."""
+        translation.missed += 1
+        enough = PATIENCE << translation.generation
+        if translation.missed >= enough and translation.generation < MOST_GENERATIONS:
+            translation.missed = 0
+            translation.generation += 1
+            self._generations[translation.entry] = translation.generation
+            self._urgent.append(translation.entry)
 
     def serve(self, rounding: int) -> bool:
         """Publish what has been compiled and ask for more; whether there was anything new."""
@@ -123,6 +131,7 @@ class Profile:
         else:
             self.space.statistics.instructions += reply.instructions
             translation.generation = self._generations.get(reply.entry, 0)
+            translation.cut = reply.cut
             del self._arrivals[reply.entry]
 
     def _ask(self, rounding: int) -> bool:
@@ -202,9 +211,13 @@ class Profile:
         for page in list(code.pages()):
             content = code.read(page, PAGE_SIZE)
             for region in cache.load(page, content) if content else ():
-                if self.space.at(region.entry) is None and self.space.publish(
+                if self.space.at(region.entry) is not None:
+                    continue
+                translation = self.space.publish(
                     region.entry, region.ranges, region.digest, region.image, IMAGE_ENTRY
-                ):
+                )
+                if translation is not None:
+                    translation.cut = region.cut
                     self.space.statistics.from_disk += 1
 
     def _connect(self) -> RegionClient:

@@ -41,6 +41,8 @@ class Translation:
     placement: Placement
     start: int
     """Host address of its code."""
+    cut: bool = False
+    """The limit on its size has kept instructions out of it."""
     missed: int = 0
     """How often control left it for a place that it could have contained."""
     generation: int = 0

@@ -72,6 +72,8 @@ class Reply:
     digest: str = ""
     """Of the code in the ranges; see `anyvirt.jit.guest_code`."""
     instructions: int = 0
+    cut: bool = False
+    """The limit on its size has kept instructions out of it."""
 
 
 def pack(message: Request | Reply, payload: bytes = b"") -> bytes:

@@ -126,7 +126,7 @@ def compile_image(client: Client, request: Request) -> tuple[Reply, bytes]:
     image = compile_region(function)
     ranges = plan.ranges()
     digest = code_digest(ranges, client.read_code)
-    return Reply(request.number, request.entry, ranges, digest, len(plan.steps)), image
+    return Reply(request.number, request.entry, ranges, digest, len(plan.steps), plan.is_cut), image
 
 
 def compile_request(client: Client, request: Request, directory: Path) -> tuple[Reply, bytes]:
@@ -134,7 +134,7 @@ def compile_request(client: Client, request: Request, directory: Path) -> tuple[
     reply, image = compile_image(client, request)
     page = request.entry & -PAGE_SIZE
     if image:
-        region = StoredRegion(reply.entry, reply.ranges, reply.digest, image)
+        region = StoredRegion(reply.entry, reply.ranges, reply.digest, image, reply.cut)
         RegionCache(directory, request.kind).store(page, client.pages[page], region)
     return reply, image
 

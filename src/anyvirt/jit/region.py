@@ -80,6 +80,9 @@ class Plan:
     leaders: set[int] = field(default_factory=set)
     """Instructions that are arrived at from elsewhere than the one before."""
 
+    is_cut: bool = False
+    """The limit on its size has kept instructions out."""
+
     def ranges(self) -> list[tuple[int, int]]:
         """Addresses covered, as (start, end), ascending and disjoint."""
         result: list[tuple[int, int]] = []
@@ -142,12 +145,16 @@ class _Discovery:
             self._plan.steps[pc] = Step(
                 pc, found.length, found.pattern, operands, found.template, found.target(pc), expected
             )
+        self._plan.is_cut |= bool(self._work)
         return self._plan
 
     def _follow(self, pc: int, limit: int) -> None:
         """Take in instructions one after the other until control leaves."""
         hints = self._hints
-        while pc not in self._found and len(self._found) < limit and pc not in hints.barriers:
+        while pc not in self._found and pc not in hints.barriers:
+            if len(self._found) >= limit:
+                self._plan.is_cut = True
+                return
             found = _decode(self._isa, self._templates, self._read_code, pc)
             if found is None:
                 return

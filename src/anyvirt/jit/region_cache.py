@@ -22,10 +22,10 @@ CACHE = "regions"
 """Directory, within the cache directory, of all these files."""
 LARGEST_CACHE = 256 << 20
 """Bytes of all files together."""
-_MAGIC = b"anyvirt regions 1\n"
+_MAGIC = b"anyvirt regions 2\n"
 _HEADER = struct.Struct(f"<{len(_MAGIC)}s32s")
-_REGION = struct.Struct("<Q16sII")
-"""Entry, digest, number of ranges, bytes of the image; then the ranges, then the image."""
+_REGION = struct.Struct("<Q16sIII")
+"""Entry, digest, number of ranges, bytes of the image, whether it is cut; then the ranges, then the image."""
 _RANGE = struct.Struct("<QQ")
 _REGIONS_OF_A_FILE = 256
 _LARGEST_FILE = 64 << 20
@@ -40,6 +40,8 @@ class StoredRegion:
     digest: str
     """See `anyvirt.jit.guest_code.code_digest`."""
     image: bytes = b""
+    cut: bool = False
+    """See `anyvirt.jit.compile_protocol.Reply`."""
 
 
 class RegionCache:
@@ -127,7 +129,8 @@ def _pack(regions: list[StoredRegion], name: str) -> bytes:
     parts = []
     for region in regions:
         digest = bytes.fromhex(region.digest)
-        parts.append(_REGION.pack(region.entry, digest, len(region.ranges), len(region.image)))
+        sizes = len(region.ranges), len(region.image)
+        parts.append(_REGION.pack(region.entry, digest, *sizes, region.cut))
         parts += [_RANGE.pack(*pair) for pair in region.ranges]
         parts.append(region.image)
     body = b"".join(parts)
@@ -150,12 +153,12 @@ def _unpack_regions(content: bytes) -> list[StoredRegion]:
     """Raises struct.error if there is less than the lengths say."""
     regions, position = [], _HEADER.size
     while position < len(content):
-        entry, digest, count, size = _REGION.unpack_from(content, position)
+        entry, digest, count, size, cut = _REGION.unpack_from(content, position)
         position += _REGION.size
         ranges = [_RANGE.unpack_from(content, position + _RANGE.size * number) for number in range(count)]
         position += _RANGE.size * count
         (image,) = struct.unpack_from(f"{size}s", content, position)
-        regions.append(StoredRegion(entry, ranges, digest.hex(), image))
+        regions.append(StoredRegion(entry, ranges, digest.hex(), image, bool(cut)))
         position += size
     return regions
 
