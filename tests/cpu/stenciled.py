@@ -7,6 +7,6 @@ class Stenciled(StencilExecutor):
     """Heat is not waited for."""
 
     def _run(self, max_instructions):
-        if not self._instrumented and self.pc % 2 == 0:
+        if not self._instrumented:
             self.translate_now([self.pc], counted=max_instructions is not None)
         return super()._run(max_instructions)

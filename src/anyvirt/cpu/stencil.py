@@ -17,7 +17,7 @@ from anyvirt.cpu.host import MappedBlob, host
 from anyvirt.cpu.memory import PAGE_SIZE, FlatMemory, host_munmap, reserve
 from anyvirt.cpu.view import FlatView
 from anyvirt.jit.cache import load_or_compile
-from anyvirt.jit.layout import Slot
+from anyvirt.jit.layout import STATE_SIZE, Slot
 from anyvirt.jit.machine_fetch import LOOKUP
 from anyvirt.jit.stencil_blob import TABLES, TRANSLATE
 from anyvirt.jit.stencil_layout import HASH_FACTOR, HEADER_SIZE, JOB_SIZE, LARGEST_REGION, Glue, Job
@@ -91,6 +91,10 @@ class StencilTier:
             self._slots[slot // 8] = slots[slot // 8]
         self._set(Job.FIRST, address & -PAGE_SIZE)
         self._set(Job.SPAN, PAGE_SIZE)
+
+    def adopt(self, state: int) -> None:
+        """Decode as the CPU with a state block would: how may depend on its mode."""
+        ctypes.memmove(self._state + Slot.END, state + Slot.END, STATE_SIZE - Slot.END)
 
     def translate(
         self, record: int, *, limit: int = LARGEST_REGION, decode: bool = False

@@ -150,6 +150,8 @@ class FlatStencilSpace(StencilSpace):
     def translate(self, state: int, *, decode: bool = False) -> bool:
         """See StencilSpace.translate."""
         with self.lock:
+            if decode:
+                self._tier.adopt(state)
             return self.publish(self._tier, _slot(state, Slot.RECORD), 0, decode=decode)
 
     def synchronize(self) -> None:
@@ -182,6 +184,8 @@ class MachineStencilSpace(StencilSpace):
             distance = page - records & _MASK
             address = (distance - (distance >> 63 << 64) >> self._code.layout.shift) & _MASK
             self._tier.see_page(address, state)
+            if decode:
+                self._tier.adopt(state)
             return self.publish(self._tier, record, number * PAGE_SIZE - address, decode=decode)
 
     def _forget_physical(self, start: int, length: int) -> None:
