@@ -440,7 +440,9 @@ def compare_exchange(cpu: X86, size: int, to: Place, source: Place) -> None:
     expected, given = low(size, cpu.r[u8(AX)]), read(cpu, size, source)
     found = read(cpu, size, to)
     if isinstance(to, General | Byte):
-        write(cpu, size, to, given if found == expected else found)
+        # Processors leave the upper half of a register that is not written, whatever the manual's code says.
+        if found == expected:
+            write(cpu, size, to, given)
     else:
         # Memory is written in any case, so it must be writable; and always as if locked, which does no harm.
         address = address_of(cpu, to)
