@@ -33,8 +33,8 @@ _PENDING, _RECORD, _REASON, _COUNT, _FAULT_COUNT, _RETIRED, _SOURCE, _ROUNDING =
 )  # fmt: skip
 _ONLY_SAMPLE = 1 << 8 * Request.SAMPLE
 """The slot PENDING when nobody wants anything else; other wishes go first."""
-BURST = 16
-"""Jumps that are looked at in a row."""
+BURST, NEWS = 16, 4
+"""Jumps that are looked at in a row, and how many more after one that led to new code."""
 
 
 class Translator(Interpreter):
@@ -140,12 +140,19 @@ class Translator(Interpreter):
         if self._profile is None or self._profile.space is not self._space:
             self._profile = Profile(self.isa, self._space, self._directory, counted=False)
         profile, stencils = self._profile, self._known_stencils()
-        for _ in range(BURST):
+        left = BURST
+        while left > 0:
+            left -= 1
             source = slots[_SOURCE]
             slots[_SOURCE] = 0
             goes_on = profile.note(self._view.program_counter(), source)
-            if stencils is not None and not stencils.is_translated(slots[_RECORD]):
-                stencils.translate(self._state)
+            if (
+                stencils is not None
+                and not stencils.is_translated(slots[_RECORD])
+                and stencils.translate(self._state)
+            ):
+                # Where something was missing there is more to be found.
+                left = min(left + NEWS, BURST)
             if not goes_on or slots[_PENDING] & ~_ONLY_SAMPLE:
                 break
             requests[Request.SAMPLE] = 1
