@@ -89,3 +89,9 @@ def test_the_engine_of_the_tutorial_works(tmp_path):
         guest = Guest(command=["/bin/sh", "-c", "echo in $PWD"], rootfs=Path("/"))
         completed = run_guest(guest, on="chroot", capture_output=True)
     assert completed.stdout.startswith(b"in ")
+
+
+def test_the_loop_on_the_page_about_tiers_runs(capfd):
+    (example,) = blocks("docs/tiers.md", "python")
+    exec(compile(example, "tiers.md", "exec"), {})
+    assert capfd.readouterr().out.rstrip().endswith("1000000")
