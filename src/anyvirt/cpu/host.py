@@ -150,7 +150,7 @@ class Host:
     def spawn(self, command: list[str], environment: dict[str, str]) -> int:
         """Start a program that shares nothing with this process; returns its pid, or minus an errno.
 
-        It has no open file at all, and only waitpid(2) with __WALL tells of its end.
+        It has no open file at all, and is no child of ours. Whether it could be executed is not known.
         """
         words = _strings([os.fsencode(word) for word in command])
         pairs = _strings([os.fsencode(f"{name}={value}") for name, value in environment.items()])

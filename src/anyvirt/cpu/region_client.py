@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import sys
+import time
 import weakref
 from collections import deque
 from pathlib import Path
@@ -24,7 +25,8 @@ OUTSTANDING = 3
 _PACKAGES = str(Path(__file__).parents[2])
 _LOWEST_DESCRIPTOR = 900
 """The guest uses the low ones."""
-_WALL = 0x40000000
+_LONGEST_START = 60.0
+"""Seconds after which a compiler that does not listen yet is not waited for any more."""
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -41,6 +43,7 @@ class RegionClient:
         self._unpacker = Unpacker()
         self._unsent: deque[memoryview] = deque()
         self._server = 0
+        self._started = 0.0
         self._failed = False
         self.is_lost = False
         """The connection has ended: the compiler died, or this process is a fork of the one that had it."""
@@ -94,20 +97,10 @@ class RegionClient:
         """A child of fork(2) must not listen to what its parent is told."""
         for client in cls._all:
             client._give_up()
-            client._server = 0
 
     def _give_up(self) -> None:
         self.close()
         self._failed = True
-        self._reap()
-
-    def _reap(self) -> bool:
-        """Bury the compiler if it was started here and has ended; whether it has."""
-        with contextlib.suppress(ChildProcessError):
-            if self._server and os.waitpid(self._server, os.WNOHANG | _WALL)[0]:
-                self._server = 0
-                return True
-        return False
 
     def _flush(self) -> None:
         try:
@@ -128,8 +121,13 @@ class RegionClient:
             self._failed = True
             return
         connection = socket.socket(socket.AF_UNIX)
+        connection.setblocking(False)
         try:
             connection.connect(f"/proc/self/fd/{folder}/{self._name}")
+        except BlockingIOError:
+            # Too many others want to be let in.
+            connection.close()
+            return
         except OSError:
             connection.close()
             self._start()
@@ -159,14 +157,24 @@ class RegionClient:
     def _start(self) -> None:
         """Start the compiler, once: as a process that is not seen by a guest that waits for its children."""
         if self._server:
-            self._failed = self._reap()
+            self._failed = not self._is_starting()
             return
         code = f"import sys; sys.path.insert(0, {_PACKAGES!r}); from anyvirt.jit.compile_server import main; "
         code += "main(*sys.argv[1:])"
         command = [sys.executable, "-I", "-c", code, os.fspath(self._directory), self._name]
         pid = host().spawn(command, {"PATH": os.environ.get("PATH", os.defpath)})
-        self._server = max(pid, 0)
+        self._server, self._started = max(pid, 0), time.monotonic()
         self._failed = pid < 0
+
+    def _is_starting(self) -> bool:
+        """Whether the compiler that was started here may still come to listen."""
+        try:
+            os.kill(self._server, 0)
+        except ProcessLookupError:
+            return False
+        except OSError:
+            pass
+        return time.monotonic() - self._started < _LONGEST_START
 
 
 os.register_at_fork(after_in_child=RegionClient.after_fork)

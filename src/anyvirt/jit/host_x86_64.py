@@ -348,7 +348,9 @@ jmp leave
 """
 # spawn(path, argv, envp, stack): start a program in a session of its own, without descriptors and without
 # telling anybody when it ends. The child has a stack of its own in our memory until it has the program, so
-# that no lock of another thread can be in its way (clone(2), CLONE_VM | CLONE_VFORK).
+# that no lock of another thread can be in its way (clone(2), CLONE_VM | CLONE_VFORK). Whatever clone(2) was
+# told, the end of a child that has called execve(2) is signalled; so it is a grandchild that does. Its pid
+# takes the place of the first word of envp.
 _SPAWN = """
 pushq %rbx
 pushq %r12
@@ -365,7 +367,15 @@ movl $56, %eax
 syscall
 testq %rax, %rax
 je 1f
-popq %r13
+js 2f
+movq %rax, %rdi
+xorl %esi, %esi
+movl $0x40000000, %edx
+xorl %r10d, %r10d
+movl $61, %eax
+syscall
+movq (%r13), %rax
+2: popq %r13
 popq %r12
 popq %rbx
 retq
@@ -376,7 +386,20 @@ movl $0xffffffff, %esi
 xorl %edx, %edx
 movl $436, %eax
 syscall
-movq %rbx, %rdi
+movl $0x4100, %edi
+xorl %esi, %esi
+xorl %edx, %edx
+xorl %r10d, %r10d
+xorl %r8d, %r8d
+movl $56, %eax
+syscall
+testq %rax, %rax
+je 3f
+movq %rax, (%r13)
+xorl %edi, %edi
+movl $60, %eax
+syscall
+3: movq %rbx, %rdi
 movq %r12, %rsi
 movq %r13, %rdx
 movl $59, %eax
