@@ -18,7 +18,7 @@ from anyvirt.cpu.memory import PAGE_SIZE, FlatMemory, host_munmap, reserve
 from anyvirt.cpu.view import FlatView
 from anyvirt.jit.cache import load_or_compile
 from anyvirt.jit.layout import STATE_SIZE, Slot
-from anyvirt.jit.machine_fetch import LOOKUP
+from anyvirt.jit.machine_layout import LOOKUP
 from anyvirt.jit.stencil_blob import TABLES, TRANSLATE
 from anyvirt.jit.stencil_layout import HASH_FACTOR, HEADER_SIZE, JOB_SIZE, LARGEST_REGION, Glue, Job
 

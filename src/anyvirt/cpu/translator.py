@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.profile import IMAGE_ENTRY, Profile
-from anyvirt.cpu.stencil_space import StencilSpace, stencil_space
 from anyvirt.cpu.ticker import Ticker
 from anyvirt.cpu.translation import translation_space
 from anyvirt.errors import UnsupportedError
@@ -23,6 +22,7 @@ from anyvirt.paths import cache_directory
 if TYPE_CHECKING:
     from anyvirt.cpu.machine_memory import MachineMemory
     from anyvirt.cpu.memory import FlatMemory
+    from anyvirt.cpu.stencil_space import StencilSpace
 
 _PENDING, _RECORD, _REASON, _COUNT, _FAULT_COUNT, _RETIRED, _SOURCE, _ROUNDING = (
     int(slot) // 8
@@ -52,6 +52,8 @@ class Translator(Interpreter):
 
     def prepare(self) -> None:
         """Have everything compiled that is compiled ahead of time, so that later no compiler is needed."""
+        from anyvirt.cpu.stencil_space import stencil_space
+
         if self._wants_stencils:
             stencil_space(self.memory, self.isa, counted=False)
 
@@ -165,6 +167,8 @@ class Translator(Interpreter):
     def _known_stencils(self) -> StencilSpace | None:
         """The stencils, where there are any; they are small, but loaded only when they are wanted."""
         if self._wants_stencils and self._stencils is None:
+            from anyvirt.cpu.stencil_space import stencil_space
+
             try:
                 self._stencils = stencil_space(self.memory, self.isa, counted=bool(self._counted))
             except (ImportError, OSError, UnsupportedError):

@@ -23,6 +23,10 @@ from anyvirt.jit.machine_access import LONGEST_INSTRUCTION, fail, full_fence, is
 from anyvirt.jit.machine_layout import (
     CODE_ENTRIES,
     CODE_TABLE,
+    CROSSING,
+    FAILED,
+    LOOKUP,
+    OUTSIDE,
     PAGE_BITS,
     CodeEntry,
     CodeFlag,
@@ -41,9 +45,6 @@ if TYPE_CHECKING:
 LONGEST_DECODED = 256
 """Bytes of code that are decoded ahead at most."""
 _IN_PAGE = PAGE_SIZE - 1
-CROSSING, LOOKUP, OUTSIDE, FAILED = "crossing", "lookup", "outside", "failed"
-"""Handlers: of instructions that cross the end of a page; of the address in TARGET; of records that are
-elsewhere; of what ends with an OUTCOME."""
 
 
 def crossing_handler() -> u64:

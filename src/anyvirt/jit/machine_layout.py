@@ -149,6 +149,9 @@ class RecordPage(IntEnum):
     """In that area: the bytes of the instruction, and what follows them."""
 
 
+CROSSING, LOOKUP, OUTSIDE, FAILED = "crossing", "lookup", "outside", "failed"
+"""Handlers: of instructions that cross the end of a page; of the address in TARGET; of records that are
+elsewhere; of what ends with an OUTCOME."""
 END_RECORDS = 16
 """Bytes of guest code, at the end of a page of records, for which there are records that lead outside."""
 TOLERATED_WRITES = 32

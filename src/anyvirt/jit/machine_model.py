@@ -22,8 +22,16 @@ from anyvirt.jit.machine_access import (
     slow_store,
     translate,
 )
-from anyvirt.jit.machine_fetch import FAILED, LOOKUP
-from anyvirt.jit.machine_layout import CODE_ENTRIES, CODE_TABLE, DATA_ENTRIES, PAGE_BITS, CodeEntry, DataEntry
+from anyvirt.jit.machine_layout import (
+    CODE_ENTRIES,
+    CODE_TABLE,
+    DATA_ENTRIES,
+    FAILED,
+    LOOKUP,
+    PAGE_BITS,
+    CodeEntry,
+    DataEntry,
+)
 from anyvirt.jit.memory_model import MemoryModel, atomic_compare_exchange, atomic_exchange
 from anyvirt.jit.one_level_translation import translate_one_level
 from anyvirt.typed import u64

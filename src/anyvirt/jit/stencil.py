@@ -17,7 +17,7 @@ from anyvirt.jit.handlers import CONVENTION, Features, HandlerCompiler, RecordOp
 from anyvirt.jit.interpreter import InterpreterTarget
 from anyvirt.jit.ir import LIKELY, UNLIKELY, Body, Value
 from anyvirt.jit.layout import Slot, StopReason
-from anyvirt.jit.machine_fetch import LOOKUP
+from anyvirt.jit.machine_layout import LOOKUP
 from anyvirt.jit.records import LENGTH_FIELD
 from anyvirt.jit.stencil_flat import StencilFlatModel
 from anyvirt.jit.stencil_layout import Glue, Hole, Shape
