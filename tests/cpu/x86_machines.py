@@ -9,7 +9,7 @@ from anyvirt.cpu.memory import FlatMemory
 from anyvirt.isa.fields import CONTEXT
 from anyvirt.isa.x86 import flags as flag_functions
 from anyvirt.isa.x86 import i386, x86_64
-from anyvirt.isa.x86.machine import FLAT, LONG, context
+from anyvirt.isa.x86.machine import FLAT, LONG, REAL, context
 from anyvirt.typed import u64
 
 CODE, DATA, READ_ONLY = 0x1000000, 0x20000, 0x24000
@@ -17,7 +17,7 @@ PAGE = 4096
 DATA_SIZE = 4 * PAGE
 FS_BASE, GS_BASE = DATA + 0x800, DATA + 0x1000
 STREAM = (1 << CONTEXT) - 1
-DESCRIPTIONS = {LONG: x86_64, FLAT: i386}
+DESCRIPTIONS = {LONG: x86_64, FLAT: i386, REAL: i386}
 NAMES = {LONG: "x86_64", FLAT: "i386"}
 INTERESTING = [
     0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 32,

@@ -198,7 +198,9 @@ def compare(cpu: X86, size: int, to: Place, source: Place) -> None:
 @encoding("a8", "test", to="AL", source="Ib")
 @encoding("a9", "test", to="rAX", source="Iz")
 @encoding("f6 /0", "test", to="Eb", source="Ib")
+@encoding("f6 /1", "test", to="Eb", source="Ib")
 @encoding("f7 /0", "test", to="Ev", source="Iz")
+@encoding("f7 /1", "test", to="Ev", source="Iz")
 def test(cpu: X86, size: int, to: Place, source: Place) -> None:
     remember(cpu, size, u64(0), u64(0), read(cpu, size, to) & read(cpu, size, source))
 

@@ -212,9 +212,13 @@ def set_direction(cpu: X86) -> None:
 
 @encoding("90", "nop", to="rAX", hidden=("to",), when={"b": 0})
 @encoding("90", "pause", to="rAX", hidden=("to",), when={"b": 0, "repeat": 3})
-@encoding("0f 1f /0", "nop", to="Ev")
-@encoding("0f 1e fa", "endbr64", when={"repeat": 3})
-@encoding("0f 1e fb", "endbr32", when={"repeat": 3})
+@encoding("0f 1f /-", "nop", to="Ev", form="A")
+@encoding("0f 1e /-", "nop", to="Ev", form="A")
+@encoding("0f 1d /-", "nop", to="Ev", form="A")
+@encoding("0f 1c /-", "nop", to="Ev", form="A")
+@encoding("0f 19 /-", "nop", to="Ev", form="A")
+@encoding("0f 1e fa", "endbr64", to="rAX", hidden=("to",), when={"repeat": 3})
+@encoding("0f 1e fb", "endbr32", to="rAX", hidden=("to",), when={"repeat": 3})
 def nop(cpu: X86) -> None:
     pass
 

@@ -1,5 +1,8 @@
 """Encodings as the manual's opcode maps write them: `@encoding("01 /r", "add", to="Ev", source="Gv")`.
 
+Behind the opcode stands `/r` if ModRM has a register in the middle, `/0` to `/7` if the opcode goes on there,
+`/-` if these bits are ignored, or `+r` if the opcode's last bits are a register.
+
 An operand is a letter for where it is and one for its size (SDM Volume 2, appendix A.2), or the name of a
 register or field. Places: E a register or memory in ModRM, M only memory, N only a register in ModRM, G the
 register in ModRM's middle, Z the register in the opcode (`+r`), I an immediate, U an unsigned one, O memory
@@ -128,7 +131,7 @@ def _combine(opcode: str, operands: Mapping[str, str], size: int, form: str, poi
     code, plus, _ = code.partition(" +r")
     made = _Encoding(code)
     opcode_bits = [f"{int(byte, 16):08b}" for byte in code.split()]
-    middle = f"{int(modifier):03b}" if modifier.isdigit() else ""
+    middle = f"{int(modifier):03b}" if modifier.isdigit() else "---" if modifier == "-" else ""
     for role, operand in operands.items():
         if operand[0] == "G" and len(operand) == 2:
             bits = _size_of(operand, size)

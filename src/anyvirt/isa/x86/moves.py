@@ -165,7 +165,7 @@ def _describe(code: int, name: str) -> None:
         # A register of 32 bits is written in any case: its upper half becomes 0.
         write(cpu, size, to, value if condition(cpu, code) else read(cpu, size, to))
 
-    @encoding(f"0f {0x90 + code:02x} /0", f"set{name}", to="Eb", form="A")
+    @encoding(f"0f {0x90 + code:02x} /-", f"set{name}", to="Eb", form="A")
     def set_if(cpu: X86, size: int, to: Place) -> None:
         write(cpu, 8, to, u64(condition(cpu, code)))
 

@@ -92,15 +92,9 @@ def rotate_carry_right(cpu: X86, size: int, to: Place, value: u64, count: u64) -
         set_overflow(cpu, (result >> size - 1 ^ result >> size - 2) & 1)
 
 
-def _describe(number: int, mnemonic: str, turn: Callable[[X86, int, Place, u64, u64], None]) -> None:
-    """One of the eight operations that share their encodings, by its number."""
+def _describe(numbers: tuple[int, ...], mnemonic: str, turn: Callable[..., None]) -> None:
+    """One of the operations that share their encodings, by its numbers."""
 
-    @encoding(f"c0 /{number}", mnemonic, to="Eb", count="count_literal", form="A")
-    @encoding(f"c1 /{number}", mnemonic, to="Ev", count="count_literal", form="A")
-    @encoding(f"d0 /{number}", mnemonic, to="Eb", count="1", form="A")
-    @encoding(f"d1 /{number}", mnemonic, to="Ev", count="1", form="A")
-    @encoding(f"d2 /{number}", mnemonic, to="Eb", count="CL", form="A")
-    @encoding(f"d3 /{number}", mnemonic, to="Ev", count="CL", form="A")
     def operation(cpu: X86, size: int, to: Place, count: Count) -> None:
         amount = amount_of(cpu, size, count)
         value = read(cpu, size, to)
@@ -109,17 +103,23 @@ def _describe(number: int, mnemonic: str, turn: Callable[[X86, int, Place, u64, 
         else:
             write(cpu, size, to, value)
 
+    for number in numbers:
+        for opcode, count in (("c0", "count_literal"), ("d0", "1"), ("d2", "CL")):
+            wide = f"{int(opcode, 16) + 1:02x}"
+            encoding(f"{opcode} /{number}", mnemonic, to="Eb", count=count, form="A")(operation)
+            encoding(f"{wide} /{number}", mnemonic, to="Ev", count=count, form="A")(operation)
 
-for _number, _mnemonic, _turn in (
-    (0, "rol", rotate_left),
-    (1, "ror", rotate_right),
-    (2, "rcl", rotate_carry_left),
-    (3, "rcr", rotate_carry_right),
-    (4, "shl", shift_left),
-    (5, "shr", shift_right),
-    (7, "sar", shift_right_signed),
+
+for _numbers, _mnemonic, _turn in (
+    ((0,), "rol", rotate_left),
+    ((1,), "ror", rotate_right),
+    ((2,), "rcl", rotate_carry_left),
+    ((3,), "rcr", rotate_carry_right),
+    ((4, 6), "shl", shift_left),
+    ((5,), "shr", shift_right),
+    ((7,), "sar", shift_right_signed),
 ):
-    _describe(_number, _mnemonic, _turn)
+    _describe(_numbers, _mnemonic, _turn)
 
 
 # Double shifts. With 16 bits, counts beyond the size are undefined; what is done then is what QEMU does. ----
