@@ -9,7 +9,7 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT / "tools"))
 
-from debian_packages import Archive, PackageError  # noqa: E402
+from debian_packages import Archive, InconsistentArchiveError, PackageError  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,6 +38,6 @@ def riscv64_busybox():
         archive = Archive(CHECKOUT / ".tools" / "debian", suite="trixie", architecture="riscv64")
         return archive.fetch("busybox-static") / "usr/bin/busybox"
     except PackageError as error:
-        if os.environ.get("CI"):
+        if os.environ.get("CI") and not isinstance(error, InconsistentArchiveError):
             raise
         pytest.skip(f"Debian's busybox-static for riscv64 cannot be fetched: {error}")

@@ -28,10 +28,16 @@ if TYPE_CHECKING:
 SOURCES = Path("/etc/apt")
 _UPDATE_SUITES = re.compile(r"-(updates|backports|security|proposed.*)$")
 _TIMEOUT = 600
+_INCONSISTENT = ("unexpected size", "Hash Sum mismatch", "Mirror sync in progress")
+"""What apt-get says of an archive that is being updated."""
 
 
 class PackageError(Exception):
     """A package cannot be had here; the message is one sentence."""
+
+
+class InconsistentArchiveError(PackageError):
+    """The archive's files contradict its signed index: its mirror is in the middle of an update."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +200,11 @@ def _output(*command: str, cwd: Path | None = None) -> str:
         raise PackageError(f"{command[0]} had not ended after {_TIMEOUT} seconds") from None
     if completed.returncode != 0:
         lines = [line for line in completed.stderr.splitlines() if line.strip()]
+        if any(sign in completed.stderr for sign in _INCONSISTENT):
+            raise InconsistentArchiveError(
+                "the archive's lists of packages are not those that its signed index names: its mirror is "
+                "being updated, try again later"
+            )
         raise PackageError(f"{command[0]} failed: {lines[-1] if lines else 'it gave no reason'}")
     return completed.stdout
 

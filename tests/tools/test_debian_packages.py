@@ -4,7 +4,13 @@ import os
 import struct
 
 import pytest
-from debian_packages import Archive, PackageError, Source, machine_sources
+from debian_packages import (
+    Archive,
+    InconsistentArchiveError,
+    PackageError,
+    Source,
+    machine_sources,
+)
 
 
 def test_sources_are_read_in_both_formats(tmp_path):
@@ -36,6 +42,27 @@ def test_a_machine_without_sources_is_told_so(tmp_path, monkeypatch):
 def test_names_are_checked_before_they_reach_a_command(tmp_path):
     with pytest.raises(PackageError, match="not the name"):
         Archive(tmp_path).fetch("--help")
+
+
+@pytest.mark.parametrize(
+    ("complaint", "error"),
+    [
+        ("E: Failed to fetch Packages.xz  File has unexpected size (1 != 2)", InconsistentArchiveError),
+        ("E: Failed to fetch Packages.xz  Hash Sum mismatch", InconsistentArchiveError),
+        ("E: Unable to connect", PackageError),
+    ],
+)
+def test_an_archive_that_is_being_updated_is_told_from_one_that_is_not_there(
+    tmp_path, monkeypatch, complaint, error
+):
+    apt = tmp_path / "bin" / "apt-get"
+    apt.parent.mkdir()
+    apt.write_text(f"#!/bin/sh\necho '{complaint}' >&2\nexit 100\n")
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{apt.parent}:{os.environ['PATH']}")
+    with pytest.raises(PackageError) as caught:
+        Archive(tmp_path / "archive").fetch("hello")
+    assert caught.type is error
 
 
 def test_a_foreign_program_arrives(riscv64_busybox):
