@@ -10,13 +10,18 @@ import bisect
 import ctypes
 import mmap
 import threading
+from collections import deque
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TYPE_CHECKING
 
 from anyvirt.cpu.host import host
-from anyvirt.cpu.memory import PAGE_SIZE, host_discard, host_protect, page_ceiling, reserve
+from anyvirt.cpu.memory import PAGE_SIZE, host_discard, host_protect, inner_locks, page_ceiling, reserve
 from anyvirt.jit.host_layout import Data
 from anyvirt.jit.image_layout import Header
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ARENA_SIZE = 64 << 20
 """Bytes of address space for translations, and the most memory they can take."""
@@ -48,7 +53,9 @@ class Arena:
         self._starts = (ctypes.c_uint32 * (ARENA_SIZE // PAGE_SIZE)).from_address(pages)
         self._free: list[tuple[int, int]] = [(self.address, ARENA_SIZE)]
         self._retired: list[Placement] = []
+        self._abandoned: deque[Placement] = deque()
         self._lock = threading.Lock()
+        inner_locks.append(self._lock)
         self._exit_code = host().translation_exit
         self.used = 0
         """Bytes taken by translations, those given up but not free yet included."""
@@ -83,6 +90,10 @@ class Arena:
             self._retired.append(placement)
             self._reclaim()
 
+    def abandon(self, placements: Iterable[Placement]) -> None:
+        """Give up images that no CPU can be in. Takes no lock: garbage may be collected anywhere."""
+        self._abandoned.extend(placements)
+
     def _take(self, size: int) -> tuple[int, int]:
         for position, (start, length) in enumerate(self._free):
             if length >= size:
@@ -95,6 +106,8 @@ class Arena:
 
     def _reclaim(self) -> None:
         """Free what no CPU can be executing: each has been seen outside of compiled code since."""
+        while self._abandoned:
+            self._release(self._abandoned.popleft())
         if not self._retired:
             return
         running = set(host().running_states())

@@ -164,6 +164,8 @@ _memories: weakref.WeakSet[FlatMemory] = weakref.WeakSet()
 
 
 _held: list[FlatMemory] = []
+inner_locks: list[threading.Lock] = []
+"""Locks that are taken while that of a memory is held, never the other way round; held over fork(2), too."""
 
 
 def _hold_still() -> None:
@@ -171,9 +173,13 @@ def _hold_still() -> None:
     _held[:] = _memories
     for memory in _held:
         memory._lock.acquire()
+    for lock in inner_locks:
+        lock.acquire()
 
 
 def _move_on() -> None:
+    for lock in inner_locks:
+        lock.release()
     for memory in _held:
         memory._lock.release()
     _held.clear()
@@ -226,6 +232,14 @@ class FlatMemory:
             host_munmap(self.base - GUARD_SIZE, self.size + 2 * GUARD_SIZE)
         if self.executable_pages:
             host_munmap(self.executable_pages, self.size // PAGE_SIZE)
+
+    @property
+    def lock(self) -> threading.RLock:
+        """Held while mappings change and whoever listens is told; the same thread may take it again.
+
+        What is made from code is kept under it, too: two locks would be taken in either order.
+        """
+        return self._lock
 
     # What is mapped -------------------------------------------------------------------------------------
 

@@ -70,7 +70,7 @@ class TranslationSpace:
         self.code = guest_code(memory, code)
         self._by_entry: dict[int, Translation] = {}
         self._by_page: dict[int, set[Translation]] = {}
-        self._lock = threading.RLock()
+        self._lock = memory.lock
         self.barriers = hooked_addresses(memory)
         """Instructions that must not be translated: somebody wants to see them executed."""
         self.changes = 0
@@ -79,8 +79,7 @@ class TranslationSpace:
         memory.on_code_change.append(self.forget)
 
     def __del__(self) -> None:
-        for translation in self._by_entry.values():
-            arena().retire(translation.placement)
+        arena().abandon([translation.placement for translation in self._by_entry.values()])
 
     def at(self, entry: int) -> Translation | None:
         """The translation that is entered at an address."""

@@ -276,6 +276,7 @@ _SET_SEGMENT = f"""
 movq {Slot.MEMORY:d}(%rdi), %rax
 wrgsbase %rax
 """
+# The exchange is a barrier: who has emptied a record and does not see us running then, is seen by us.
 _ENTER = f"""
 pushq %rbp
 pushq %rbx
@@ -292,7 +293,8 @@ movq {Slot.MEMORY:d}(%r12), %r14
 movq {Slot.COUNT:d}(%r12), %r15
 movq {Slot.RECORDS:d}(%r12), %rdi
 ldmxcsr {Slot.FLOAT_CONTROL:d}(%r12)
-movq %rsp, {Slot.STACK:d}(%r12)
+movq %rsp, %rax
+xchgq %rax, {Slot.STACK:d}(%r12)
 jmpq *(%r13)
 """
 _LEAVE = f"""
