@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from anyvirt.cpu import region_client
 from anyvirt.cpu.region_client import OUTSTANDING, SOCKET, RegionClient
 from anyvirt.isa.riscv64 import riscv64
 from anyvirt.jit.cache import version
@@ -269,3 +270,20 @@ def test_a_compiler_of_somebody_else_is_not_believed(tmp_path):
         os.waitpid(child, 0)
         os.close(ready)
         os.close(tell)
+
+
+@pytest.mark.parametrize("use", ["answers", "close"])
+def test_a_descriptor_that_the_guest_has_taken_is_left_alone(tmp_path, use):
+    ours, compiler = socket.socketpair()
+    client = RegionClient(tmp_path, "version")
+    client._connection, client._known_as = ours, region_client._identity(ours.fileno())
+    number = ours.fileno()
+    replacement = os.open(tmp_path, os.O_RDONLY)
+    os.dup2(replacement, number)
+    assert list(client.answers()) == [] if use == "answers" else client.close() is None
+    assert client.is_lost
+    assert os.fstat(number).st_ino == tmp_path.stat().st_ino
+    ours.detach()
+    for descriptor in (number, replacement):
+        os.close(descriptor)
+    compiler.close()

@@ -36,6 +36,7 @@ def test_it_describes_itself():
         Capability.EXEC,
         Capability.PAUSE,
         Capability.FOREIGN_ISA,
+        Capability.DEBUG,
     }
     assert ENGINE.weight > get("container").weight
     assert ENGINE.probe().details["isa"] == "riscv64"

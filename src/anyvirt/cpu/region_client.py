@@ -40,6 +40,7 @@ class RegionClient:
         self._directory = directory
         self._name = f"{SOCKET}-{version}"
         self._connection: socket.socket | None = None
+        self._known_as: tuple[int, int] | None = None
         self._unpacker = Unpacker()
         self._unsent: deque[memoryview] = deque()
         self._server = 0
@@ -64,11 +65,16 @@ class RegionClient:
         """Send a request with the code of its pages."""
         self._unsent.append(memoryview(pack(request, code)))
         self.waiting += 1
+        if self._connection is not None and not self._is_ours():
+            self._give_up()
         self._flush()
 
     def answers(self) -> Iterator[tuple[Reply, bytes]]:
         """What has come back since the last time."""
         if self._connection is None:
+            return
+        if not self._is_ours():
+            self._give_up()
             return
         self._flush()
         try:
@@ -86,8 +92,16 @@ class RegionClient:
         """Leave the compiler."""
         if self._connection is not None:
             self.is_lost = True
-            self._connection.close()
+            if self._is_ours():
+                self._connection.close()
+            else:
+                self._connection.detach()
             self._connection = None
+
+    def _is_ours(self) -> bool:
+        """Whether the descriptor is still the connection: guests close what they did not open, and use it."""
+        assert self._connection is not None
+        return _identity(self._connection.fileno()) == self._known_as
 
     def __del__(self) -> None:
         self.close()
@@ -141,6 +155,7 @@ class RegionClient:
             return
         self._connection = self._out_of_the_way(connection)
         self._connection.setblocking(False)
+        self._known_as = _identity(self._connection.fileno())
 
     @staticmethod
     def _out_of_the_way(connection: socket.socket) -> socket.socket:
@@ -178,3 +193,12 @@ class RegionClient:
 
 
 os.register_at_fork(after_in_child=RegionClient.after_fork)
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    """What an open file is known by in the kernel; None if there is none."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
