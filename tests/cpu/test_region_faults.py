@@ -109,7 +109,7 @@ def test_an_access_anywhere_in_the_middle_of_a_loop(pair, name):
         for place in PLACES.values():
             start = Start(generator.getrandbits(32))
             good = DATA + PAGE - offset
-            registers = {"x30": place - offset - good, "x31": good, "x5": 1, "x6": 0}
+            registers = {"x30": place - offset - good, "x31": good, "x5": 1, "x6": 1 << 40}
             for counted in (False, True):
                 compiled, expected = run_both(pair, start, code, counted=counted, **registers)
                 assert compiled == expected, (hex(place), offset, counted)

@@ -31,10 +31,12 @@ class Ticker:
         self._stack = ctypes.c_uint64.from_address(state + Slot.STACK)
         self._interval = SHORTEST
         self._thread: threading.Thread | None = None
+        self._starts = 0
         Ticker._all.add(self)
 
     def start(self) -> None:
         """The CPU is going to run."""
+        self._starts += 1
         if self._thread is None:
             self._thread = threading.Thread(target=_tick, args=(weakref.ref(self),), daemon=True)
             self._thread.start()
@@ -59,14 +61,19 @@ class Ticker:
 
 def _tick(reference: weakref.ref[Ticker]) -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    idle = 0
+    idle = seen = 0
     while True:
         ticker = reference()
         if ticker is None:
             return
-        idle = 0 if ticker.look() else idle + 1
+        starts = ticker._starts
+        idle = 0 if ticker.look() or starts != seen else idle + 1
+        seen = starts
         if idle > _IDLE_LOOKS:
             ticker._thread = None
+            if ticker._starts != seen:
+                # The CPU has begun to run when this thread still seemed to be there.
+                ticker.start()
             return
         interval = ticker._interval
         del ticker

@@ -1,0 +1,157 @@
+"""The clock that asks running CPUs where they are."""
+
+import gc
+import os
+import threading
+import time
+import weakref
+
+import pytest
+
+from anyvirt.cpu import ticker
+from anyvirt.cpu.host import host
+from anyvirt.cpu.ticker import LONGEST, SHORTEST, Ticker
+from anyvirt.jit.layout import Request, Slot
+
+PATIENCE = 30.0
+
+# Python 3.12 and later warn of what these tests are about.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+
+
+def eventually(condition):
+    """Wait for a condition."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.001)
+
+
+class State:
+    """A state block as if its CPU ran, or not."""
+
+    def __init__(self):
+        import ctypes
+
+        self.address = host().take_state()
+        self.stack = ctypes.c_uint64.from_address(self.address + Slot.STACK)
+        self.request = ctypes.c_uint8.from_address(self.address + Slot.PENDING + Request.SAMPLE)
+
+
+@pytest.fixture
+def state():
+    state = State()
+    yield state
+    state.stack.value = 0
+    host().give_state(state.address)
+
+
+def test_only_a_running_cpu_is_asked(state):
+    clock = Ticker(state.address)
+    assert not clock.look()
+    assert state.request.value == 0
+    state.stack.value = 1
+    assert clock.look()
+    assert state.request.value == 1
+
+
+def test_it_asks_again_and_again(state):
+    state.stack.value = 1
+    clock = Ticker(state.address)
+    clock.start()
+    for _ in range(5):
+        eventually(lambda: state.request.value)
+        state.request.value = 0
+
+
+def test_it_stops_when_the_cpu_does_not_run_and_starts_again(state):
+    clock = Ticker(state.address)
+    clock.start()
+    eventually(lambda: clock._thread is None)
+    state.stack.value = 1
+    clock.start()
+    eventually(lambda: state.request.value)
+
+
+def test_a_start_in_the_last_moment_is_not_lost(state, monkeypatch):
+    """The CPU looks for the thread, finds it, and begins to run while the thread decides to end."""
+
+    class LastMoment(Ticker):
+        def __setattr__(self, name, value):
+            if name == "_thread" and value is None and self.__dict__.get("_thread") is not None:
+                self.start()
+                state.stack.value = 1
+            super().__setattr__(name, value)
+
+    monkeypatch.setattr(ticker, "_IDLE_LOOKS", 1)
+    clock = LastMoment(state.address)
+    clock.start()
+    eventually(lambda: state.request.value)
+    assert clock._thread is not None
+
+
+def test_it_ends_with_its_cpu(state):
+    state.stack.value = 1
+    clock = Ticker(state.address)
+    clock.start()
+    thread, gone = clock._thread, weakref.ref(clock)
+    del clock
+    gc.collect()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert gone() is None
+
+
+def test_it_looks_more_rarely_when_there_is_nothing_new(state):
+    clock = Ticker(state.address)
+    intervals = []
+    for _ in range(8):
+        clock.rest(eager=False)
+        intervals.append(clock._interval)
+    assert intervals == sorted(intervals)
+    assert intervals[-1] == LONGEST
+    clock.rest(eager=True)
+    assert clock._interval == SHORTEST
+
+
+def test_its_thread_takes_no_signals(state, monkeypatch):
+    """They are for threads that run guests, and one that sleeps would have to wake up."""
+    masks = []
+    looked = threading.Event()
+
+    def look(self):
+        import signal
+
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        looked.set()
+        return False
+
+    monkeypatch.setattr(Ticker, "look", look)
+    monkeypatch.setattr(ticker, "_IDLE_LOOKS", 1)
+    Ticker(state.address).start()
+    clock = Ticker(state.address)
+    clock.start()
+    assert looked.wait(PATIENCE)
+    eventually(lambda: clock._thread is None)
+    import signal
+
+    assert {signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGALRM} <= masks[0]
+
+
+def test_a_child_starts_its_own(state):
+    state.stack.value = 1
+    clock = Ticker(state.address)
+    clock.start()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            if clock._thread is None and threading.active_count() == 1:
+                state.request.value = 0
+                state.stack.value = 1
+                clock.start()
+                eventually(lambda: state.request.value)
+                status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
