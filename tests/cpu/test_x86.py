@@ -16,6 +16,8 @@ from anyvirt.isa.x86.machine import FLAT, LONG, REAL
 
 unicorn = pytest.importorskip("unicorn")
 from .host_x86 import HostProcessor  # noqa: E402
+from .regional import Regional  # noqa: E402
+from .stenciled import Stenciled  # noqa: E402
 from .x86_machines import (  # noqa: E402
     CODE,
     DATA,
@@ -30,6 +32,8 @@ from .x86_machines import (  # noqa: E402
 )
 
 EXECUTORS = {"reference": ReferenceExecutor, "interpreter": Interpreter}
+TRANSLATING = {"stencil": Stenciled, "region": Regional}
+"""They translate what they come to before they run it."""
 MODES = {"x86_64": LONG, "i386": FLAT}
 FORMS = 3
 """Random instructions of each pattern."""
@@ -214,13 +218,13 @@ def stream(generator, mode):
 
 
 @pytest.mark.parametrize("budget", [None, 1 << 20])
-@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("executor", EXECUTORS | TRANSLATING)
 @pytest.mark.parametrize("isa", MODES)
 def test_streams(isa, executor, budget):
     mode = MODES[isa]
-    machine, oracle = Machine(EXECUTORS[executor], mode), Oracle(mode)
+    machine, oracle = Machine((EXECUTORS | TRANSLATING)[executor], mode), Oracle(mode)
     generator = random.Random(3)
-    for _ in range(STREAMS):
+    for _ in range(STREAMS if executor in EXECUTORS else STREAMS // 4):
         code, listing = stream(generator, mode)
         start = Start(generator, mode)
         start.registers[5] = start.registers[4] + 0x80

@@ -15,8 +15,8 @@ from anyvirt.cpu.hookable import Hookable
 from anyvirt.cpu.hooked import hooked_addresses
 from anyvirt.cpu.memory import GuestFault, Protection
 from anyvirt.isa import ieee754
-from anyvirt.isa.contexts import MODE
 from anyvirt.isa.description import DELAY_SLOT
+from anyvirt.isa.fields import MODE
 from anyvirt.jit.ahead import instruction_set
 from anyvirt.jit.hook_layout import ACCESS_EVENT, BLOCK_EVENT, AccessKind, BlockStart, Instrument
 from anyvirt.jit.instruments import begin_access, begin_instruction, may_transfer

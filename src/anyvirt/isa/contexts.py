@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from anyvirt.isa.fields import CONTEXT, PREFIX_COUNT, DescriptionError, Part
+from anyvirt.isa.fields import CONTEXT, MODE, PREFIX_COUNT, DescriptionError, Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +24,6 @@ _BITS = 32
 """Bits a context may have: the decoder compares them together with the first four bytes."""
 _MOST_PREFIXES = 5
 """As many as `prefixes_for` finds."""
-MODE = "mode"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from anyvirt.isa.fields import (
     CONTEXT,
+    MODE,
     ControlRegister,
     DescriptionError,
     Exclusion,
@@ -184,6 +185,7 @@ class InstructionSet:
         excluded: tuple[int, ...] = (),
         renamed: Mapping[int, int] | None = None,
         extension: tuple[str, ...] = (),
+        show: Callable[[int], str] | None = None,
     ) -> None:
         """Declare a field that selects a register; `renamed` gives encoded numbers another meaning.
 
@@ -198,6 +200,7 @@ class InstructionSet:
             excluded=excluded,
             renamed=tuple((renamed or {}).items()),
             extension=extension,
+            show=show,
         )
 
     def number_field(
@@ -245,17 +248,23 @@ class InstructionSet:
         show: Callable[[int], str],
         signed: bool = False,
         extension: tuple[str, ...] = (),
+        registers: Mapping[str, str] | None = None,
     ) -> None:
         """Declare a field that semantics get as an object: a register of some size, an immediate.
 
         Each of its attributes is the encoded number, or what that is renamed to, or always the same; `show`
-        gets the number.
+        gets the number. `registers` says which attributes select from which register file.
         """
         plain = Field(name, name, width, signed=signed, show=show, extension=extension)
         parts = tuple(
-            replace(plain, name=member, operand=member, constant=value)
-            if isinstance(value, int)
-            else replace(plain, name=member, operand=member, renamed=tuple(value.items()))
+            replace(
+                plain,
+                name=member,
+                operand=member,
+                registers=(registers or {}).get(member),
+                constant=value if isinstance(value, int) else None,
+                renamed=() if isinstance(value, int) else tuple(value.items()),
+            )
             for member, value in members.items()
         )
         self.fields[name] = replace(plain, structure=structure, members=parts)
@@ -521,13 +530,13 @@ class InstructionSet:
         pattern = None if index is None else index.find(word)
         return None if pattern is None else pattern.resolve(word)
 
-    def decode(self, code: bytes, mode: int = 0) -> Decoded | None:
+    def decode(self, code: bytes, mode: int | None = None) -> Decoded | None:
         """The instruction that `code` begins with, in a mode of the processor; None if it is illegal.
 
-        Bytes beyond the end of `code` count as 0.
+        The mode is that after a reset if none is given. Bytes beyond the end of `code` count as 0.
         """
         if self.context is not None:
-            return self._decode_stream(self.context, code, mode)
+            return self._decode_stream(self.context, code, self.reset_mode if mode is None else mode)
         if self.length is None:
             raise DescriptionError(f"{self.name} does not say how long instructions are")
         parcel = int.from_bytes(code[: self.parcel].ljust(self.parcel, b"\0"), self.byte_order)
@@ -540,6 +549,11 @@ class InstructionSet:
         )
         pattern = self.find(word, length)
         return None if pattern is None else Decoded(pattern, word, length)
+
+    @property
+    def reset_mode(self) -> int:
+        """The mode of the processor after a reset; 0 if there are no modes."""
+        return self.scalars[MODE].initial if self.context is not None else 0
 
     def _decode_stream(self, context: Context, code: bytes, mode: int) -> Decoded | None:
         prefixes = context.read(code.ljust(context.longest, b"\0"), mode)

@@ -7,8 +7,7 @@ from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING
 
-from anyvirt.isa.contexts import MODE
-from anyvirt.isa.fields import CONTEXT, PREFIX_COUNT
+from anyvirt.isa.fields import CONTEXT, MODE, PREFIX_COUNT
 from anyvirt.typed import u64
 
 if TYPE_CHECKING:

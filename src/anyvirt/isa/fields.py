@@ -95,6 +95,8 @@ class Part:
 
 CONTEXT = 128
 """Bit of a word of a byte stream where the context begins: prefixes and mode (see `anyvirt.isa.contexts`)."""
+MODE = "mode"
+"""The state, and the field of the context, that says how bytes are decoded."""
 PREFIX_COUNT = Part(CONTEXT, 0, 4)
 """Where such a word says how many bytes of prefixes the instruction has."""
 

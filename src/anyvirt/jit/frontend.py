@@ -680,6 +680,9 @@ class FunctionCompiler(Arithmetic):
             values, before, _ = frame.only
             self.body.rewind(before)
             return values
+        if not frame.returns and not frame.signature.results:
+            # It has jumped or stopped on all ways: what follows cannot be reached.
+            return []
         self.body.open(frame.exit)
         return [
             self.body.value(f"load {ir.llvm_type(kind)}, ptr {pointer}", kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import types
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, get_type_hints
@@ -13,7 +14,7 @@ from anyvirt.jit import ir
 from anyvirt.jit.frames import is_value_type
 from anyvirt.jit.frontend import FunctionCompiler
 from anyvirt.jit.layout import OPERAND_FIELDS, RecordLayout
-from anyvirt.jit.scope import function_tree, plain_function
+from anyvirt.jit.scope import function_tree, plain_function, static_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ class OperandSlot:
     type: ir.ValueType
 
 
+_LEAVING = frozenset(("jump", "branch", "illegal", "breakpoint", "synchronize_code"))
 LENGTH_FIELD = OPERAND_FIELDS
 """Offset of the length of the instruction, a byte, where handlers do not know it."""
 
@@ -129,12 +131,24 @@ def _uses_in(tree: ast.FunctionDef, processor: str) -> Iterator[tuple[tuple[str 
             yield (None, node.id), False
 
 
+@cache
 def ends_straight_line(semantics: Callable[..., None]) -> bool:
     """Whether execution never goes on behind the instruction: decoding further would be in vain."""
-    last = function_tree(plain_function(semantics)).body[-1]
-    return (
-        isinstance(last, ast.Expr)
-        and isinstance(last.value, ast.Call)
-        and isinstance(last.value.func, ast.Attribute)
-        and last.value.func.attr in ("jump", "branch", "illegal", "breakpoint", "synchronize_code")
-    )
+    function = plain_function(semantics)
+    return _ends(function, function_tree(function).body)
+
+
+def _ends(function: types.FunctionType, statements: list[ast.stmt]) -> bool:
+    """Whether statements of a function end with leaving the instruction."""
+    match statements[-1]:
+        case ast.If(body=then, orelse=otherwise):
+            return bool(otherwise) and _ends(function, then) and _ends(function, otherwise)
+        case ast.Expr(value=ast.Call(func=ast.Attribute(attr=method))):
+            return method in _LEAVING
+        case ast.Expr(value=ast.Call(func=ast.Name() as name)):
+            try:
+                called = static_object(function, name)
+            except LookupError:
+                return False
+            return isinstance(called, types.FunctionType) and ends_straight_line(called)
+    return False

@@ -27,9 +27,9 @@ from anyvirt.typed import TypedPythonError, u64
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from anyvirt.isa.description import InstructionSet, Pattern
+    from anyvirt.isa.description import Handler, InstructionSet, Pattern
     from anyvirt.jit.frames import Signature
     from anyvirt.jit.frontend import FunctionCompiler, Module
     from anyvirt.jit.target import Argument
@@ -130,11 +130,10 @@ class TemplateCompiler(HandlerCompiler):
         self,
         module: Module,
         target: RegionTarget,
-        semantics: Callable[..., None],
-        length: int,
+        form: Handler,
         constants: Mapping[str, int],
     ) -> None:
-        super().__init__(module, target.isa, target.features, semantics, length)
+        super().__init__(module, target.isa, target.features, form.semantics, form.length, form)
         self.region = target
         self.constants = constants
         self.body = _TemplateBody()
@@ -155,7 +154,7 @@ class TemplateCompiler(HandlerCompiler):
             name: self.constants[name] if name in self.constants else self._placeholder_operand(name)
             for name in self._slots
         }
-        self.compile_with(operands)
+        self.compile_with(self.parameters(operands))
         text, allocas = self.body.parts()  # type: ignore[attr-defined]
         if re.search(r"%(record|count)\b", text):
             raise TemplateError("it needs to know the interpreter's record or budget")
@@ -289,11 +288,15 @@ class TemplateCompiler(HandlerCompiler):
 class RegionTarget(InterpreterTarget):
     """What `cpu` means in a region."""
 
-    def __init__(self, isa: InstructionSet, features: Features, rounding: int, *, segment: bool) -> None:
+    def __init__(
+        self, isa: InstructionSet, features: Features, rounding: int, *, segment: bool, alone: bool
+    ) -> None:
         super().__init__(isa, features)
         self.rounding = rounding
         self.segment = segment
         """The host's segment register GS leads to guest memory."""
+        self.alone = alone
+        """Nobody else has the memory, so that atomic operations need not be."""
         self.scalars_by_offset = {offset: name for name, (offset, _) in self.layout.scalars.items()}
         self._float_files = {field.registers for field in isa.fields.values() if field.registers == "f"}
 
@@ -360,6 +363,11 @@ class RegionTarget(InterpreterTarget):
         """Left to the interpreter."""
         _template(handler).go(Way.INTERPRET)
 
+    def fence(self, handler: HandlerCompiler) -> None:
+        """Nothing to order where there is nobody else."""
+        if not self.alone:
+            super().fence(handler)
+
     def synchronize_code(self, handler: HandlerCompiler) -> None:
         """Left to the interpreter."""
         raise TemplateError("it may change what is executed")
@@ -377,23 +385,30 @@ class Templates:
     """The templates of an instruction set, made when first wanted."""
 
     def __init__(
-        self, isa: InstructionSet, features: Features, rounding: int = 0, *, segment: bool = False
+        self,
+        isa: InstructionSet,
+        features: Features,
+        rounding: int = 0,
+        *,
+        segment: bool = False,
+        alone: bool = False,
     ) -> None:
         from anyvirt.jit.frontend import Module
 
         self.isa = isa
-        self.target = RegionTarget(isa, features, rounding, segment=segment)
+        self.target = RegionTarget(isa, features, rounding, segment=segment, alone=alone)
         self._module = Module(self.target)
-        self._known: dict[tuple[object, int, tuple[tuple[str, int], ...]], Template | None] = {}
+        self._known: dict[tuple[Handler, tuple[tuple[str, int], ...]], Template | None] = {}
         self._constant_operands: dict[object, frozenset[str]] = {}
 
     def get(self, pattern: Pattern, operands: Mapping[str, int]) -> Template | None:
         """The template of an occurrence; None if the interpreter has to execute it."""
         wanted = self._constants(pattern)
         constants = {name: operands[name] for name in wanted}
-        key = (pattern.semantics, pattern.length, tuple(sorted(constants.items())))
+        (form,) = pattern.handlers()
+        key = (form, tuple(sorted(constants.items())))
         if key not in self._known:
-            self._known[key] = self._compile(pattern, constants)
+            self._known[key] = self._compile(pattern, form, constants)
         return self._known[key]
 
     def _constants(self, pattern: Pattern) -> frozenset[str]:
@@ -405,12 +420,12 @@ class Templates:
                 if operand.field.registers is None
                 and not operand.field.signed
                 and (operand.fixed is not None or operand.width <= _CONSTANT_BITS)
-                and operand.name in _parameters(pattern.semantics)
+                and operand.name in _operands(pattern)
             )
         return known
 
-    def _compile(self, pattern: Pattern, constants: Mapping[str, int]) -> Template | None:
-        compiler = TemplateCompiler(self._module, self.target, pattern.semantics, pattern.length, constants)
+    def _compile(self, pattern: Pattern, form: Handler, constants: Mapping[str, int]) -> Template | None:
+        compiler = TemplateCompiler(self._module, self.target, form, constants)
         try:
             return compiler.template()
         except TemplateError:
@@ -419,9 +434,11 @@ class Templates:
             raise TypedPythonError(f"{pattern.assembly}: {error}") from None
 
 
-def _parameters(semantics: Callable[..., None]) -> set[str]:
-    arguments = function_tree(plain_function(semantics)).args.args[1:]
-    return {argument.arg for argument in arguments}
+def _operands(pattern: Pattern) -> set[str]:
+    """The operands that the semantics have as parameters, or as attributes of those."""
+    parameters = {argument.arg for argument in function_tree(plain_function(pattern.semantics)).args.args[1:]}
+    roles = tuple(f"{role}_" for role, _ in pattern.structures if role in parameters)
+    return parameters | {operand.name for operand in pattern.operands if operand.name.startswith(roles)}
 
 
 def _template(compiler: FunctionCompiler) -> TemplateCompiler:

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from anyvirt.isa.contexts import MODE
 from anyvirt.isa.description import DescriptionError
-from anyvirt.isa.fields import CONTEXT
+from anyvirt.isa.fields import CONTEXT, MODE
 from anyvirt.isa.patterns import Form
 from anyvirt.jit.decoder import ILLEGAL, DecoderGenerator
 from anyvirt.jit.ir import Value

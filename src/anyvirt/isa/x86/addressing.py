@@ -44,7 +44,9 @@ def _show_override(code: int) -> str:
 
 for _size in (32, 64):
     for _name, _extension in (("base", "b"), ("index", "x")):
-        x86.number_field(f"{_name}{_size}", 3, operand=_name, extension=(_extension,), show=_show_name(_size))
+        x86.register_field(
+            f"{_name}{_size}", 3, "r", operand=_name, extension=(_extension,), show=_show_name(_size)
+        )
 for _width in (8, 16, 32):
     x86.number_field(
         f"displacement{_width}", _width, operand="displacement", signed=True, show=_show_displacement
@@ -54,7 +56,9 @@ for _width in (16, 32, 64):
         f"absolute{_width}", _width, operand="displacement", signed=True, show=_show_absolute(_width)
     )
 x86.number_field("scale", 2, show=_show_scale)
-for _name in ("base", "index", "relative", "wrap", "displacement"):
+for _name in ("base", "index"):
+    x86.register_field(_name, 8, "r")
+for _name in ("relative", "wrap", "displacement"):
     x86.number_field(_name, 8)
 # Which segment it is if there is no prefix (0).
 for _name, _default in (("segment", DS), ("stack_segment", SS), ("no_segment", BEGINS_AT_0)):

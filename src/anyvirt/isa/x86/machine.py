@@ -145,6 +145,7 @@ for _letter, _extension in (("G", "r"), ("R", "b")):
             {"number": {}},
             show=_show_register(_size),
             extension=(_extension,),
+            registers={"number": "r"},
         )
     # The fifth bit must be that of REX: without one, numbers 4 to 7 are high bytes.
     x86.object_field(
@@ -154,6 +155,7 @@ for _letter, _extension in (("G", "r"), ("R", "b")):
         {"number": _BYTE_NUMBERS, "shift": _BYTE_SHIFTS},
         show=_show_byte,
         extension=(_extension, "rex"),
+        registers={"number": "r"},
     )
 for _width in SIZES:
     for _size in SIZES:
@@ -162,11 +164,18 @@ for _width in SIZES:
             f"I{_width}_{_size}", _width, Literal, {"value": {}}, show=_show_literal(_size), signed=True
         )
     x86.number_field(f"distance{_width}", _width, operand="offset", signed=True, from_end=True)
-x86.object_field("count_literal", 8, Count, {"number": NONE, "value": {}}, show=_show_literal(8))
+x86.object_field(
+    "count_literal",
+    8,
+    Count,
+    {"number": NONE, "value": {}},
+    show=_show_literal(8),
+    registers={"number": "r"},
+)
 x86.number_field("count", 16, show=hex)
 x86.number_field("depth", 8, show=hex)
 x86.number_field("vector", 8, show=hex)
-x86.number_field("again", 8)
+x86.number_field("again", 8, signed=True)
 x86.number_field("number", 8)
 x86.number_field("until", 8)
 x86.number_field("narrow", 8)
