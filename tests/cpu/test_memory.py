@@ -327,3 +327,29 @@ def test_too_little_address_space_is_one_clear_error():
 def test_flags_of_the_host_are_passed_on(memory):
     memory.map(0x1000, 0x1000, 3, flags=mmap.MAP_POPULATE)
     assert memory.read(0x1000, 1) == b"\0"
+
+
+class Cpu:
+    """What has a memory."""
+
+
+def test_a_memory_is_alone_with_its_first_cpu():
+    memory, first = FlatMemory(), Cpu()
+    changes = []
+    memory.on_code_change.append(lambda *change: changes.append(change))
+    assert not memory.admit(first)
+    assert memory.alone
+    assert not changes
+    second = Cpu()
+    assert memory.admit(second)
+    assert not memory.alone
+    assert changes == [(0, memory.size)]
+    assert not memory.admit(Cpu())
+
+
+def test_a_memory_that_is_shared_with_other_processes_is_not_alone():
+    memory = FlatMemory()
+    memory.map(0x10000, 0x1000, 3)
+    assert memory.alone
+    memory.map(0x20000, 0x1000, 3, shared=True)
+    assert not memory.alone

@@ -33,6 +33,10 @@ class GuestCode(Protocol):
     marks: int
     """Places in a page where an instruction can start."""
 
+    @property
+    def alone(self) -> bool:
+        """Whether nobody but one CPU has the memory."""
+
     def read(self, address: int, length: int) -> bytes | None:
         """Bytes that the guest may execute, or None."""
 
@@ -59,6 +63,11 @@ class FlatCode:
         self._code = code
         self.memory_size = memory.size
         self.marks = PAGE_SIZE // code.layout.granule
+
+    @property
+    def alone(self) -> bool:
+        """See GuestCode."""
+        return bool(self._memory.alone)
 
     def read(self, address: int, length: int) -> bytes | None:
         """See GuestCode."""
@@ -103,6 +112,7 @@ class MachineCode:
 
     model = "machine"
     memory_size = 0
+    alone = False
 
     def __init__(self, memory: MachineMemory, code: MachineCodeSpace) -> None:
         self._memory: MachineMemory = weakref.proxy(memory)

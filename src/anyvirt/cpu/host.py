@@ -7,6 +7,7 @@ import mmap
 import os
 import signal
 import sys
+import time
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,14 @@ from anyvirt.errors import UnsupportedError
 from anyvirt.jit.blob import Blob, data_offset
 from anyvirt.jit.cache import load_or_compile
 from anyvirt.jit.host_layout import CODE_RANGES, Data
-from anyvirt.jit.layout import STATE_SIZE, Slot
+from anyvirt.jit.layout import STATE_SIZE, Request, Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SPAWN_STACK = 1 << 14
+_LONGEST_LOOP = 0.05
+"""Seconds within which compiled code comes to a jump, by a factor of thousands."""
 STATES = 4096
 """Most virtual CPUs of a process."""
 _SA_SIGINFO, _SA_ONSTACK = 4, 0x08000000
@@ -165,6 +168,15 @@ class Host:
             for address in range(self._states, self.word(Data.STATES_END).value, STATE_SIZE)
             if ctypes.c_uint64.from_address(address + Slot.STACK).value
         ]
+
+    def settle(self) -> None:
+        """Wait until every CPU that is in compiled code now has left it once, or could have many times."""
+        busy, deadline = set(self.running_states()), time.monotonic() + _LONGEST_LOOP
+        while busy and time.monotonic() < deadline:
+            for state in busy:
+                ctypes.c_uint8.from_address(state + Slot.PENDING + Request.SAMPLE).value = 1
+            time.sleep(_LONGEST_LOOP / 256)
+            busy &= set(self.running_states())
 
     def _after_fork(self) -> None:
         """Only the forking thread lives on: no guest runs, and signals noted before were the parent's."""

@@ -9,6 +9,7 @@ from anyvirt.cpu.code import code_space
 from anyvirt.cpu.executor import Access, Stop, StopReason
 from anyvirt.cpu.hookable import Hookable
 from anyvirt.cpu.host import host
+from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.view import view_of
 from anyvirt.jit.hook_layout import EVENTS
 from anyvirt.jit.host_layout import control_for, exceptions_of
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from anyvirt.cpu.instruments import Instruments
     from anyvirt.cpu.machine_memory import MachineMemory
-    from anyvirt.cpu.memory import FlatMemory
 
 _WORDS = Slot.END // 8
 _REASON, _COUNT, _HOOK_PASSED = Slot.REASON // 8, Slot.COUNT // 8, Slot.HOOK_PASSED // 8
@@ -51,6 +51,8 @@ class Interpreter(Hookable):
         """Instructions executed in runs with a budget."""
         self._host = host()
         self._host.catch_faults()
+        if isinstance(memory, FlatMemory) and memory.admit(self):
+            self._host.settle()
         code = code_space(memory, isa, counted=False)
         self._counted: bool | None = None
         self._instrumented = False

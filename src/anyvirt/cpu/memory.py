@@ -223,6 +223,9 @@ class FlatMemory:
             ) from None
         self.on_code_change: list[Callable[[int, int], None]] = []
         """Called with (start, length) after executable pages changed in content, place or permission."""
+        self.alone = True
+        """Nobody but one CPU of this process has ever had this memory, or a part of it."""
+        self._cpus: weakref.WeakSet[object] = weakref.WeakSet()
         self._mappings: list[Mapping] = []
         self._lock = threading.RLock()
         _memories.add(self)
@@ -240,6 +243,24 @@ class FlatMemory:
         What is made from code is kept under it, too: two locks would be taken in either order.
         """
         return self._lock
+
+    # Who has it -----------------------------------------------------------------------------------------
+
+    def admit(self, cpu: object) -> bool:
+        """A CPU is going to run in this memory; whether there is another that believed to be alone."""
+        self._cpus.add(cpu)
+        if len(self._cpus) == 1 or not self.alone:
+            return False
+        self.share()
+        return True
+
+    def share(self) -> None:
+        """Somebody else has the memory too, another CPU or another process: what relies on it is undone."""
+        if not self.alone:
+            return
+        self.alone = False
+        for listener in list(self.on_code_change):
+            listener(0, self.size)
 
     # What is mapped -------------------------------------------------------------------------------------
 
@@ -314,6 +335,8 @@ class FlatMemory:
                 address, address + length, protection, shared, fd < 0, offset if fd >= 0 else 0, name
             )
             self._replace(address, address + length, [mapping])
+        if shared:
+            self.share()
 
     def unmap(self, address: int, length: int) -> None:
         """Take away whatever is mapped in [address, address + length)."""

@@ -5,7 +5,6 @@ Nothing that takes long to import is needed before a program has been running fo
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -58,6 +57,8 @@ class Profile:
         self._sent: set[int] = set()
         self._changes = -1
         self._ticks = 0
+        self._is_hopeful = True
+        """There may be a compiler and a cache."""
         self._quiet = 0
         self._numbers = 0
         self._client: RegionClient | None = None
@@ -99,13 +100,19 @@ class Profile:
         self._ticks += 1
         if self._ticks < LOOKING:
             return True
+        try:
+            return self._is_hopeful and self._serve(rounding)
+        except (ImportError, OSError):
+            # The guest has locked itself out of everything: another root, no descriptors, no rights.
+            self._is_hopeful = False
+            return False
+
+    def _serve(self, rounding: int) -> bool:
         if self._changes != self.space.changes:
             self._changes = self.space.changes
             self._sent.clear()
             self._asked.clear()
-            # The guest may have locked itself out of the cache.
-            with contextlib.suppress(OSError):
-                self._load(rounding)
+            self._load(rounding)
         news = self._publish()
         if self._ticks >= PATIENCE:
             news |= self._ask(rounding)
@@ -177,6 +184,7 @@ class Profile:
             memory=self.space.code.model,
             memory_size=self.space.code.memory_size,
             rounding=rounding,
+            alone=self.space.code.alone,
             limit=min(SMALLEST_LIMIT << self._generations.get(entry, 0), LARGEST_LIMIT),
             indirect={
                 source: [target for target, _ in targets.most_common(MOST_TARGETS)]
@@ -205,7 +213,12 @@ class Profile:
 
         code = self.space.code
         kind = region_kind(
-            self._isa, code.model, counted=self._counted, memory_size=code.memory_size, rounding=rounding
+            self._isa,
+            code.model,
+            counted=self._counted,
+            memory_size=code.memory_size,
+            rounding=rounding,
+            alone=code.alone,
         )
         cache = RegionCache(self._directory / CACHE, kind)
         for page in list(code.pages()):

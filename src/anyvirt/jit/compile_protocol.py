@@ -36,6 +36,8 @@ class Request:
     memory: str = "flat"
     """The memory model."""
     rounding: int = 0
+    alone: bool = False
+    """Nobody else has the memory, so that atomic operations need not be."""
     limit: int = 320
     """Most instructions of the region."""
     indirect: dict[int, list[int]] = field(default_factory=dict)
@@ -58,6 +60,7 @@ class Request:
             counted=self.counted,
             memory_size=self.memory_size,
             rounding=self.rounding,
+            alone=self.alone,
         )
 
 
@@ -107,6 +110,7 @@ def _is_sound(request: Request) -> bool:
         isinstance(request.isa, str)
         and isinstance(request.memory, str)
         and isinstance(request.counted, bool)
+        and isinstance(request.alone, bool)
         and all(type(number) is int and 0 <= number < 1 << 64 for number in numbers)
     )
 

@@ -95,7 +95,7 @@ class Client:
 
 
 @cache
-def _templates(isa: str, memory: str, rounding: int) -> Templates:
+def _templates(isa: str, memory: str, rounding: int, alone: bool) -> Templates:
     from anyvirt.jit.ahead import instruction_set
     from anyvirt.jit.handlers import Features
     from anyvirt.jit.host_layout import has_segment
@@ -103,7 +103,7 @@ def _templates(isa: str, memory: str, rounding: int) -> Templates:
     from anyvirt.jit.region_template import Templates
 
     features = Features(counted=False, fma=host_has("fma"), memory=memory)
-    return Templates(instruction_set(isa), features, rounding, segment=has_segment())
+    return Templates(instruction_set(isa), features, rounding, segment=has_segment(), alone=alone)
 
 
 def compile_image(client: Client, request: Request) -> tuple[Reply, bytes]:
@@ -111,7 +111,7 @@ def compile_image(client: Client, request: Request) -> tuple[Reply, bytes]:
     from anyvirt.jit.region import Hints, RegionFunction, discover
     from anyvirt.jit.region_compiler import compile_region
 
-    templates = _templates(request.isa, request.memory, request.rounding)
+    templates = _templates(request.isa, request.memory, request.rounding, request.alone)
     hints = Hints(request.indirect, frozenset(request.barriers), client.has_run)
     plan = discover(templates, client.read_code, request.entry, hints, request.limit)
     if not plan.steps:

@@ -23,8 +23,8 @@ def code_digest(ranges: Iterable[tuple[int, int]], read_code: Callable[[int, int
     return digest.hexdigest()
 
 
-def region_kind(isa: str, memory: str, *, counted: bool, memory_size: int, rounding: int) -> str:
+def region_kind(isa: str, memory: str, *, counted: bool, memory_size: int, rounding: int, alone: bool) -> str:
     """The name of all regions that can serve each other's purpose, at one version of the compiler."""
     from anyvirt.jit.cache import version
 
-    return f"{version()} {isa} {memory} {counted} {memory_size} {rounding}"
+    return f"{version()} {isa} {memory} {counted} {memory_size} {rounding} {alone}"

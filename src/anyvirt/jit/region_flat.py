@@ -112,9 +112,12 @@ class RegionFlatModel(MemoryModel):
     def exchange(self, handler: HandlerCompiler, operation: str, address: str, value: Value) -> Value:
         """One instruction of the host, or a loop around compare-and-swap."""
         bits, kind = ir.bit_width(value.type), ir.llvm_type(value.type)
-        if operation in _HOST_EXCHANGES:
+        alone = self._compiler.region.alone
+        # Swapping is locked by itself, so who is alone does better without.
+        if operation in _HOST_EXCHANGES and not (alone and operation == "xchg"):
             pointer = self._pointer(address)
-            code = f"{_HOST_EXCHANGES[operation]}{_SUFFIX[bits]} ${{0:{_MODIFIER[bits]}}}, @"
+            mnemonic = _HOST_EXCHANGES[operation].removeprefix("lock " if alone else "")
+            code = f"{mnemonic}{_SUFFIX[bits]} ${{0:{_MODIFIER[bits]}}}, @"
             arguments = f"ptr elementtype({kind}) {pointer}, {value.operand}"
             return Value(self._access(kind, code, "=r,=*m,0,~{memory}", arguments, 1), value.type)
         body = handler.body
@@ -126,7 +129,9 @@ class RegionFlatModel(MemoryModel):
         body.effect(f"store volatile i64 {1 + Access.WRITE}, ptr {intent}")
         old = self.load(handler, value.type, address)
         body.effect(f"store volatile i64 0, ptr {intent}")
-        if operation in _COMBINATIONS:
+        if operation == "xchg":
+            new = value.text
+        elif operation in _COMBINATIONS:
             new = body.emit(f"{_COMBINATIONS[operation]} {old.operand}, {value.text}")
         else:
             chosen = body.emit(f"icmp {_SELECTIONS[operation]} {old.operand}, {value.text}")
@@ -140,10 +145,11 @@ class RegionFlatModel(MemoryModel):
         self, handler: HandlerCompiler, address: str, expected: Value, value: Value
     ) -> Value:
         """The host's own."""
+        lock = "" if self._compiler.region.alone else "lock "
         bits, kind, pointer = ir.bit_width(value.type), ir.llvm_type(value.type), self._pointer(address)
         found = self._access(
             kind,
-            f"lock cmpxchg{_SUFFIX[bits]} ${{2:{_MODIFIER[bits]}}}, @",
+            f"{lock}cmpxchg{_SUFFIX[bits]} ${{2:{_MODIFIER[bits]}}}, @",
             "={ax},=*m,r,0,~{memory},~{flags}",
             f"ptr elementtype({kind}) {pointer}, {value.operand}, {expected.operand}",
             1,
