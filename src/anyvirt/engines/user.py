@@ -1,4 +1,4 @@
-"""The user engine: one Linux program of another CPU, interpreted, its system calls made on the host."""
+"""The user engine: one Linux program of another CPU, translated, its system calls made on the host."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class UserEngine(Engine):
     summary = "programs of another CPU on the host's kernel: RISC-V 64, static so far"
     architecture = Architecture.EMULATION
     world = World.PROCESS
-    execution = Execution.INTERPRETED
+    execution = Execution.TRANSLATED
     capabilities = frozenset(
         {
             Capability.TERMINAL,
@@ -113,4 +113,4 @@ def _interpreter() -> Availability:
             reason="the compiler that makes the interpreter, llvmlite, is not installed",
             remedy="install it: pip install llvmlite",
         )
-    return Availability(available=True, details={"isa": Isa.RISCV64.value, "tier": "interpreter"})
+    return Availability(available=True, details={"isa": Isa.RISCV64.value, "tiers": "interpreter, stencil, region"})
