@@ -10,9 +10,10 @@ from anyvirt.cpu.executor import Access, StopReason
 from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.reference import ReferenceExecutor
+from anyvirt.errors import UnsupportedError
 from anyvirt.isa.x86.control import SOFTWARE_INTERRUPT
 from anyvirt.isa.x86.flags import STATUS, Flag
-from anyvirt.isa.x86.machine import FLAT, LONG, REAL
+from anyvirt.isa.x86.machine import FLAT, LONG, PROTECTED, REAL
 
 unicorn = pytest.importorskip("unicorn")
 from .host_x86 import HostProcessor  # noqa: E402
@@ -382,6 +383,24 @@ def test_the_same_bytes_in_another_mode(make):
     cpu.registers("r")[0] = 0x10000
     assert cpu.run().reason == StopReason.BREAKPOINT
     assert cpu.registers("r")[0] == 0x10000
+
+
+def test_a_change_of_mode_decodes_anew(make):
+    # dec eax; dec rax in 64-bit code, elsewhere two times dec eax
+    cpu = machine_with(make, "x86_64", bytes.fromhex("ffc848ffc8cc"))
+    cpu.registers("r")[0] = 0x100000005
+    cpu.run()
+    assert cpu.registers("r")[0] == 3
+    cpu.set_state("mode", PROTECTED)
+    cpu.pc = CODE
+    cpu.run()
+    assert cpu.registers("r")[0] == 0
+
+
+def test_regions_have_one_mode():
+    cpu = machine_with(Regional, "i386", b"\xcc")
+    with pytest.raises(UnsupportedError, match="mode"):
+        cpu.set_state("mode", REAL)
 
 
 def test_segments_of_16_bit_code(make):

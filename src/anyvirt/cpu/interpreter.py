@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from anyvirt.cpu.instruments import Instruments
     from anyvirt.cpu.machine_memory import MachineMemory
 
+_MODE = "mode"
+"""The state that says how bytes are decoded (`anyvirt.isa.fields.MODE`)."""
 _WORDS = Slot.END // 8
 _REASON, _COUNT, _HOOK_PASSED = Slot.REASON // 8, Slot.COUNT // 8, Slot.HOOK_PASSED // 8
 _FAULT_ADDRESS, _FAULT_ACCESS, _FAULT_COUNT, _BUS_ERROR = (
@@ -86,8 +88,15 @@ class Interpreter(Hookable):
         return ctypes.c_uint64.from_address(self._state + self._scalars[name][0]).value
 
     def set_state(self, name: str, value: int) -> None:
-        """Set a piece of state that the instruction set declares."""
+        """Set a piece of state that the instruction set declares. Another mode decodes everything anew."""
+        if name == _MODE and self.state(name) != value:
+            self._change_mode()
         ctypes.c_uint64.from_address(self._state + self._scalars[name][0]).value = value
+
+    def _change_mode(self) -> None:
+        if isinstance(self.memory, FlatMemory):
+            for mapping in self.memory.mappings:
+                self.invalidate(mapping.start, mapping.end - mapping.start)
 
     @property
     def fcsr(self) -> int:

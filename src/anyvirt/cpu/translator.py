@@ -50,6 +50,15 @@ class Translator(Interpreter):
         self._directory = cache_directory()
         self._ticker = Ticker(self._state)
 
+    def _change_mode(self) -> None:
+        """Regions are compiled for the mode after a reset. Raises UnsupportedError."""
+        raise UnsupportedError(
+            "user",
+            "regions in another mode",
+            "they are compiled for the mode after a reset",
+            alternatives=("the interpreter and stencil tiers",),
+        )
+
     def prepare(self) -> None:
         """Have everything compiled that is compiled ahead of time, so that later no compiler is needed."""
         from anyvirt.cpu.stencil_space import stencil_space
