@@ -114,6 +114,16 @@ def test_it_looks_more_rarely_when_there_is_nothing_new(state):
     assert clock._interval == SHORTEST
 
 
+def test_it_goes_on_after_a_look_that_was_followed_by_a_long_pause(state):
+    """Such as that for what has to be compiled first; the run has not ended for it."""
+    clock = Ticker(state.address)
+    clock.start()
+    eventually(lambda: clock._thread is None)
+    state.stack.value = 1
+    clock.rest(eager=True)
+    eventually(lambda: state.request.value)
+
+
 def test_its_thread_takes_no_signals(state, monkeypatch):
     """They are for threads that run guests, and one that sleeps would have to wake up."""
     masks = []

@@ -42,8 +42,12 @@ class Ticker:
             self._thread.start()
 
     def rest(self, eager: bool) -> None:
-        """Look again soon if there was anything new, and later each time if there was not."""
+        """The CPU goes on: look again soon if there was anything new, and later each time if not.
+
+        What was done with the CPU's place may have taken so long that the thread has given up.
+        """
         self._interval = SHORTEST if eager else min(2 * self._interval, LONGEST)
+        self.start()
 
     def look(self) -> bool:
         """Ask the CPU if it runs; whether it does."""

@@ -1,0 +1,176 @@
+"""The translating executor as a whole: what is hot gets compiled meanwhile, is kept, and survives trouble."""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from anyvirt.cpu.executor import StopReason
+from anyvirt.cpu.memory import FlatMemory
+from anyvirt.cpu.translation import translation_space
+from anyvirt.cpu.translator import Translator
+from anyvirt.isa.riscv64 import riscv64
+
+from .test_region_client import server_of
+
+CODE, DATA, PAGE = 0x10000, 0x20000, 4096
+PATIENCE = 60.0
+LOOPS = 3
+"""Endless loops, in pages of their own; each counts in a register of its own and in memory."""
+
+# Python 3.12 and later warn of what these tests are about.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+
+
+def loop(number):
+    """Count in x10 + number and in memory as often as x9 says, calling a function for each."""
+    lines = [
+        f"addi x{10 + number}, x{10 + number}, 1",
+        "jal x1, 16",
+        "addi x9, x9, -1",
+        "bne x9, zero, -12",
+        "ebreak",
+        f"ld x5, {8 * number}(x8)",
+        "addi x5, x5, 3",
+        f"sd x5, {8 * number}(x8)",
+        "jalr zero, 0(x1)",
+    ]
+    return b"".join(riscv64.assemble(line) for line in lines)
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """A place for the compiler's socket and cache; the compiler goes with it."""
+    yield tmp_path
+    with contextlib.suppress(OSError):
+        os.kill(server_of(tmp_path), signal.SIGKILL)
+
+
+def make(directory):
+    """A CPU with loops to run."""
+    memory = FlatMemory(1 << 32)
+    memory.map(CODE, LOOPS * PAGE, 5)
+    memory.map(DATA, PAGE, 3)
+    memory.protect(CODE, LOOPS * PAGE, 7)
+    for number in range(LOOPS):
+        memory.write(CODE + number * PAGE, loop(number))
+    memory.protect(CODE, LOOPS * PAGE, 5)
+    cpu = Translator("riscv64", memory)
+    cpu._directory = directory
+    cpu.x[8] = DATA
+    return cpu
+
+
+def statistics(cpu):
+    return translation_space(cpu.memory, "riscv64", counted=False).statistics
+
+
+def run_until(cpu, number, condition):
+    """Run a loop until something is true, and then to a round number of turns; checks the result."""
+    begin, place = cpu.x[10 + number], DATA + 8 * number
+    stored = int.from_bytes(cpu.memory.read(place, 8), "little")
+    ended = threading.Event()
+
+    def watch():
+        deadline = time.monotonic() + PATIENCE
+        while not condition() and not ended.is_set() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        cpu.interrupt()
+
+    cpu.pc, cpu.x[9] = CODE + number * PAGE, 1 << 50
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        stop = cpu.run()
+    finally:
+        ended.set()
+        thread.join()
+    assert stop.reason == StopReason.INTERRUPTED
+    assert condition(), "it did not happen in time"
+    cpu.x[9] = 100
+    if stop.pc in (CODE + number * PAGE + 12, CODE + number * PAGE):
+        cpu.x[9] += 1
+    assert cpu.run().reason == StopReason.BREAKPOINT
+    stored = int.from_bytes(cpu.memory.read(place, 8), "little") - stored
+    assert stored == 3 * (cpu.x[10 + number] - begin)
+
+
+def test_what_is_hot_is_compiled_and_found_again_by_later_runs(directory):
+    cpu = make(directory)
+    run_until(cpu, 0, lambda: statistics(cpu).published)
+    assert statistics(cpu).from_disk == 0
+    os.kill(server_of(directory), signal.SIGKILL)
+    other = make(directory)
+    run_until(other, 0, lambda: statistics(other).from_disk)
+
+
+def test_what_is_found_must_be_true(directory):
+    cpu = make(directory)
+    run_until(cpu, 0, lambda: statistics(cpu).published)
+    os.kill(server_of(directory), signal.SIGKILL)
+    for path in (directory / "regions").iterdir():
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 4
+        path.write_bytes(content)
+    other = make(directory)
+    run_until(other, 0, lambda: statistics(other).published)
+    assert statistics(other).from_disk == 0
+
+
+def test_a_compiler_that_is_killed_is_replaced(directory):
+    cpu = make(directory)
+    for number in range(LOOPS):
+        before = statistics(cpu).published
+        run_until(cpu, number, lambda before=before: statistics(cpu).published > before)
+        os.kill(server_of(directory), signal.SIGKILL)
+    assert cpu._profile._connections > 1
+
+
+def test_without_a_compiler_the_guest_goes_on(tmp_path):
+    cpu = make(tmp_path / "missing")
+    begin = time.monotonic()
+    run_until(cpu, 1, lambda: time.monotonic() - begin > 0.3)
+    assert statistics(cpu).published == 0
+
+
+def test_parent_and_child_go_on_on_their_own_after_a_fork(directory):
+    cpu = make(directory)
+    run_until(cpu, 0, lambda: statistics(cpu).published)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            before = statistics(cpu).published
+            run_until(cpu, 1, lambda: statistics(cpu).published > before)
+            status = 0
+        finally:
+            os._exit(status)
+    before = statistics(cpu).published
+    run_until(cpu, 2, lambda: statistics(cpu).published > before)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert translation_space(cpu.memory, "riscv64", counted=False).at(CODE + PAGE) is None
+
+
+def test_two_cpus_share_what_is_compiled(directory):
+    first = make(directory)
+    second = Translator("riscv64", first.memory)
+    second._directory = directory
+    second.x[8] = DATA
+    thread = threading.Thread(target=run_until, args=(second, 1, lambda: statistics(first).published > 1))
+    thread.start()
+    run_until(first, 0, lambda: statistics(first).published > 1)
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def test_a_run_with_a_budget_is_not_looked_at(directory):
+    """It is reproducible bit for bit, and costs what it costs."""
+    cpu = make(directory)
+    cpu.pc, cpu.x[9] = CODE, 1 << 50
+    assert cpu.run(3_000_000).reason == StopReason.BUDGET
+    assert cpu._ticker._thread is None
+    assert cpu._profile is None
+    assert list(directory.iterdir()) == []
