@@ -94,6 +94,14 @@ class CodeSpace:
                 self.forget(mapping.start, mapping.end - mapping.start)
 
 
+def forget_decoded(memory: FlatMemory) -> None:
+    """Forget what all executors have decoded of what may be executed now."""
+    with _lock:
+        spaces = list(_spaces.get(memory, {}).values())
+    for space in spaces:
+        space.forget_all(memory)
+
+
 @overload
 def code_space(
     memory: FlatMemory, isa: str, *, counted: bool, translated: bool = ..., instrumented: bool = ...

@@ -130,18 +130,32 @@ class Translator(Interpreter):
         now = min(left, 1)
         slots[_COUNT] = slots[_FAULT_COUNT] = now
         slots[_RETIRED] -= left - now
-        self._view.enter(self._state)
+        self._enter_aside()
         slots[_RETIRED] += left - now
         slots[_COUNT] += left - now
         return slots[_REASON] == StopReason.BUDGET and slots[_COUNT] > 0
 
     def _interpret_some(self) -> bool:
-        """Up to the next jump."""
+        """Up to the next jump; in a machine, finding where to begin counts as one."""
+        goes_on = self._run_to_jump()
+        if goes_on and self._space.code.model == "machine":
+            goes_on = self._run_to_jump()
+        return goes_on
+
+    def _run_to_jump(self) -> bool:
         self._requests[Request.SAMPLE] = 1
-        self._view.enter(self._state)
+        self._enter_aside()
         self._requests[Request.SAMPLE] = 0
         self._slots[_SOURCE] = 0
         return self._slots[_REASON] == StopReason.INTERRUPTED and not self._requests[Request.STOP]
+
+    def _enter_aside(self) -> None:
+        """Run records that lead into no translation, and serve what only concerns those."""
+        self._view.enter(self._state)
+        while self._slots[_REASON] not in (StopReason.INTERRUPTED, SYNCHRONIZE) and self._view.serve(
+            self._slots[_REASON]
+        ):
+            self._view.enter(self._state)
 
     # Heat -----------------------------------------------------------------------------------------------
 

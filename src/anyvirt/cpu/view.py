@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import TYPE_CHECKING, Any, Protocol
 
+from anyvirt.cpu.code import forget_decoded
 from anyvirt.cpu.host import host
 from anyvirt.cpu.memory import FlatMemory
 from anyvirt.jit.layout import SYNCHRONIZE, Slot, StopReason
@@ -84,7 +85,7 @@ class FlatView:
     def serve(self, reason: int) -> bool:
         """Forget decoded code where the guest asks for it."""
         if reason == SYNCHRONIZE:
-            self._code.forget_all(self._memory)
+            forget_decoded(self._memory)
         return reason in (SYNCHRONIZE, StopReason.INTERRUPTED)
 
     def take_error(self) -> BaseException | None:
