@@ -43,6 +43,10 @@ class StencilExecutor(Interpreter):
         super().__init__(isa, memory)
         self._ticker = Ticker(self._state)
 
+    def prepare(self) -> None:
+        """Have everything compiled that is compiled ahead of time, so that later no compiler is needed."""
+        stencil_space(self.memory, self.isa, counted=False)
+
     def translate_now(self, addresses: Iterable[int], *, counted: bool = False) -> int:
         """Translate from each of these guest addresses on, for runs with a budget or without.
 

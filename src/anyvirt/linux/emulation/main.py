@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from anyvirt.cpu.memory import FlatMemory
-from anyvirt.cpu.tiers import chosen_tier, make_executor
+from anyvirt.cpu.tiers import Tier, chosen_tier, make_executor
 from anyvirt.errors import AnyvirtError, EngineUnavailableError, ExitCode
 from anyvirt.linux.elf import ElfError
 from anyvirt.linux.emulation.abi import RISCV64
@@ -118,7 +118,15 @@ def _reveal_compiler() -> None:
 
 
 def _make_cpu(memory: FlatMemory) -> Interpreter:
-    return make_executor(RISCV64.isa, memory, tier=chosen_tier())
+    tier = chosen_tier()
+    cpu = make_executor(RISCV64.isa, memory, tier=tier)
+    if tier is Tier.STENCIL:
+        from anyvirt.cpu.stencil_executor import StencilExecutor
+
+        # It does nothing without stencils, so it is now that they are found missing.
+        assert isinstance(cpu, StencilExecutor)
+        cpu.prepare()
+    return cpu
 
 
 def _prepare_tiers() -> None:
