@@ -113,4 +113,6 @@ def _interpreter() -> Availability:
             reason="the compiler that makes the interpreter, llvmlite, is not installed",
             remedy="install it: pip install llvmlite",
         )
-    return Availability(available=True, details={"isa": Isa.RISCV64.value, "tiers": "interpreter, stencil, region"})
+    return Availability(
+        available=True, details={"isa": Isa.RISCV64.value, "tiers": "interpreter, stencil, region"}
+    )
