@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from anyvirt.cpu.memory import FlatMemory
     from anyvirt.cpu.stencil_space import StencilSpace
 
-_PENDING, _RECORD, _REASON, _COUNT, _FAULT_COUNT, _RETIRED, _SOURCE, _ROUNDING = (
+_PENDING, _RECORD, _REASON, _COUNT, _FAULT_COUNT, _RETIRED, _SOURCE, _ROUNDING, _TRANSLATION = (
     int(slot) // 8
     for slot in (
         Slot.PENDING, Slot.RECORD,
-        Slot.REASON, Slot.COUNT, Slot.FAULT_COUNT, Slot.RETIRED, Slot.SOURCE, Slot.FLOAT_ROUNDING,
+        Slot.REASON, Slot.COUNT, Slot.FAULT_COUNT, Slot.RETIRED, Slot.SOURCE, Slot.FLOAT_ROUNDING, Slot.TRANSLATION,
     )
 )  # fmt: skip
 _ONLY_SAMPLE = 1 << 8 * Request.SAMPLE
@@ -185,7 +185,8 @@ class Translator(Interpreter):
             if slots[_REASON] != StopReason.INTERRUPTED:
                 break
         requests[Request.SAMPLE] = 0
-        self._ticker.rest(profile.serve(slots[_ROUNDING]))
+        # Regions are made of physical pages: they are for machines whose guests use no other addresses.
+        self._ticker.rest(not slots[_TRANSLATION] and profile.serve(slots[_ROUNDING]))
 
     def _known_stencils(self) -> StencilSpace | None:
         """The stencils, where there are any; they are small, but loaded only when they are wanted."""
