@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _PENDING, _RECORD, _REASON, _COUNT, _FAULT_COUNT, _RETIRED, _SOURCE, _ROUNDING, _TRANSLATION = (
     int(slot) // 8
     for slot in (
-        Slot.PENDING, Slot.RECORD,
-        Slot.REASON, Slot.COUNT, Slot.FAULT_COUNT, Slot.RETIRED, Slot.SOURCE, Slot.FLOAT_ROUNDING, Slot.TRANSLATION,
+        Slot.PENDING, Slot.RECORD, Slot.REASON, Slot.COUNT, Slot.FAULT_COUNT, Slot.RETIRED, Slot.SOURCE,
+        Slot.FLOAT_ROUNDING, Slot.TRANSLATION,
     )
 )  # fmt: skip
 _ONLY_SAMPLE = 1 << 8 * Request.SAMPLE
