@@ -26,10 +26,10 @@ PATIENCE = 4
 """Ticks before the compiler is started: many programs are over by then."""
 WINDOW = 32
 """Pages of code before and after a hot place that the compiler gets to see."""
-SMALLEST_LIMIT, LARGEST_LIMIT = 96, 768
+SMALLEST_LIMIT, LARGEST_LIMIT = 96, 384
 """Most instructions of a region at first, and after it has turned out to be too small."""
-MOST_TARGETS = 24
-"""Of an indirect jump, those a region knows."""
+MOST_TARGETS, LEAST_SHARE = 24, 32
+"""Of an indirect jump, the targets that a region knows, if one in so many of its jumps leads there."""
 MOST_CONNECTIONS = 8
 """Times that a process turns to a compiler anew because the last one has gone."""
 MOST_GENERATIONS = 6
@@ -74,7 +74,7 @@ class Profile:
         known = self.space.at(pc)
         if known is None:
             self._arrivals[pc] += 1
-        elif known.cut:
+        elif known.cut and SMALLEST_LIMIT << known.generation < LARGEST_LIMIT:
             self._miss(known)
         return True
 
@@ -169,7 +169,7 @@ class Profile:
             for pc, count in self._arrivals.most_common(8)
             if count >= HOT << 2 * self._asked.get(pc, 0) and self.space.at(pc) is None
         ]
-        return [*dict.fromkeys(self._urgent), *hot]
+        return [*hot, *dict.fromkeys(self._urgent)]
 
     def request(self, entry: int, pages: list[int], rounding: int) -> Request:
         """What the compiler is to be asked for a place."""
@@ -187,7 +187,11 @@ class Profile:
             alone=self.space.code.alone,
             limit=min(SMALLEST_LIMIT << self._generations.get(entry, 0), LARGEST_LIMIT),
             indirect={
-                source: [target for target, _ in targets.most_common(MOST_TARGETS)]
+                source: [
+                    target
+                    for target, count in targets.most_common(MOST_TARGETS)
+                    if count * LEAST_SHARE >= targets.total()
+                ]
                 for source, targets in self._targets.items()
             },
             barriers=sorted(self.space.barriers),
