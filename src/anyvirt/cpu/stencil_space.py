@@ -93,7 +93,10 @@ class StencilSpace(ABC):
         for page in translation.pages:
             self._by_page.setdefault(page, set()).add(translation)
         for field, code in entries:
-            ctypes.c_uint64.from_address(field).value = code
+            handler = ctypes.c_uint64.from_address(field)
+            # What is there may be a region, which is better.
+            if not arena().contains(handler.value):
+                handler.value = code
         self.instructions += image.instructions
         return True
 
