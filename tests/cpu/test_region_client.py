@@ -48,18 +48,11 @@ def answers(client, count):
 
 def server_of(directory):
     """The pid of the compiler that listens in a directory."""
-    path = os.fspath(directory / f"{SOCKET}-{version()}")
-
-    def ask_who():
-        with socket.socket(socket.AF_UNIX) as connection:
-            try:
-                connection.connect(path)
-            except OSError:
-                # It has ended, and another is about to start.
-                return None
-            return connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-
-    return struct.unpack("3i", eventually(ask_who))[0]
+    connection = socket.socket(socket.AF_UNIX)
+    with connection:
+        connection.connect(os.fspath(directory / f"{SOCKET}-{version()}"))
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return struct.unpack("3i", credentials)[0]
 
 
 @pytest.fixture(scope="module")
