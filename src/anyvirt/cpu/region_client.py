@@ -23,8 +23,8 @@ SOCKET = "compiler"
 OUTSTANDING = 3
 """Most requests that wait for an answer: others may turn out to be more urgent."""
 _PACKAGES = str(Path(__file__).parents[2])
-_LOWEST_DESCRIPTOR = 900
-"""The guest uses the low ones."""
+_LOWEST_DESCRIPTORS = (5000, 900)
+"""The guest uses the low ones; the first of these may be beyond its limit."""
 _LONGEST_START = 60.0
 """Seconds after which a compiler that does not listen yet is not waited for any more."""
 _CREDENTIALS = struct.Struct("3i")
@@ -162,11 +162,12 @@ class RegionClient:
         """The same connection under a number that guests hardly use."""
         import fcntl
 
-        with contextlib.suppress(OSError):
-            number = fcntl.fcntl(connection.fileno(), fcntl.F_DUPFD_CLOEXEC, _LOWEST_DESCRIPTOR)
-            moved = socket.socket(fileno=number)
-            connection.close()
-            return moved
+        for lowest in _LOWEST_DESCRIPTORS:
+            with contextlib.suppress(OSError):
+                number = fcntl.fcntl(connection.fileno(), fcntl.F_DUPFD_CLOEXEC, lowest)
+                moved = socket.socket(fileno=number)
+                connection.close()
+                return moved
         return connection
 
     def _start(self) -> None:
