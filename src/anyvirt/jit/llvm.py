@@ -10,18 +10,22 @@ import llvmlite.binding as llvm
 # (tests/jit/test_llvm.py has such a function).
 llvm.set_option("anyvirt", "-fixup-byte-word-insts=false")
 
-__all__ = ["compile_module", "host_has", "llvm"]
+__all__ = ["compile_module", "host_has", "host_machine", "llvm"]
 
 
 @cache
-def _machine(relocation: str) -> llvm.TargetMachine:
+def host_machine(relocation: str, level: int = 2, features: str = "") -> llvm.TargetMachine:
+    """What compiles for this host's processor at an optimization level.
+
+    `relocation` is LLVM's relocation model, `features` adds to those of the host or takes from them (",-avx512f").
+    """
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
-        opt=2,
+        features=llvm.get_host_cpu_features().flatten() + features,
+        opt=level,
         reloc=relocation,
         codemodel="small",
     )
@@ -37,7 +41,7 @@ def compile_module(text: str, *, relocation: str = "pic") -> bytes:
 
     `relocation` is LLVM's relocation model: "static" lets symbols be numbers of 32 bits.
     """
-    machine = _machine(relocation)
+    machine = host_machine(relocation)
     module = llvm.parse_assembly(text)
     module.triple = llvm.get_default_triple()
     module.data_layout = str(machine.target_data)

@@ -1,8 +1,4 @@
-"""From the LLVM function of a region to an image: code that runs wherever it is placed, with its fault table.
-
-An image begins with a header of 16 bytes (`HEADER`), the code follows. The fault table at its end pairs each
-memory access with the place to continue at if it faults; both are distances from the image's beginning.
-"""
+"""From the LLVM function of a region to an image (`anyvirt.jit.image_layout`), with its fault and exit tables."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from anyvirt.jit.image_layout import EXIT, HEADER, PAIR, VALUE, Header, Place
-from anyvirt.jit.llvm import llvm
+from anyvirt.jit.llvm import host_machine, llvm
 from anyvirt.jit.object_file import LinkError, SectionFlags, read_object
 from anyvirt.jit.region import EXIT_VALUES
 from anyvirt.jit.region_flat import FIXUPS
@@ -34,20 +30,9 @@ _GENERAL, _VECTOR = range(16), range(17, 33)
 """Registers that exits save, by their DWARF numbers."""
 
 
-@cache
 def _machine(level: int) -> llvm.TargetMachine:
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    llvm.initialize_native_asmparser()
     # AVX-512 has vector registers that exits do not save, and nothing else that guests' code needs.
-    features = llvm.get_host_cpu_features().flatten() + ",-avx512f"
-    return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(),
-        features=features,
-        opt=level,
-        reloc="pic",
-        codemodel="small",
-    )
+    return host_machine("pic", level, ",-avx512f")
 
 
 @cache
