@@ -15,6 +15,8 @@ from anyvirt.cpu.executor import Access, Executor, Stop, StopReason
 from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.reference import ReferenceExecutor
+from anyvirt.isa.riscv64 import riscv64
+from anyvirt.jit.layout import Request
 
 from .machines import MEMORIES
 
@@ -180,6 +182,22 @@ def test_branches_far_outside(cpu, memory):
     assert run(cpu, 0x7FFFF06F, at=(1 << 38) - PAGE) == Stop(
         StopReason.ACCESS_FAULT, target, address=target, access=Access.EXECUTE
     )
+
+
+@pytest.mark.parametrize("at, offset", [(0x1000, -0x2000), (0xF000, 0x2000)], ids=["before", "behind"])
+@pytest.mark.parametrize("budget", [None, 100])
+def test_a_branch_out_of_the_memory_may_be_looked_at(make, at, offset, budget):
+    """Whoever samples the CPU there finds no record to look at."""
+    cpu = make("riscv64", FlatMemory(0x10000))
+    cpu.memory.map(at, PAGE, 7)
+    target = at + offset & (1 << 64) - 1
+    code = b"".join(riscv64.assemble(line) for line in ("beq a0, a1, 8", "ebreak", f"jal zero, {offset - 8}"))
+    cpu.memory.write(at, code)
+    cpu.pc = at
+    getattr(cpu, "_requests", [0, 0])[Request.SAMPLE] = 1
+    lost = Stop(StopReason.ACCESS_FAULT, target, address=target, access=Access.EXECUTE)
+    assert cpu.run(budget) == lost
+    assert cpu.run(budget) == lost
 
 
 @pytest.mark.parametrize("memory", ["flat"], indirect=True)

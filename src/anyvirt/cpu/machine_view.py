@@ -83,6 +83,10 @@ class MachineView:
         self._slots[_RECORDS] = self._entry - (pc << self._shift) & _WORD
         return True
 
+    def is_lost(self) -> bool:
+        """Never: every jump asks first."""
+        return False
+
     def program_counter(self) -> int:
         """The `pc` at which compiled code was left."""
         scaled = self._slots[_RECORD] - self._slots[_RECORDS] & _WORD

@@ -99,6 +99,8 @@ class StencilExecutor(Interpreter):
         news = False
         for _ in range(BURST):
             slots[_SOURCE] = 0
+            if self._view.is_lost():
+                break
             if not self._space.is_translated(slots[_RECORD]):
                 news |= self._space.translate(self._state)
             if slots[_PENDING] & ~_ONLY_SAMPLE:

@@ -170,6 +170,8 @@ class Translator(Interpreter):
             left -= 1
             source = slots[_SOURCE]
             slots[_SOURCE] = 0
+            if self._view.is_lost():
+                break
             goes_on = profile.note(self._view.program_counter(), source)
             if (
                 stencils is not None

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from anyvirt.cpu.code import forget_decoded
 from anyvirt.cpu.host import host
 from anyvirt.cpu.memory import FlatMemory
-from anyvirt.jit.layout import SYNCHRONIZE, Slot, StopReason
+from anyvirt.jit.layout import BRANCH_REACH, SYNCHRONIZE, Slot, StopReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anyvirt.cpu.code import CodeSpace
     from anyvirt.cpu.machine_memory import MachineMemory
+
+_WORD = (1 << 64) - 1
 
 
 class View(Protocol):
@@ -25,6 +27,9 @@ class View(Protocol):
 
     def place(self, pc: int) -> bool:
         """Make `pc` where compiled code begins; false if no instruction can be there."""
+
+    def is_lost(self) -> bool:
+        """Whether a near branch has led to where no instruction can be, which compiled code has yet to say."""
 
     def enter(self, state: int, /) -> None:
         """Run compiled code on the state block."""
@@ -72,15 +77,23 @@ class FlatView:
         self._set(Slot.HOOKS, code.hooks.cell)
 
     def place(self, pc: int) -> bool:
-        """Make `pc` where compiled code begins; false if no instruction can be there."""
-        if not 0 <= pc < self._memory.size or pc % self._granule:
+        """Make `pc` where compiled code begins; false if no instruction can be there.
+
+        Within reach of a branch it is made so even then: compiled code stops there as it would anyway.
+        """
+        distance = pc - (pc >> 63 << 64)
+        if not -BRANCH_REACH <= distance < self._memory.size + BRANCH_REACH or pc % self._granule:
             return False
-        self._slots[_RECORD] = self._code.records + (pc << self._shift)
-        return True
+        self._slots[_RECORD] = self._code.records + (distance << self._shift)
+        return not self.is_lost()
+
+    def is_lost(self) -> bool:
+        """See View.is_lost."""
+        return self.program_counter() >= self._memory.size
 
     def program_counter(self) -> int:
         """The `pc` at which compiled code was left."""
-        return (self._slots[_RECORD] - self._code.records) >> self._shift
+        return (self._slots[_RECORD] - self._code.records) >> self._shift & _WORD
 
     def serve(self, reason: int) -> bool:
         """Forget decoded code where the guest asks for it."""
