@@ -29,7 +29,7 @@ class View(Protocol):
         """Make `pc` where compiled code begins; false if no instruction can be there."""
 
     def is_lost(self) -> bool:
-        """Whether a near branch has led to where no instruction can be, which compiled code has yet to say."""
+        """Whether a near branch has led to where no instruction can be; compiled code has yet to say so."""
 
     def enter(self, state: int, /) -> None:
         """Run compiled code on the state block."""

@@ -17,7 +17,7 @@ __all__ = ["compile_module", "host_has", "host_machine", "llvm"]
 def host_machine(relocation: str, level: int = 2, features: str = "") -> llvm.TargetMachine:
     """What compiles for this host's processor at an optimization level.
 
-    `relocation` is LLVM's relocation model, `features` adds to those of the host or takes from them (",-avx512f").
+    `relocation` is LLVM's relocation model, `features` changes those of the host, as ",-avx512f" does.
     """
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
