@@ -1,4 +1,4 @@
-"""From the LLVM function of a region to an image (`anyvirt.jit.image_layout`) with its fault and exit tables."""
+"""From the LLVM function of a region to an image (`anyvirt.jit.image_layout`), with fault and exit tables."""
 
 from __future__ import annotations
 
