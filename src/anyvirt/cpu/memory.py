@@ -21,7 +21,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.executor import Access
-from anyvirt.errors import AnyvirtError, UnsupportedError
+from anyvirt.devices.bus import BusError
+from anyvirt.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,7 +53,7 @@ class Protection(IntFlag):
         )
 
 
-class GuestFault(AnyvirtError):
+class GuestFault(BusError):
     """Python asked for guest memory that the guest itself could not access that way."""
 
     def __init__(self, address: int, access: Access) -> None:
