@@ -10,7 +10,7 @@ import pytest
 
 from anyvirt.cpu import ticker
 from anyvirt.cpu.host import host
-from anyvirt.cpu.ticker import LONGEST, SHORTEST, Ticker
+from anyvirt.cpu.ticker import LONGEST, SHORTEST, Pace, Ticker
 from anyvirt.jit.layout import Request, Slot
 
 PATIENCE = 30.0
@@ -106,11 +106,13 @@ def test_it_looks_more_rarely_when_there_is_nothing_new(state):
     clock = Ticker(state.address)
     intervals = []
     for _ in range(8):
-        clock.rest(eager=False)
+        clock.rest(Pace.LATER)
         intervals.append(clock._interval)
     assert intervals == sorted(intervals)
     assert intervals[-1] == LONGEST
-    clock.rest(eager=True)
+    clock.rest(Pace.STEADY)
+    assert SHORTEST < clock._interval < LONGEST
+    clock.rest(Pace.SOON)
     assert clock._interval == SHORTEST
 
 
@@ -120,7 +122,7 @@ def test_it_goes_on_after_a_look_that_was_followed_by_a_long_pause(state):
     clock.start()
     eventually(lambda: clock._thread is None)
     state.stack.value = 1
-    clock.rest(eager=True)
+    clock.rest(Pace.SOON)
     eventually(lambda: state.request.value)
 
 

@@ -6,12 +6,15 @@ Nothing that takes long to import is needed before a program has been running fo
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING
 
+from anyvirt.cpu.ticker import Pace
 from anyvirt.jit.image_layout import Header
 from anyvirt.jit.layout import INSIDE, PAGE_SIZE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from anyvirt.cpu.region_client import RegionClient
@@ -24,12 +27,16 @@ LOOKING = 2
 """Ticks before earlier runs' regions are looked for on disk."""
 PATIENCE = 4
 """Ticks before the compiler is started: many programs are over by then."""
+PERSEVERANCE = 8
+"""Ticks without anything new after which the next ones come later and later."""
 WINDOW = 32
 """Pages of code before and after a hot place that the compiler gets to see."""
 SMALLEST_LIMIT, LARGEST_LIMIT = 96, 384
 """Most instructions of a region at first, and after it has turned out to be too small."""
 MOST_TARGETS, LEAST_SHARE = 24, 32
 """Of an indirect jump, the targets that a region knows, if one in so many of its jumps leads there."""
+MOST_SUSPECTS = 4
+"""Regions with the same jump of which each may be too small."""
 MOST_CONNECTIONS = 8
 """Times that a process turns to a compiler anew because the last one has gone."""
 MOST_GENERATIONS = 6
@@ -41,17 +48,32 @@ IMAGE_ENTRY = int(Header.SIZE)
 class Profile:
     """What one CPU has been seen doing in an address space, and what has been asked for because of it."""
 
-    def __init__(self, isa: str, space: TranslationSpace, directory: Path, *, counted: bool) -> None:
-        """Use what is kept in `directory`, and the compiler that listens there."""
+    def __init__(
+        self,
+        isa: str,
+        space: TranslationSpace,
+        directory: Path,
+        *,
+        counted: bool,
+        on_region: Callable[[int], None] = lambda entry: None,
+    ) -> None:
+        """Use what is kept in `directory`, and the compiler that listens there.
+
+        `on_region` is called with the entry of each region that has been published.
+        """
         self.space = space
         self._isa = isa
         self._directory = directory
         self._counted = counted
+        self._on_region = on_region
         self._arrivals: Counter[int] = Counter()
         self._targets: dict[int, Counter[int]] = {}
+        self._untold: set[int] = set()
+        """Jumps of whose targets the compiler does not know all that is known here."""
         self._asked: dict[int, int] = {}
         """Places asked for, and how often."""
-        self._urgent: list[int] = []
+        self._urgent: dict[int, None] = {}
+        """Regions to be compiled anew, in the order in which that was noticed."""
         self._generations: dict[int, int] = {}
         """How often a region has turned out to be too small, by its entry."""
         self._sent: set[int] = set()
@@ -70,6 +92,7 @@ class Profile:
             return False
         if source > INSIDE:
             self._targets.setdefault(source, Counter())[pc] += 1
+            self._untold.add(source)
             self._reconsider(source, pc)
         known = self.space.at(pc)
         if known is None:
@@ -79,9 +102,18 @@ class Profile:
         return True
 
     def _reconsider(self, source: int, pc: int) -> None:
-        """A translation that control leaves again and again for a place it did not know is compiled anew."""
-        for translation in self.space.containing(source):
-            if translation.covers(pc, pc + 1) and len(self._targets[source]) <= 1:
+        """A translation that control leaves again and again for a place it did not know is compiled anew.
+
+        Which of them control has left is not known, so what is a part of many, a common end, is let be.
+        """
+        targets = self._targets[source]
+        if targets[pc] * LEAST_SHARE < targets.total():
+            return
+        translations = list(islice(self.space.containing(source), MOST_SUSPECTS + 1))
+        if len(translations) > MOST_SUSPECTS:
+            return
+        for translation in translations:
+            if translation.covers(pc, pc + 1) and len(targets) <= 1:
                 continue
             self._miss(translation)
 
@@ -93,21 +125,26 @@ class Profile:
             translation.missed = 0
             translation.generation += 1
             self._generations[translation.entry] = translation.generation
-            self._urgent.append(translation.entry)
+            self._urgent[translation.entry] = None
 
-    def serve(self, rounding: int) -> bool:
-        """Publish what has been compiled and ask for more; whether there was anything new."""
+    @property
+    def is_curious(self) -> bool:
+        """Whether there is reason to look closely: the compiler has nothing, or not enough, to do."""
+        return self._client is None or not self._client.is_busy
+
+    def serve(self, rounding: int) -> Pace:
+        """Publish what has been compiled and ask for more; returns when to come again."""
         self._ticks += 1
         if self._ticks < LOOKING:
-            return True
+            return Pace.SOON
         try:
-            return self._is_hopeful and self._serve(rounding)
+            return self._serve(rounding) if self._is_hopeful else Pace.LATER
         except (ImportError, OSError):
             # The guest has locked itself out of everything: another root, no descriptors, no rights.
             self._is_hopeful = False
-            return False
+            return Pace.LATER
 
-    def _serve(self, rounding: int) -> bool:
+    def _serve(self, rounding: int) -> Pace:
         if self._changes != self.space.changes:
             self._changes = self.space.changes
             self._sent.clear()
@@ -117,8 +154,10 @@ class Profile:
         if self._ticks >= PATIENCE:
             news |= self._ask(rounding)
         self._quiet = 0 if news else self._quiet + 1
+        if self.is_curious and self._quiet < PERSEVERANCE:
+            return Pace.SOON
         waits = self._client is not None and self._client.waiting > 0
-        return self._quiet < 8 or waits
+        return Pace.STEADY if waits else Pace.LATER
 
     def _publish(self) -> bool:
         news = False
@@ -140,16 +179,16 @@ class Profile:
             translation.generation = self._generations.get(reply.entry, 0)
             translation.cut = reply.cut
             del self._arrivals[reply.entry]
+            self._on_region(reply.entry)
 
     def _ask(self, rounding: int) -> bool:
         asked = False
         if self._client is None or (self._client.is_lost and self._connections < MOST_CONNECTIONS):
             self._client = self._connect()
-        for entry in self._candidates():
+        for entry in self._candidates() if self._client.is_ready else ():
             if not self._client.is_ready:
                 break
-            if entry in self._urgent:
-                self._urgent.remove(entry)
+            self._urgent.pop(entry, None)
             request = self.request(entry, self._unsent(entry), rounding)
             code = b"".join(
                 self.space.code.read(page, PAGE_SIZE) or bytes(PAGE_SIZE) for page in request.pages
@@ -158,6 +197,7 @@ class Profile:
                 self.space.code.decoded(page) or bytes(request.marks) for page in request.visited
             )
             self._sent.update(request.pages)
+            self._untold.clear()
             self._asked[entry] = self._asked.get(entry, 0) + 1
             self._client.ask(request, code)
             asked = True
@@ -169,7 +209,7 @@ class Profile:
             for pc, count in self._arrivals.most_common(8)
             if count >= HOT << 2 * self._asked.get(pc, 0) and self.space.at(pc) is None
         ]
-        return [*hot, *dict.fromkeys(self._urgent)]
+        return [*hot, *self._urgent]
 
     def request(self, entry: int, pages: list[int], rounding: int) -> Request:
         """What the compiler is to be asked for a place."""
@@ -192,21 +232,19 @@ class Profile:
                     for target, count in targets.most_common(MOST_TARGETS)
                     if count * LEAST_SHARE >= targets.total()
                 ]
-                for source, targets in self._targets.items()
+                for source, targets in ((source, self._targets[source]) for source in self._untold)
             },
             barriers=sorted(self.space.barriers),
             pages=pages,
-            visited=sorted(self._sent.union(pages)),
+            visited=[page for page in _around(entry) if page in self._sent or page in pages],
             marks=self.space.code.marks,
         )
 
     def _unsent(self, entry: int) -> list[int]:
         """Pages of code around a place that the compiler has not seen."""
-        middle = entry // PAGE_SIZE
-        wanted = (page * PAGE_SIZE for page in range(max(middle - WINDOW, 0), middle + WINDOW))
         return [
             page
-            for page in wanted
+            for page in _around(entry)
             if page not in self._sent and self.space.code.read(page, PAGE_SIZE) is not None
         ]
 
@@ -244,4 +282,11 @@ class Profile:
 
         self._connections += 1
         self._sent.clear()
+        self._untold.update(self._targets)
         return RegionClient(self._directory, version())
+
+
+def _around(entry: int) -> range:
+    """Addresses of the pages around a place."""
+    middle = entry // PAGE_SIZE
+    return range(max(middle - WINDOW, 0) * PAGE_SIZE, (middle + WINDOW) * PAGE_SIZE, PAGE_SIZE)

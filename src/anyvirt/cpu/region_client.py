@@ -55,11 +55,16 @@ class RegionClient:
     @property
     def is_ready(self) -> bool:
         """Whether another request makes sense now; connects if it has to, and starts the compiler."""
-        if self._failed or self.waiting >= OUTSTANDING:
+        if self._failed or self.is_busy:
             return False
         if self._connection is None:
             self._connect()
         return self._connection is not None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the compiler has as much to do as it is given at a time."""
+        return self.waiting >= OUTSTANDING
 
     def ask(self, request: Request, code: bytes) -> None:
         """Send a request with the code of its pages."""

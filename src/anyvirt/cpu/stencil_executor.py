@@ -12,7 +12,7 @@ from anyvirt.cpu.code import code_space
 from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.stencil_space import StencilSpace, stencil_space
-from anyvirt.cpu.ticker import Ticker
+from anyvirt.cpu.ticker import Pace, Ticker
 from anyvirt.jit.layout import SYNCHRONIZE, Request, Slot, StopReason
 
 if TYPE_CHECKING:
@@ -110,4 +110,4 @@ class StencilExecutor(Interpreter):
             if slots[_REASON] != StopReason.INTERRUPTED:
                 break
         requests[Request.SAMPLE] = 0
-        self._ticker.rest(news)
+        self._ticker.rest(Pace.SOON if news else Pace.LATER)

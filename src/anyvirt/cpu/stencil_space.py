@@ -74,6 +74,10 @@ class StencilSpace(ABC):
         `decode` as in `StencilTier.translate`. The interpreter goes on where no translation is possible.
         """
 
+    @abstractmethod
+    def make_way(self, address: int) -> None:
+        """Give up what was made from the instruction at a guest address: something better begins there."""
+
     def synchronize(self) -> None:  # noqa: B027 - stores are seen as they happen, in most memories
         """A guest says that it has changed code."""
 
@@ -157,6 +161,10 @@ class FlatStencilSpace(StencilSpace):
                 self._tier.adopt(state)
             return self.publish(self._tier, _slot(state, Slot.RECORD), 0, decode=decode)
 
+    def make_way(self, address: int) -> None:
+        """See StencilSpace.make_way."""
+        self.forget(address, 1)
+
     def synchronize(self) -> None:
         """See StencilSpace.synchronize."""
         self.forget_all()
@@ -190,6 +198,12 @@ class MachineStencilSpace(StencilSpace):
             if decode:
                 self._tier.adopt(state)
             return self.publish(self._tier, record, number * PAGE_SIZE - address, decode=decode)
+
+    def make_way(self, address: int) -> None:
+        """See StencilSpace.make_way. Regions are for machines whose guest addresses are physical."""
+        region = self._memory.mapping_at(address)
+        if region is not None and region.bank is not None:
+            self.forget(region.page_number(address) * PAGE_SIZE + address % PAGE_SIZE, 1)
 
     def _forget_physical(self, start: int, length: int) -> None:
         """Give up what was made from a range of physical addresses."""

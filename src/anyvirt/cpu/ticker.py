@@ -12,13 +12,27 @@ import signal
 import threading
 import time
 import weakref
+from enum import Enum
 from typing import ClassVar
 
 from anyvirt.jit.layout import Request, Slot
 
 SHORTEST, LONGEST = 0.001, 0.016
 """Seconds between two looks."""
+_PATIENT = 0.004
+"""The same while something is being waited for."""
 _IDLE_LOOKS = 64
+
+
+class Pace(Enum):
+    """When to look again."""
+
+    SOON = "soon"
+    """There was something new."""
+    STEADY = "steady"
+    """Something is being waited for."""
+    LATER = "later"
+    """There was nothing: later each time."""
 
 
 class Ticker:
@@ -41,12 +55,13 @@ class Ticker:
             self._thread = threading.Thread(target=_tick, args=(weakref.ref(self),), daemon=True)
             self._thread.start()
 
-    def rest(self, eager: bool) -> None:
-        """The CPU goes on: look again soon if there was anything new, and later each time if not.
+    def rest(self, pace: Pace) -> None:
+        """The CPU goes on.
 
         What was done with the CPU's place may have taken so long that the thread has given up.
         """
-        self._interval = SHORTEST if eager else min(2 * self._interval, LONGEST)
+        longest = {Pace.SOON: SHORTEST, Pace.STEADY: _PATIENT, Pace.LATER: LONGEST}[pace]
+        self._interval = min(2 * self._interval, longest)
         self.start()
 
     def look(self) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.profile import IMAGE_ENTRY, Profile
-from anyvirt.cpu.ticker import Ticker
+from anyvirt.cpu.ticker import Pace, Ticker
 from anyvirt.cpu.translation import translation_space
 from anyvirt.errors import UnsupportedError
 from anyvirt.jit.layout import INTERPRET, SYNCHRONIZE, UNFIT, Request, Slot, StopReason
@@ -33,8 +33,8 @@ _PENDING, _RECORD, _REASON, _COUNT, _FAULT_COUNT, _RETIRED, _SOURCE, _ROUNDING, 
 )  # fmt: skip
 _ONLY_SAMPLE = 1 << 8 * Request.SAMPLE
 """The slot PENDING when nobody wants anything else; other wishes go first."""
-BURST, NEWS = 16, 4
-"""Jumps that are looked at in a row, and how many more after one that led to new code."""
+BURST, GLANCE, NEWS = 16, 2, 4
+"""Jumps that are looked at in a row, while the compiler has enough to do, and more after one to new code."""
 
 
 class Translator(Interpreter):
@@ -163,9 +163,11 @@ class Translator(Interpreter):
         """Look at where the next jumps lead; something else may stop the run meanwhile."""
         slots, requests = self._slots, self._requests
         if self._profile is None or self._profile.space is not self._space:
-            self._profile = Profile(self.isa, self._space, self._directory, counted=False)
+            self._profile = Profile(
+                self.isa, self._space, self._directory, counted=False, on_region=self._prefer_region
+            )
         profile, stencils = self._profile, self._known_stencils()
-        left = BURST
+        left = BURST if profile.is_curious else GLANCE
         while left > 0:
             left -= 1
             source = slots[_SOURCE]
@@ -188,7 +190,12 @@ class Translator(Interpreter):
                 break
         requests[Request.SAMPLE] = 0
         # Regions are made of physical pages: they are for machines whose guests use no other addresses.
-        self._ticker.rest(not slots[_TRANSLATION] and profile.serve(slots[_ROUNDING]))
+        self._ticker.rest(Pace.LATER if slots[_TRANSLATION] else profile.serve(slots[_ROUNDING]))
+
+    def _prefer_region(self, entry: int) -> None:
+        """A loop that is executed as stencils would never come by the record that leads into the region."""
+        if self._stencils is not None:
+            self._stencils.make_way(entry)
 
     def _known_stencils(self) -> StencilSpace | None:
         """The stencils, where there are any; they are small, but loaded only when they are wanted."""

@@ -41,7 +41,7 @@ class Request:
     limit: int = 320
     """Most instructions of the region."""
     indirect: dict[int, list[int]] = field(default_factory=dict)
-    """Seen targets by the address of the indirect jump."""
+    """Seen targets by the address of the indirect jump, as far as they are new since the last request."""
     barriers: list[int] = field(default_factory=list)
     """Instructions that must not become part of a region."""
     pages: list[int] = field(default_factory=list)

@@ -45,6 +45,8 @@ _MOST_WANTED = 64
 """Requests of a client that may wait."""
 _MOST_PAGES = 1 << 14
 """Pages of a client that are kept, of code and of what has been decoded."""
+_MOST_JUMPS = 1 << 16
+"""Indirect jumps of a client whose targets are kept."""
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -60,6 +62,8 @@ class Client:
     pages: dict[int, bytes] = field(default_factory=dict)
     decoded: dict[int, bytes] = field(default_factory=dict)
     """For each page and each place where an instruction can start, whether the interpreter has been there."""
+    indirect: dict[int, list[int]] = field(default_factory=dict)
+    """Seen targets by the address of the indirect jump."""
 
     def has_run(self, pc: int) -> bool:
         """Whether an instruction may have been executed, as far as is known."""
@@ -91,6 +95,9 @@ class Client:
         for position, page in enumerate(request.visited):
             start = code + position * request.marks
             self.decoded[page] = payload[start : start + request.marks]
+        if len(self.indirect) + len(request.indirect) > _MOST_JUMPS:
+            self.indirect.clear()
+        self.indirect.update(request.indirect)
         self.wanted.append(request)
 
 
@@ -112,7 +119,7 @@ def compile_image(client: Client, request: Request) -> tuple[Reply, bytes]:
     from anyvirt.jit.region_compiler import compile_region
 
     templates = _templates(request.isa, request.memory, request.rounding, request.alone)
-    hints = Hints(request.indirect, frozenset(request.barriers), client.has_run)
+    hints = Hints(client.indirect | request.indirect, frozenset(request.barriers), client.has_run)
     plan = discover(templates, client.read_code, request.entry, hints, request.limit)
     if not plan.steps:
         return Reply(request.number, request.entry), b""
