@@ -160,6 +160,17 @@ def test_code_sent_once_is_known_from_then_on(shared):
     assert stranger.answer() == (Reply(3, CODE + 4), b"")
 
 
+def test_targets_of_jumps_sent_once_are_known_from_then_on(shared):
+    """An indirect jump to an instruction behind it: where that is known, the region contains it."""
+    code = riscv64.assemble("jr x5") + riscv64.assemble("ebreak") + LOOP
+    peer, sizes = Peer(shared), []
+    for number, known in enumerate(({}, {CODE: [CODE + 8]}, {})):
+        request = Request(number, "riscv64", CODE, False, 1 << 38, indirect=known, pages=[CODE])
+        peer.connection.sendall(pack(request, code.ljust(PAGE, b"\0")))
+        sizes.append(peer.answer()[0].instructions)
+    assert sizes == [1, 3, 3]
+
+
 @pytest.mark.parametrize(
     "request_",
     [{"entry": 0x90000}, {"entry": CODE + 1}, {"isa": "none"}, {"isa": "../os"}, {"code": b"\xff" * PAGE}],

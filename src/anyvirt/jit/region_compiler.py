@@ -26,6 +26,7 @@ _MAP_LOCATION = struct.Struct("<BBHHHi")
 _CALL = struct.Struct("<HI")
 _CALL_THROUGH = 0x15FF
 """`call *distance(%rip)`."""
+_PLACES = frozenset(int(place) for place in Place)
 _GENERAL, _VECTOR = range(16), range(17, 33)
 """Registers that exits save, by their DWARF numbers."""
 
@@ -170,7 +171,7 @@ class _Linker:
                 value = pool + 8 * value
             # The size of what is in a vector register is that of the register.
             known = _VECTOR if where == Place.REGISTER and register >= _VECTOR.start else _GENERAL
-            if where not in list(Place) or size < 8 or register not in known:
+            if where not in _PLACES or size < 8 or register not in known:
                 raise LinkError(f"a value of {size} bytes is in register {register}, kind {where}")
             self._content += VALUE.pack(offset, where, register, value)
         return place
