@@ -48,6 +48,8 @@ class GoldfishRtc:
         self._bell: Alarm | None = None
         self._time_high = 0
         self._alarm = 0
+        self._due = 0
+        """What the alarm was when it was set."""
         self._is_set = False
         self._is_enabled = False
         self._has_rung = False
@@ -55,7 +57,7 @@ class GoldfishRtc:
     def reset(self) -> None:
         """See BusDevice.reset. It has a battery: the time goes on."""
         self._time_high = 0
-        self._alarm = 0
+        self._alarm = self._due = 0
         self._is_set = self._is_enabled = self._has_rung = False
         self._update()
 
@@ -92,7 +94,7 @@ class GoldfishRtc:
                 self._set_time(self.time() & _LOW | value << 32)
             case Register.ALARM_LOW:
                 self._alarm = self._alarm & ~_LOW | value
-                self._is_set = True
+                self._due, self._is_set = self._alarm, True
             case Register.ALARM_HIGH:
                 self._alarm = self._alarm & _LOW | value << 32
             case Register.IRQ_ENABLED:
@@ -108,11 +110,11 @@ class GoldfishRtc:
 
     def _update(self) -> None:
         """Ring if it is time, drive the wire, and look again when the alarm is due."""
-        if self._is_set and self.time() >= self._alarm:
+        if self._is_set and self.time() >= self._due:
             self._is_set, self._has_rung = False, True
         self._wire.set(self._has_rung and self._is_enabled)
         if self._is_set:
-            self._wait(self._clock.now() + self._alarm - self.time())
+            self._wait(self._clock.now() + self._due - self.time())
 
     def _wait(self, when: int) -> None:
         if self._bell is not None and self._bell.is_pending:
@@ -128,6 +130,7 @@ class GoldfishRtc:
             "time": self.time(),
             "time_high": self._time_high,
             "alarm": self._alarm,
+            "due": self._due,
             "is_set": self._is_set,
             "is_enabled": self._is_enabled,
             "has_rung": self._has_rung,
@@ -136,13 +139,10 @@ class GoldfishRtc:
     def load_state(self, state: State) -> None:
         """See BusDevice.load_state. The time goes on from where it was saved."""
         saved = SavedState(state, _VERSION, "the real-time clock")
-        time, time_high, alarm = (
-            saved.number("time", 64),
-            saved.number("time_high", 32),
-            saved.number("alarm", 64),
-        )
+        time, alarm, due = (saved.number(name, 64) for name in ("time", "alarm", "due"))
+        time_high = saved.number("time_high", 32)
         flags = [saved.flag(name) for name in ("is_set", "is_enabled", "has_rung")]
         self._set_time(time)
-        self._time_high, self._alarm = time_high, alarm
+        self._time_high, self._alarm, self._due = time_high, alarm, due
         self._is_set, self._is_enabled, self._has_rung = flags
         self._update()

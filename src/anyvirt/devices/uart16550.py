@@ -201,7 +201,7 @@ class Uart16550:
         self._scratch = 0
         self._divisor = _RESET_DIVISOR
         self._data = 0
-        """What RBR holds."""
+        """What RBR holds without FIFOs."""
         self._is_thr_empty_pending = False
         self._is_timed_out = False
         self._update()
@@ -245,6 +245,8 @@ class Uart16550:
             self._errors |= _OVERRUN
             if not self._fifo_control & _FIFO:
                 self._received[0] = character
+        if not self._fifo_control & _FIFO:
+            self._data = character & 0xFF
         if len(self._received) == 1:
             self._errors |= self._received[0] >> 8
         self._note_activity()
@@ -304,14 +306,14 @@ class Uart16550:
         if self._line_control & _DLAB:
             return self._divisor & 0xFF
         if self._received:
-            self._data = self._received.popleft() & 0xFF
+            character = self._received.popleft() & 0xFF
             if self._received:
                 self._errors |= self._received[0] >> 8
             self._note_activity()
             self._update()
             if not self._received:
                 self._ask_for_more()
-            return self._data
+            return character
         return 0 if self._fifo_control & _FIFO else self._data
 
     def _write_data(self, value: int) -> None:
