@@ -174,7 +174,10 @@ class VirtBoard:
         return flatten(virt_tree(machine, chosen))
 
     def load_device_tree(self, chosen: Chosen | None = None) -> int:
-        """Put the device tree near the end of RAM; returns its address. Raises UsageError where it is too small."""
+        """Put the device tree near the end of RAM, and return its address.
+
+        Raises UsageError if there is too little RAM for it.
+        """
         tree = self.device_tree(chosen)
         end = min(virt_map.RAM_START + self.ram_size, _TREE_CEILING)
         address = (end - len(tree)) & -_TREE_ALIGNMENT

@@ -122,14 +122,15 @@ class Clint:
             self._look_at(hart)
 
     def _look_at(self, hart: int) -> None:
-        """Drive a timer's wire, and have it looked at again when it may be due."""
+        """Drive a timer's wire, and have it looked at again when that may change."""
         compare = self._compare[hart]
         ticks = self._ticks()
         mtime = (ticks + self._distance) & _ALL
-        self._timers[hart].set(mtime >= compare)
-        if mtime >= compare:
-            return
-        when = -(-(ticks + compare - mtime) * SECOND // self._frequency)
+        is_due = mtime >= compare
+        self._timers[hart].set(is_due)
+        # A timer that is due is so until MTIME wraps.
+        change = ticks - mtime + (_ALL + 1 if is_due else compare)
+        when = -(-change * SECOND // self._frequency)
         alarm = self._alarms[hart]
         if alarm is not None and alarm.is_pending:
             if alarm.when <= when:

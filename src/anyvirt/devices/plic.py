@@ -160,8 +160,9 @@ class Plic:
             self._levels &= ~bit
         elif bit & ~self._levels:
             self._levels |= bit
-            self._pending |= bit & ~self._in_service
-            self._update()
+            if bit & ~self._in_service & ~self._pending:
+                self._pending |= bit
+                self._update()
 
     def _claim(self, context: _Context) -> int:
         """The claim process, which the threshold does not affect (section 8)."""

@@ -299,6 +299,10 @@ class Uart16550:
 
     def write(self, offset: int, size: int, value: int) -> None:
         """See BusDevice.write."""
+        if size == 1:
+            if offset < SIZE:
+                self._writers[offset](value)
+            return
         for position in range(min(size, SIZE - offset)):
             self._writers[offset + position](value >> 8 * position & 0xFF)
 
