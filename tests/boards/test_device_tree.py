@@ -69,7 +69,7 @@ def whole_machine():
     )
     for slot in range(8):
         machine.board.attach_virtio_mmio(f"virtio{slot}", lambda wire: Scratch())
-    machine.board.attach_pci(Scratch(), io=Scratch(), memory=Scratch(), memory_64=Scratch())
+    machine.board.attach_pci(Scratch())
     return machine
 
 
@@ -113,6 +113,37 @@ def test_dtc_finds_nothing_wrong(tmp_path):
     assert not [line for line in completed.stderr.splitlines() if "ERROR" in line]
     assert 'bootargs = "console=ttyS0 quiet";' in completed.stdout
     assert 'riscv,isa = "rv64imafdc_zicsr_zifencei_zba_zbb_zbs";' in completed.stdout
+
+
+def test_opensbi_finds_its_devices_in_the_tree(tmp_path):
+    """The firmware that QEMU starts reads our tree instead of QEMU's."""
+    if shutil.which("qemu-system-riscv64") is None:
+        pytest.skip("qemu-system-riscv64 is not installed (Debian: qemu-system-misc)")
+    (tmp_path / "virt.dtb").write_bytes(whole_machine().board.device_tree())
+    words = ("-M", "virt", "-smp", str(HARTS), "-m", "256", "-dtb", "virt.dtb", "-display", "none")
+    with subprocess.Popen(
+        ["qemu-system-riscv64", *words, "-serial", "stdio", "-monitor", "none"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as qemu:
+        found = {}
+        for line in qemu.stdout:
+            name, colon, value = line.partition(" : ")
+            if colon:
+                found[name.strip()] = value.strip()
+            if name.startswith("Boot HART MEDELEG"):
+                break
+        qemu.kill()
+    if not found:
+        pytest.skip("QEMU has no OpenSBI (Debian: opensbi)")
+    assert found["Platform HART Count"] == str(HARTS)
+    assert found["Platform Console Device"] == "uart8250"
+    assert found["Platform IPI Device"].endswith("mswi")
+    assert found["Platform Timer Device"].endswith("@ 10000000Hz")
+    assert found["Platform Reboot Device"] == found["Platform Shutdown Device"] == "sifive_test"
 
 
 def test_what_is_not_there_is_not_in_the_tree():

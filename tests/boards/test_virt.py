@@ -111,20 +111,23 @@ def test_virtio_mmio_slots_are_filled_from_below():
         machine.board.attach_virtio_mmio("other", make)
 
 
-def test_the_pci_bridge_has_four_windows_and_four_wires():
+def test_the_pci_bridge_has_four_wires_and_places_bars():
     machine = Machine()
-    bridge, io, memory, far = (Scratch() for _ in range(4))
-    machine.board.attach_pci(bridge, io=io, memory=memory, memory_64=far)
-    for value, (address, window) in enumerate(
-        ((0x3000_0000, bridge), (0x300_FFFF, io), (0x7FFF_FFFF, memory), (0x7_FFFF_FFFF, far))
-    ):
-        machine.write(address, value + 1, 1)
-        assert window.value == value + 1
+    bridge, bar = Scratch(), Scratch()
+    machine.board.attach_pci(bridge)
+    assert machine.board.devices["pci"] is bridge
+    machine.write(0x3FFF_FFFF, 1, 1)
+    assert bridge.value == 1
+    for address in (virt_map.PCI_IO.start, virt_map.PCI_MEMORY.start, virt_map.PCI_MEMORY_64.start):
+        machine.board.memory_map.place(address, 0x100, bar)
+        machine.write(address + 0xFF, address % 251, 1)
+        assert bar.value == address % 251
+        machine.board.memory_map.remove(address, 0x100)
+        assert machine.memory.mapping_at(address) is None
     machine.write(PLIC + 4 * 35, 1)
     machine.write(PLIC + 0x2004, 1 << 35 - 32)
     machine.board.pci_wires[3].set(True)
     assert pending(machine, 0) == {HartInterrupt.MACHINE_EXTERNAL}
-    assert machine.board.devices["pci"] is bridge
 
 
 def test_names_and_places_are_taken_once():

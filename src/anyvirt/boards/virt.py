@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.boards import virt_map
 from anyvirt.boards.device_tree import Node, flatten
+from anyvirt.boards.memory_map import MemoryMap
 from anyvirt.boards.riscv_boot_rom import boot_rom
 from anyvirt.boards.virt_map import HartInterrupt, Interrupt, Range
 from anyvirt.boards.virt_tree import Chosen, HartDescription, VirtDescription, virt_tree
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from anyvirt.boards.riscv_boot_rom import Handover
-    from anyvirt.cpu.machine_memory import Device, MachineMemory
+    from anyvirt.cpu.machine_memory import MachineMemory
     from anyvirt.devices.bus import BusDevice, State
     from anyvirt.devices.clock import Clock
     from anyvirt.devices.test_finisher import Finish
@@ -69,6 +70,8 @@ class VirtBoard:
         self._nodes: list[Node] = []
         self._slots: dict[int, str] = {}
         self._has_pci = False
+        self.memory_map = MemoryMap(memory)
+        """For devices that come and go while the machine runs."""
         self.interrupts: tuple[Mapping[HartInterrupt, Wire], ...] = tuple(
             {number: Wire() for number in HartInterrupt} for _ in range(harts)
         )
@@ -143,19 +146,13 @@ class VirtBoard:
         """INTA to INTD of the PCI host bridge: pin p of the device in slot s drives number (s + p) % 4."""
         return tuple(self.wire(Interrupt.PCI + pin) for pin in range(4))
 
-    def attach_pci(self, bridge: BusDevice, *, io: Device, memory: Device, memory_64: Device) -> None:
-        """Put in the PCI Express host bridge.
+    def attach_pci(self, bridge: BusDevice) -> None:
+        """Put in the PCI Express host bridge, which answers in the configuration space (ECAM).
 
-        `bridge` answers in the configuration space (ECAM), and is what is reset, saved and restored; the
-        others answer in the windows for ports and for memory below and above 4 GiB.
+        It drives `pci_wires`, and puts what is behind BARs through `memory_map` into the windows PCI_IO (from
+        0 on the bus), PCI_MEMORY and PCI_MEMORY_64 of `anyvirt.boards.virt_map`.
         """
         self.attach("pci", bridge, virt_map.PCI_ECAM)
-        for window, place, name in (
-            (io, virt_map.PCI_IO, "pci ports"),
-            (memory, virt_map.PCI_MEMORY, "pci memory"),
-            (memory_64, virt_map.PCI_MEMORY_64, "pci memory above 4 GiB"),
-        ):
-            self.memory.add_mmio(place.start, place.size, window, name=name)
         self._has_pci = True
 
     # Starting -------------------------------------------------------------------------------------------
