@@ -32,7 +32,7 @@ _VERSION = 1
 
 
 class Command(IntEnum):
-    """What is written to a chip, in its lower byte (data sheet, table 4)."""
+    """What is written to a chip, in its lower byte (data sheet, command definitions)."""
 
     READ_ARRAY = 0xFF
     READ_IDENTIFIER = 0x90
@@ -49,7 +49,7 @@ class Command(IntEnum):
 
 
 class Status(IntFlag):
-    """The status register (data sheet, table 17)."""
+    """The status register (data sheet, status register definitions)."""
 
     PROGRAM_ERROR = 0x10
     ERASE_ERROR = 0x20
@@ -200,7 +200,7 @@ class _Chip:
             self._fail()
 
     def _fail(self) -> None:
-        """A wrong sequence of commands (data sheet, table 17: both errors)."""
+        """A wrong sequence of commands (data sheet, status register definitions: both errors)."""
         self.status |= int(Status.PROGRAM_ERROR | Status.ERASE_ERROR)
         self.expected = Expected.COMMAND
         self.buffer.clear()

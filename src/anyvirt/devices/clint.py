@@ -1,7 +1,7 @@
 """The SiFive core-local interruptor (CLINT): software interrupts between harts, the time, and timers.
 
 RISC-V Advanced Core Local Interruptor Specification 1.0-rc4, sections 2 (MTIMER) and 3 (MSWI), at the
-addresses that its section 1.2 gives them for compatibility with SiFive's CLINT.
+addresses that its section 1.1 gives them for compatibility with SiFive's CLINT.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Clint:
         self.reset()
 
     def reset(self) -> None:
-        """See BusDevice.reset. MTIME is 0 (section 2.1); no timer is due."""
+        """See BusDevice.reset. MTIME is 0 (section 2.2); no timer is due."""
         self._distance = -self._ticks()
         self._compare = [_ALL] * len(self._timers)
         for wire in self._software:

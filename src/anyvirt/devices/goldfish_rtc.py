@@ -1,7 +1,7 @@
 """The Goldfish real-time clock: nanoseconds since 1970, and an alarm.
 
-Android emulator, docs/GOLDFISH-VIRTUAL-HARDWARE.TXT, section VII (real-time clock), with the registers
-that Linux's rtc-goldfish driver knows besides.
+Android emulator, docs/GOLDFISH-VIRTUAL-HARDWARE.TXT, with the registers that Linux's
+rtc-goldfish driver knows besides.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The SiFive platform-level interrupt controller (PLIC): wires of devices in, external interrupts out.
 
 RISC-V Platform-Level Interrupt Controller Specification 1.0.0; the priorities are those of SiFive's
-FU540-C000 manual, chapter 10: 7 levels, and 0 for "never". Sources are level-triggered (1.3: gateways).
+FU540-C000 manual, chapter 10: 7 levels, and 0 for "never". Sources are level-triggered (1.2: gateways).
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class Plic:
     # Interrupts -----------------------------------------------------------------------------------------
 
     def _level_changed(self, source: int, level: bool) -> None:
-        """The gateway of a source: forward one request until it is completed (section 1.3)."""
+        """The gateway of a source: forward one request until it is completed (section 1.2)."""
         bit = 1 << source & self._all
         if not level:
             self._levels &= ~bit

@@ -45,7 +45,7 @@ class Register(IntEnum):
 
 
 class InterruptEnable(IntFlag):
-    """IER, section 8.7."""
+    """IER, section 8.6."""
 
     RECEIVED_DATA = 1
     TRANSMITTER_EMPTY = 2
@@ -83,7 +83,7 @@ class LineControl(IntFlag):
 
 
 class ModemControl(IntFlag):
-    """MCR, section 8.6."""
+    """MCR, section 8.7."""
 
     DTR = 0x1
     RTS = 0x2
@@ -188,7 +188,7 @@ class Uart16550:
         self.reset()
 
     def reset(self) -> None:
-        """See BusDevice.reset (table III). What the guest has printed is not lost."""
+        """See BusDevice.reset. What the guest has printed is not lost."""
         self.flush()
         self._received.clear()
         self._interrupt_enable = 0
@@ -220,7 +220,7 @@ class Uart16550:
         return taken
 
     def receive_break(self) -> bool:
-        """Receive a break condition (sections 8.3 and 8.12). Returns whether there was room for it."""
+        """Receive a break condition (section 8.3). Returns whether there was room for it."""
         if self._modem_control & _LOOP or len(self._received) >= self._capacity():
             return False
         self._receive(_BREAK << 8)
@@ -252,7 +252,7 @@ class Uart16550:
         self._note_activity()
 
     def _note_activity(self) -> None:
-        """The receiver times out when nothing more happens for four characters' time (section 8.11)."""
+        """The receiver times out when nothing more happens for four characters' time (section 8.10)."""
         self._is_timed_out = False
         self._idle_since = self._clock.now()
         self._watch_receiver()
@@ -410,7 +410,7 @@ class Uart16550:
         return status
 
     def _note_modem_lines(self) -> None:
-        """In loopback the modem's lines are the outputs of MCR (section 8.6)."""
+        """In loopback the modem's lines are the outputs of MCR (section 8.7)."""
         control, lines = self._modem_control, _CONNECTED
         if control & _LOOP:
             lines = (control & 1) << 5 | (control & 2) << 3 | (control & 0xC) << 4
