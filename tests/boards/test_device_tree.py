@@ -6,7 +6,7 @@ import subprocess
 
 import fdt
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anyvirt.boards.device_tree import Node, cells64, flatten
@@ -194,7 +194,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(properties=st.dictionaries(NAMES, VALUES, max_size=8), children=st.sets(NAMES, max_size=4))
 def test_what_is_flattened_is_what_a_reader_finds(properties, children):
     """Read by the rules of the specification, chapter 5, apart from any library."""

@@ -1,5 +1,8 @@
 """The board `virt`: who is where, who interrupts whom, and that it can be saved."""
 
+import threading
+import time
+
 import pytest
 
 from anyvirt.boards import virt_map
@@ -128,6 +131,46 @@ def test_the_pci_bridge_has_four_wires_and_places_bars():
     machine.write(PLIC + 0x2004, 1 << 35 - 32)
     machine.board.pci_wires[3].set(True)
     assert pending(machine, 0) == {HartInterrupt.MACHINE_EXTERNAL}
+
+
+def test_a_bar_may_move_as_often_as_a_guest_likes():
+    machine, bar = Machine(), Scratch()
+    devices = len(machine.memory._devices)
+    for number in range(100):
+        place = virt_map.PCI_MEMORY.start + number * 16
+        machine.board.memory_map.place(place, 16, bar)
+        machine.board.memory_map.remove(place, 16)
+    assert len(machine.memory._devices) == devices + 1
+
+
+def test_devices_are_used_by_one_thread_at_a_time():
+    class Counter(Scratch):
+        inside = 0
+
+        def write(self, offset, size, value):
+            assert not self.inside
+            self.inside += 1
+            time.sleep(0)
+            self.value += 1
+            self.inside -= 1
+
+    machine, counter = Machine(), Counter()
+    machine.board.attach("counter", counter, Range(0x5000_0000, 8))
+
+    def use():
+        for _ in range(500):
+            machine.write(0x5000_0000, 1)
+
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    with machine.board.lock:
+        before = counter.value
+        time.sleep(0.01)
+        assert counter.value == before
+    for thread in threads:
+        thread.join()
+    assert counter.value == 2000
 
 
 def test_names_and_places_are_taken_once():

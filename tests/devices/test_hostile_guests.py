@@ -1,7 +1,7 @@
 """No guest can make a platform chip raise, hang, or differ from one that was restored from its state."""
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
@@ -186,7 +186,13 @@ GUESTS = (GuestOfPlic, GuestOfClint, GuestOfUart, GuestOfRtc, GuestOfFinisher, G
 def test_guests_that_do_anything(guest):
     examples, steps = (20, 25) if guest is GuestOfFlash else (60, 40)
     run_state_machine_as_test(
-        guest, settings=settings(max_examples=examples, stateful_step_count=steps, deadline=None)
+        guest,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,10 @@ class VirtBoard:
         self._nodes: list[Node] = []
         self._slots: dict[int, str] = {}
         self._has_pci = False
-        self.memory_map = MemoryMap(memory)
+        self.lock = threading.RLock()
+        """The machine's lock. CPUs take it when they reach a device; whoever else calls one holds it, too:
+        who rings the clock's alarms, and who has input for a device."""
+        self.memory_map = MemoryMap(memory, self.lock)
         """For devices that come and go while the machine runs."""
         self.interrupts: tuple[Mapping[HartInterrupt, Wire], ...] = tuple(
             {number: Wire() for number in HartInterrupt} for _ in range(harts)
@@ -119,7 +123,7 @@ class VirtBoard:
         """
         if name in self._devices:
             raise UsageError(f"board virt has a device {name} already")
-        self.memory.add_mmio(place.start, place.size, device, name=name)
+        self.memory_map.place(place.start, place.size, device, name=name)
         self._devices[name] = device
         if node is not None:
             self._nodes.append(node)
@@ -198,12 +202,14 @@ class VirtBoard:
 
     def reset(self) -> None:
         """Reset all devices. RAM keeps its content; the CPUs are somebody else's."""
-        for device in self._devices.values():
-            device.reset()
+        with self.lock:
+            for device in self._devices.values():
+                device.reset()
 
     def save_state(self) -> State:
         """The states of all devices by name; neither RAM nor CPUs."""
-        devices = {name: device.save_state() for name, device in self._devices.items()}
+        with self.lock:
+            devices = {name: device.save_state() for name, device in self._devices.items()}
         return {"version": _VERSION, "devices": devices}
 
     def load_state(self, state: State) -> None:
@@ -212,14 +218,17 @@ class VirtBoard:
         states = saved.value("devices")
         if not isinstance(states, dict) or states.keys() != self._devices.keys():
             raise StateError(f"the saved state is not of a board with {', '.join(self._devices)}")
-        before = {name: device.save_state() for name, device in self._devices.items()}
-        try:
-            for name, device in self._devices.items():
-                device.load_state(states[name])
-        except StateError:
-            for name, device in self._devices.items():
-                device.load_state(before[name])
-            raise
+        with self.lock:
+            before = {name: device.save_state() for name, device in self._devices.items()}
+            try:
+                self._load(states)
+            except StateError:
+                self._load(before)
+                raise
+
+    def _load(self, states: Mapping[str, State]) -> None:
+        for name, device in self._devices.items():
+            device.load_state(states[name])
 
 
 def _check(harts: int, ram_size: int, flash: Sequence[object]) -> None:
