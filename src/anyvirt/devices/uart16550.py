@@ -121,6 +121,8 @@ class ModemStatus(IntFlag):
 # Plain numbers: arithmetic on IntFlag takes microseconds, and these are in the path of each character.
 _ERRORS = 0x1E
 _DELTAS = 0x0F
+_DATA_READY = int(LineStatus.DATA_READY)
+_FIFO_ERROR = int(LineStatus.FIFO_ERROR)
 _BREAK = int(LineStatus.BREAK)
 _OVERRUN = int(LineStatus.OVERRUN)
 _EMPTY = int(LineStatus.THR_EMPTY | LineStatus.TRANSMITTER_EMPTY)
@@ -128,6 +130,9 @@ _RING = int(ModemStatus.RI)
 _CONNECTED = int(ModemStatus.CTS | ModemStatus.DSR | ModemStatus.DCD)
 _LOOP = int(ModemControl.LOOP)
 _DLAB = int(LineControl.DLAB)
+_WORD_LENGTH = int(LineControl.WORD_LENGTH)
+_PARITY = int(LineControl.PARITY)
+_STOP_BITS = int(LineControl.STOP_BITS)
 _FIFO = int(FifoControl.ENABLE)
 _NEWLINE = 0x0A
 
@@ -279,8 +284,7 @@ class Uart16550:
     def _timeout(self) -> int:
         """Nanoseconds that four characters take."""
         control = self._line_control
-        bits = 7 + (control & LineControl.WORD_LENGTH) + bool(control & LineControl.PARITY)
-        bits += bool(control & LineControl.STOP_BITS)
+        bits = 7 + (control & _WORD_LENGTH) + bool(control & _PARITY) + bool(control & _STOP_BITS)
         return 4 * bits * 16 * max(self._divisor, 1) * SECOND // CLOCK_FREQUENCY
 
     def _ask_for_more(self) -> None:
@@ -301,7 +305,7 @@ class Uart16550:
         """See BusDevice.write."""
         if size == 1:
             if offset < SIZE:
-                self._writers[offset](value)
+                self._writers[offset](value & 0xFF)
             return
         for position in range(min(size, SIZE - offset)):
             self._writers[offset + position](value >> 8 * position & 0xFF)
@@ -392,9 +396,9 @@ class Uart16550:
     def _read_line_status(self) -> int:
         status = _EMPTY | self._errors
         if self._received:
-            status |= LineStatus.DATA_READY
+            status |= _DATA_READY
             if self._fifo_control & _FIFO and max(self._received) > 0xFF:
-                status |= LineStatus.FIFO_ERROR
+                status |= _FIFO_ERROR
         if self._errors:
             self._errors = 0
             if self._received:
