@@ -1,5 +1,6 @@
 """The device tree of the board `virt`, compared with QEMU's and read by dtc."""
 
+import mmap
 import shutil
 import struct
 import subprocess
@@ -12,7 +13,6 @@ from hypothesis import strategies as st
 from anyvirt.boards.device_tree import Node, cells64, flatten
 from anyvirt.boards.virt_map import Range
 from anyvirt.boards.virt_tree import Chosen, HartDescription
-from anyvirt.devices.cfi_flash import BLOCK_SIZE
 from anyvirt.errors import UsageError
 
 from .boards import Machine, Scratch
@@ -64,7 +64,7 @@ def whole_machine():
     machine = Machine(
         harts=HARTS,
         ram_size=RAM,
-        flash=[bytearray(BLOCK_SIZE)] * 2,
+        flash=[mmap.mmap(-1, 32 << 20), mmap.mmap(-1, 32 << 20)],
         hart=HartDescription(mmu="sv48"),
     )
     for slot in range(8):

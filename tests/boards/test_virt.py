@@ -93,6 +93,15 @@ def test_flash_is_there_where_content_is_given():
     assert Machine().memory.mapping_at(FLASH) is None
 
 
+def test_flash_that_is_bytes_is_a_rom():
+    machine = Machine(flash=[b"\x13\x00\x00\x00" * 100, bytearray(BLOCK_SIZE)])
+    machine.write(FLASH, 0x980098)
+    assert machine.read(FLASH) == 0x13
+    assert machine.memory.fetch(FLASH + 4, 4) == b"\x13\x00\x00\x00"
+    assert list(machine.board.devices)[-1] == "flash1"
+    assert b"flash@22000000" in machine.board.device_tree()
+
+
 def test_virtio_mmio_slots_are_filled_from_below():
     machine, wires = Machine(), []
 
@@ -190,6 +199,9 @@ def test_names_and_places_are_taken_once():
         ({"ram_size": 4097}, "whole pages"),
         ({"ram_size": 15 << 30}, "up to 14 GiB"),
         ({"flash": [bytearray(BLOCK_SIZE)] * 3}, "2 banks of flash, not 3"),
+        ({"flash": [bytearray(3 * BLOCK_SIZE)]}, "up to 32 MiB, not 786432 bytes"),
+        ({"flash": [bytearray(64 << 20)]}, "up to 32 MiB, not 67108864 bytes"),
+        ({"flash": [b""]}, "not 0 bytes"),
     ],
 )
 def test_what_the_board_cannot_have_is_one_sentence(options, message):

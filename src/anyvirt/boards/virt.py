@@ -13,7 +13,7 @@ from anyvirt.boards.riscv_boot_rom import boot_rom
 from anyvirt.boards.virt_map import HartInterrupt, Interrupt, Range
 from anyvirt.boards.virt_tree import Chosen, HartDescription, VirtDescription, virt_tree
 from anyvirt.devices.bus import StateError, Wire
-from anyvirt.devices.cfi_flash import CfiFlash
+from anyvirt.devices.cfi_flash import BLOCK_SIZE, CfiFlash
 from anyvirt.devices.clint import Clint
 from anyvirt.devices.goldfish_rtc import GoldfishRtc
 from anyvirt.devices.plic import Plic
@@ -25,12 +25,15 @@ from anyvirt.errors import UsageError
 if TYPE_CHECKING:
     import mmap
     from collections.abc import Callable, Mapping, Sequence
+    from typing import TypeAlias
 
     from anyvirt.boards.riscv_boot_rom import Handover
     from anyvirt.cpu.machine_memory import MachineMemory
     from anyvirt.devices.bus import BusDevice, State
     from anyvirt.devices.clock import Clock
     from anyvirt.devices.test_finisher import Finish
+
+    FlashContent: TypeAlias = bytes | bytearray | memoryview | mmap.mmap
 
 _VERSION = 1
 _PAGE = 0x1000
@@ -53,13 +56,14 @@ class VirtBoard:
         on_finish: Callable[[Finish], None],
         epoch: int,
         hart: HartDescription | None = None,
-        flash: Sequence[bytearray | memoryview | mmap.mmap] = (),
+        flash: Sequence[FlashContent] = (),
     ) -> None:
         """Fill an empty `memory`.
 
         `console` is given what the guest prints; `on_finish` is called when it turns the machine off or
         resets it. `epoch` is what its real-time clock shows when `clock` shows 0, in nanoseconds since 1970.
-        `flash` is the content of up to two banks. Raises UsageError for what this board cannot have.
+        `flash` is the content of up to two banks: bytes are a ROM that CPUs can execute, anything that can be
+        changed is flash that can be programmed. Raises UsageError for what this board cannot have.
         """
         _check(harts, ram_size, flash)
         self.memory = memory
@@ -100,10 +104,9 @@ class VirtBoard:
         self.attach("uart", self.uart, virt_map.UART)
         self.attach("rtc", GoldfishRtc(clock, self.wire(Interrupt.RTC), start=epoch), virt_map.RTC)
         self.attach("test", TestFinisher(partial(self._finish, on_finish)), virt_map.TEST_FINISHER)
-        self.flash_banks = tuple(virt_map.FLASH[: len(flash)])
+        self._flash_banks: list[Range] = []
         for number, content in enumerate(flash):
-            bank = CfiFlash(content, name=f"flash{number}")
-            self.attach(f"flash{number}", bank, virt_map.FLASH[number])
+            self._add_flash(f"flash{number}", virt_map.FLASH[number].start, content)
 
     # Devices --------------------------------------------------------------------------------------------
 
@@ -127,6 +130,14 @@ class VirtBoard:
         self._devices[name] = device
         if node is not None:
             self._nodes.append(node)
+
+    def _add_flash(self, name: str, start: int, content: FlashContent) -> None:
+        if isinstance(content, bytes):
+            self.memory.add_rom(start, content, name=name)
+            return
+        bank = Range(start, len(content))
+        self.attach(name, CfiFlash(content, name=name), bank)
+        self._flash_banks.append(bank)
 
     def attach_virtio_mmio(
         self, name: str, make: Callable[[Wire], BusDevice], *, slot: int | None = None
@@ -167,7 +178,7 @@ class VirtBoard:
             self.harts,
             self.ram_size,
             self._hart,
-            self.flash_banks,
+            tuple(self._flash_banks),
             tuple(sorted(self._slots)),
             self._has_pci,
             tuple(self._nodes),
@@ -231,10 +242,16 @@ class VirtBoard:
             device.load_state(states[name])
 
 
-def _check(harts: int, ram_size: int, flash: Sequence[object]) -> None:
+def _check(harts: int, ram_size: int, flash: Sequence[FlashContent]) -> None:
     if not 1 <= harts <= virt_map.MOST_HARTS:
         raise UsageError(f"board virt has 1 to {virt_map.MOST_HARTS} CPUs, not {harts}")
     if ram_size % _PAGE or not 0 < ram_size <= virt_map.MOST_RAM:
         raise UsageError(f"board virt takes up to {virt_map.MOST_RAM >> 30} GiB of RAM in whole pages")
     if len(flash) > len(virt_map.FLASH):
         raise UsageError(f"board virt has {len(virt_map.FLASH)} banks of flash, not {len(flash)}")
+    for content, bank in zip(flash, virt_map.FLASH, strict=False):
+        size = len(content)
+        is_whole = isinstance(content, bytes) or (size >= BLOCK_SIZE and size & size - 1 == 0)
+        if not 0 < size <= bank.size or not is_whole:
+            sizes = f"256 KiB times a power of two, up to {bank.size >> 20} MiB"
+            raise UsageError(f"a bank of flash has {sizes}, not {size} bytes")
