@@ -95,3 +95,22 @@ def test_the_loop_on_the_page_about_tiers_runs(capfd):
     (example,) = blocks("docs/tiers.md", "python")
     exec(compile(example, "tiers.md", "exec"), {})
     assert capfd.readouterr().out.rstrip().endswith("1000000")
+
+
+def test_the_device_of_the_tutorial_works(capsys):
+    """docs/adding-a-device.md builds a watchdog in pieces, puts it on a board, and lets a guest use it."""
+    first, *others = [textwrap.dedent(block) for block in blocks("docs/adding-a-device.md", "python")]
+    methods = [block for block in others if block.startswith("def ")]
+    programs = [block for block in others if not block.startswith("def ")]
+    source = "\n".join((first, *(textwrap.indent(method, "    ") for method in methods), *programs))
+    names = {}
+    exec(compile(source, "adding-a-device.md", "exec"), names)
+    assert capsys.readouterr().out.split() == ["False", "True", "False"]
+    board, clock = names["board"], names["clock"]
+    state = board.save_state()
+    clock.advance_to(clock.now() + 10**9)
+    assert board.wire(20).level
+    board.load_state(state)
+    assert not board.wire(20).level
+    clock.advance_to(clock.now() + 500_000)
+    assert board.wire(20).level

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("llvmlite", "matplotlib", "pyroute2", "numpy", "rich", "hypothesis", "importlib.metadata")
+HEAVY = ("llvmlite", "matplotlib", "pyroute2", "numpy", "rich", "hypothesis", "fdt", "importlib.metadata")
 PROBE = """
 import sys
 sys.argv = ["anyvirt", *{words!r}]

@@ -40,6 +40,10 @@ PACKAGES = (
     SystemPackage(
         "qemu-user-static", "qemu-riscv64-static", "the oracle of the user engine and of RISC-V code"
     ),
+    SystemPackage(
+        "qemu-system-misc", "qemu-system-riscv64", "the oracle of the devices and boards of RISC-V machines"
+    ),
+    SystemPackage("device-tree-compiler", "dtc", "an independent reader of device trees that boards make"),
     SystemPackage("binutils", "readelf", "an independent reader of the ELF files that the linker writes"),
     SystemPackage("gdb-multiarch", "gdb-multiarch", "the debugger that the gdb server is tested with"),
     SystemPackage("strace", "strace", "an independent witness of the system calls that programs make"),

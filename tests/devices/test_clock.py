@@ -49,6 +49,17 @@ def test_whoever_waits_hears_of_earlier_alarms_only():
     assert heard == [500, 300]
 
 
+def test_cancelled_alarms_do_not_pile_up():
+    clock, rung = VirtualClock(), []
+    for when in range(1_000_000, 900_000, -10):
+        clock.call_at(when, lambda: rung.append("cancelled")).cancel()
+    for when in (300, 100, 200):
+        clock.call_at(when, lambda when=when: rung.append(when))
+    assert len(clock._agenda) < 200
+    clock.advance_to(2_000_000)
+    assert rung == [100, 200, 300]
+
+
 def test_time_does_not_go_back():
     clock = VirtualClock(1000)
     clock.advance_to(10)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SECOND = 1_000_000_000
 """Nanoseconds."""
+_FEWEST_KEPT = 64
 
 
 class Alarm:
@@ -49,6 +50,8 @@ class Clock(ABC):
 
     def __init__(self) -> None:
         self._agenda: list[tuple[int, int, Alarm]] = []
+        self._most_kept = _FEWEST_KEPT
+        """With so many entries the agenda is rid of the cancelled ones: guests make and cancel many."""
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self.on_earlier: Callable[[], None] | None = None
@@ -62,6 +65,10 @@ class Clock(ABC):
         """Have something done at a time, soon if that has passed; those of the same time keep their order."""
         alarm = Alarm(when, action)
         with self._lock:
+            if len(self._agenda) >= self._most_kept:
+                self._agenda = [entry for entry in self._agenda if entry[2].is_pending]
+                heapq.heapify(self._agenda)
+                self._most_kept = max(_FEWEST_KEPT, 2 * len(self._agenda))
             is_first = not self._agenda or when < self._agenda[0][0]
             heapq.heappush(self._agenda, (when, next(self._numbers), alarm))
         if is_first and self.on_earlier is not None:
