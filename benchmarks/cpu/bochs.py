@@ -33,13 +33,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bare_pc import write_disk
 from contenders import BareExecutor
 from guest import MEMORIES, ROUNDS
-from processes import RunError, Sample
+from processes import RunError, Sample, run_process
 from programs import kernel_works, missing_compilers
 from tiers import count_bare
 
@@ -75,6 +76,10 @@ class Bochs:
         self._output = b""
         words = [word for work in works for _ in range(runs) for word in work.arguments]
         write_disk(works[0].native, ["kernels", *words], self.directory / "disk")
+        # A kernel may find what its last run has left in its variables, and come to something else then.
+        host = run_process([works[0].native, *words]).output.split()
+        self._expected = deque(host)
+        self._first = dict(zip((work.name for work in works), host[::runs], strict=True))
         program, _, display = program.partition(",")
         self.has_debugger = "-rc " in _help(program)
         self.settings = _CONFIGURATION.format(
@@ -132,15 +137,16 @@ class Bochs:
         told = [line.strip() for line in lines if line.strip()] or ["it said nothing"]
         raise RunError(f"Bochs did not run the kernel: {' / '.join(told[-3:])}")
 
-    def sample(self, _work):
-        """The next run."""
+    def sample(self, work):
+        """The next run; its output is that of the first if it comes to the same as the host here."""
         begin = time.perf_counter()
         self._process.send_signal(signal.SIGCONT)
         match = self._read_until(_DIGEST)
         seconds = time.perf_counter() - begin
         self._process.send_signal(signal.SIGSTOP)
         self.instructions = int(match[1], 16)
-        return Sample(seconds, output=match[2] + b"\n")
+        output = self._first[work.name] if match[2] == self._expected.popleft() else match[2]
+        return Sample(seconds, output=output + b"\n")
 
     first = sample
     """The first one: with the boot before the first of all."""
