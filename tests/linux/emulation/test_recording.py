@@ -14,8 +14,12 @@ NAMES = ("called", "not_called", "called_by_child", "main")
 
 
 @pytest.fixture(scope="module")
-def program(compile_riscv64):
-    return compile_riscv64(PROGRAMS / "recorded.c")
+def program(compile_riscv64, emulate, tmp_path_factory):
+    """The program, once the interpreters that recording needs have been compiled, which may take a while."""
+    program = compile_riscv64(PROGRAMS / "recorded.c")
+    directory = tmp_path_factory.mktemp("first")
+    emulate(program, "returning", directory=directory, timeout=600, ANYVIRT_COVERAGE="coverage")
+    return program
 
 
 @pytest.fixture(scope="module")
