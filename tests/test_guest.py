@@ -76,3 +76,11 @@ def test_other_mounts_are_refused(text):
 
 def test_the_host_has_an_isa():
     assert Isa.host() in Isa
+
+
+@pytest.mark.parametrize("name", ["trace", "coverage"])
+def test_what_is_recorded_is_a_command_and_the_file_is_where_the_caller_is(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert getattr(Guest(command=["true"], **{name: "file"}), name) == tmp_path / "file"
+    with pytest.raises(UsageError, match=f"no command whose {name}"):
+        Guest(**{name: "file"})

@@ -93,6 +93,11 @@ class Guest:
     gdb: str | None = None
     """Where the command waits for gdb before its first instruction: `:PORT`, `HOST:PORT` or `unix:PATH`."""
 
+    trace: Path | None = None
+    """File for a line about each instruction that the command executes."""
+    coverage: Path | None = None
+    """File for what the command has executed: JSON or text by its suffix (.json, .txt), drcov otherwise."""
+
     def __post_init__(self) -> None:
         if isinstance(self.command, str | bytes):
             raise UsageError("a guest's command is a sequence of words, not one string: write ['ls', '-l']")
@@ -106,8 +111,18 @@ class Guest:
             raise UsageError(f"hostname {self.hostname!r} must be 1 to 64 letters, digits, dots and hyphens")
         if self.gdb is not None and not self.command:
             raise UsageError("an idle guest has no command that gdb could debug")
+        for name in ("trace", "coverage"):
+            self._check_record(name)
         if self.workdir is not None and not self.workdir.startswith("/"):
             raise UsageError(f"working directory {self.workdir!r} must be an absolute path in the guest")
+
+    def _check_record(self, name: str) -> None:
+        path = getattr(self, name)
+        if path is None:
+            return
+        if not self.command:
+            raise UsageError(f"an idle guest has no command whose {name} could be recorded")
+        object.__setattr__(self, name, Path(os.path.abspath(path)))
 
     def _check_strings(self) -> None:
         if self.command and not self.command[0]:

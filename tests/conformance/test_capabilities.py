@@ -265,3 +265,15 @@ def test_debug_waits_for_gdb_before_the_first_instruction(subject):
         session.expect(b"ran\n")
         assert session.instance.wait(20) == ExitStatus(code=5)
         assert b"+$W05#" in told.read()
+
+
+@pytest.mark.capabilities(Capability.TRACE)
+def test_trace_and_coverage_tell_what_was_executed(subject, tmp_path):
+    trace, coverage = tmp_path / "trace", tmp_path / "coverage.txt"
+    assert subject.run("exit 5", coverage=coverage).returncode == 5
+    blocks = [tuple(int(word, 16) for word in line.split()[:2]) for line in coverage.read_text().splitlines()]
+    assert len(blocks) > 100
+    assert subject.run("exit 5", trace=trace).returncode == 5
+    traced = {int(line.partition(":")[0], 16) for line in trace.read_text().splitlines()}
+    assert len(traced) > 1000
+    assert sum(any(start <= address < end for start, end in blocks) for address in traced) > len(traced) / 2

@@ -37,6 +37,7 @@ def test_it_describes_itself():
         Capability.PAUSE,
         Capability.FOREIGN_ISA,
         Capability.DEBUG,
+        Capability.TRACE,
     }
     assert ENGINE.weight > get("container").weight
     assert ENGINE.probe().details["isa"] == "riscv64"

@@ -36,6 +36,14 @@ if TYPE_CHECKING:
 @click.option(
     "--gdb", metavar="ADDRESS", help="Wait for gdb at :PORT, HOST:PORT or unix:PATH before it begins."
 )
+@click.option(
+    "--trace", metavar="FILE", help="Write a line about each instruction that the command executes."
+)
+@click.option(
+    "--coverage",
+    metavar="FILE",
+    help="Write what the command has executed: JSON or text for .json and .txt, drcov for others.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Capture the output and print the result as JSON.")
 @click.option(
     "-v", "--verbose", is_flag=True, help="Say which engine runs the guest and why, and what it used."
@@ -53,6 +61,8 @@ def command(
     rootfs: str | None,
     timeout: float | None,
     gdb: str | None,
+    trace: str | None,
+    coverage: str | None,
     as_json: bool,
     verbose: bool,
     command_line: tuple[str, ...],
@@ -72,6 +82,8 @@ def command(
         limits=make_limits(memory=memory, cpus=cpus, pids=pids),
         mounts=tuple(Mount.parse(mount) for mount in mounts),
         gdb=gdb,
+        trace=Path(trace) if trace is not None else None,
+        coverage=Path(coverage) if coverage is not None else None,
     )
     engine = _engine(on, guest, verbose)
     if as_json:

@@ -129,19 +129,21 @@ class Coverage:
 
     # Files ----------------------------------------------------------------------------------------------
 
-    def write_text(self, path: str | PathLike[str]) -> None:
+    # To a path, or to a descriptor, which is closed then.
+
+    def write_text(self, path: str | PathLike[str] | int) -> None:
         """One line for each block: its first address, the one behind it, and how many instructions it has."""
         with open(path, "w", encoding="ascii") as file:
             for block in self.blocks():
                 file.write(f"{block.start:#x} {block.end:#x} {block.instructions}\n")
 
-    def write_json(self, path: str | PathLike[str]) -> None:
+    def write_json(self, path: str | PathLike[str] | int) -> None:
         """An object with the instruction set, the covered range, and the blocks as [start, end, count]."""
         blocks = [[block.start, block.end, block.instructions] for block in self.blocks()]
         with open(path, "w", encoding="ascii") as file:
             json.dump({"isa": self._cpu.isa, "start": self.start, "end": self.end, "blocks": blocks}, file)
 
-    def write_drcov(self, path: str | PathLike[str], modules: Iterable[Module] = ()) -> None:
+    def write_drcov(self, path: str | PathLike[str] | int, modules: Iterable[Module] = ()) -> None:
         """DynamoRIO's drcov format, version 2, which disassemblers show.
 
         Blocks outside of `modules` are left out; without modules there is one from address 0, `guest`.

@@ -15,7 +15,7 @@ interpreter, so it is slow; what is executed is the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from anyvirt.cpu.disassembly import instruction_at
 from anyvirt.cpu.hooks import ADDRESS_SPACE
@@ -23,9 +23,16 @@ from anyvirt.jit.ahead import instruction_set
 from anyvirt.jit.hook_layout import AccessKind
 
 if TYPE_CHECKING:
-    from typing import Self, TextIO
+    from typing import Self
 
     from anyvirt.cpu.disassembly import Instruction
+
+
+class Lines(Protocol):
+    """What traces are written to: an open text file, or something that takes lines as one does."""
+
+    def write(self, text: str, /) -> int:
+        """Take some text."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class Trace:
     def __init__(
         self,
         cpu: Any,  # noqa: ANN401 - any executor
-        file: TextIO,
+        file: Lines,
         *,
         start: int = 0,
         end: int = ADDRESS_SPACE,

@@ -56,6 +56,7 @@ class Capability(StrEnum):
     LIMITS = "limits"
     FOREIGN_ISA = "foreign-isa"
     DEBUG = "debug"
+    TRACE = "trace"
 
     @property
     def summary(self) -> str:
@@ -73,6 +74,7 @@ _SUMMARIES = {
     Capability.HOSTNAME: "gives the guest a host name of its own (--hostname)",
     Capability.LIMITS: "limits memory, CPU time and processes (--memory, --cpus, --pids)",
     Capability.DEBUG: "lets gdb debug the guest's command (--gdb)",
+    Capability.TRACE: "records what the guest's command executes (--trace, --coverage)",
     Capability.FOREIGN_ISA: "runs programs of other instruction sets than the host's",
 }
 
@@ -171,6 +173,7 @@ _OPTIONS = {
     Capability.HOSTNAME: "--hostname",
     Capability.LIMITS: "--memory, --cpus and --pids",
     Capability.DEBUG: "--gdb",
+    Capability.TRACE: "--trace and --coverage",
 }
 
 
@@ -182,5 +185,6 @@ def needed_capabilities(guest: Guest) -> tuple[Capability, ...]:
         Capability.HOSTNAME: guest.hostname is not None,
         Capability.LIMITS: bool(guest.limits),
         Capability.DEBUG: guest.gdb is not None,
+        Capability.TRACE: guest.trace is not None or guest.coverage is not None,
     }
     return tuple(capability for capability, wanted in asked.items() if wanted)

@@ -11,7 +11,7 @@ from anyvirt.engines.engine import Architecture, Availability, Capability, Engin
 from anyvirt.engines.host_process import HostProcessInstance
 from anyvirt.errors import UnsupportedError
 from anyvirt.isa.names import Isa
-from anyvirt.linux.emulation.variables import GDB_VARIABLE
+from anyvirt.linux.emulation.variables import COVERAGE_VARIABLE, GDB_VARIABLE, TRACE_VARIABLE
 
 if TYPE_CHECKING:
     from anyvirt.guest import Guest
@@ -36,6 +36,7 @@ class UserEngine(Engine):
             Capability.PAUSE,
             Capability.FOREIGN_ISA,
             Capability.DEBUG,
+            Capability.TRACE,
         }
     )
     weight = 20
@@ -71,7 +72,7 @@ class UserEngine(Engine):
             env=env,
             streams=streams,
             terminal=terminal,
-            main_env=_debugging(guest.gdb),
+            main_env=_debugging(guest.gdb) | _recording(guest),
         )
 
 
@@ -83,6 +84,12 @@ def _debugging(address: str | None) -> dict[str, str]:
 
     Address.parse(address)
     return {GDB_VARIABLE: address}
+
+
+def _recording(guest: Guest) -> dict[str, str]:
+    """What tells the emulator to record what is executed."""
+    files = {TRACE_VARIABLE: guest.trace, COVERAGE_VARIABLE: guest.coverage}
+    return {name: os.fspath(path) for name, path in files.items() if path is not None}
 
 
 def _address_space() -> Availability | None:

@@ -13,7 +13,6 @@ import signal as names
 import sys
 from typing import TYPE_CHECKING
 
-from anyvirt.cpu.code import code_space
 from anyvirt.cpu.executor import StopReason
 from anyvirt.debug.connection import Address, Listener
 from anyvirt.debug.executor import CpuPoints, peek, poke
@@ -21,7 +20,6 @@ from anyvirt.debug.registers import describe, read_place, write_place
 from anyvirt.debug.session import Arrival, Departure, Session
 from anyvirt.debug.target import Ended, Object, PointKind, Resume, Stopped
 from anyvirt.jit.ahead import instruction_set
-from anyvirt.linux.emulation.abi import RISCV64
 from anyvirt.linux.emulation.signal_types import Pending, make_info
 from anyvirt.linux.emulation.signals import WAKE_SIGNAL, die
 
@@ -29,19 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from anyvirt.cpu.executor import Stop
-    from anyvirt.cpu.memory import FlatMemory
     from anyvirt.debug.connection import Connection
     from anyvirt.linux.emulation.process import Process
 
 _F_SETSIG, _O_ASYNC = 10, 0x2000
 """Of Linux' fcntl.h; Python's module has no names for them."""
 _SI_USER = 0
-
-
-def prepare(memory: FlatMemory) -> None:
-    """Have the interpreters that count and that watch memory ready for guests in `memory`."""
-    for instrumented in (False, True):
-        code_space(memory, RISCV64.isa, counted=True, instrumented=instrumented)
 
 
 def wait_for_debugger(process: Process, address: str) -> None:

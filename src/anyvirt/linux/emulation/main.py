@@ -21,7 +21,7 @@ from anyvirt.linux.emulation.processes import set_command_name
 from anyvirt.linux.emulation.programs import find_executable, has_isa
 from anyvirt.linux.emulation.registry import Table
 from anyvirt.linux.emulation.run import run
-from anyvirt.linux.emulation.variables import GDB_VARIABLE
+from anyvirt.linux.emulation.variables import COVERAGE_VARIABLE, GDB_VARIABLE, TRACE_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,12 +41,16 @@ def main(command: list[str]) -> NoReturn:
 
     What keeps it from starting is one sentence on standard error and the exit status a shell would give.
     """
-    debugger_address = os.environ.pop(GDB_VARIABLE, "")
+    debugger_address, trace, coverage = (
+        os.environ.pop(name, "") for name in (GDB_VARIABLE, TRACE_VARIABLE, COVERAGE_VARIABLE)
+    )
     try:
         process = _make_process(_load(command))
         process.signals.inherit()
         if debugger_address:
             _debug(process, debugger_address)
+        if trace or coverage:
+            _record(process, trace, coverage)
     except AnyvirtError as error:
         print(f"anyvirt: {error}", file=sys.stderr)
         sys.stderr.flush()
@@ -97,10 +101,19 @@ def _compile_apart(compile_into_cache: Callable[[], object]) -> None:
 
 def _debug(process: Process, address: str) -> None:
     """Wait for gdb, with all that it may need of the CPU ready. Raises AnyvirtError."""
-    from anyvirt.linux.emulation.debugger import prepare, wait_for_debugger
+    from anyvirt.linux.emulation.debugger import wait_for_debugger
+    from anyvirt.linux.emulation.recording import prepare
 
     _compiling(lambda: prepare(process.memory), lambda: prepare(FlatMemory()))
     wait_for_debugger(process, address)
+
+
+def _record(process: Process, trace: str, coverage: str) -> None:
+    """Have what the guest executes written to files, where they are named. Raises AnyvirtError."""
+    from anyvirt.linux.emulation.recording import Recording, prepare
+
+    _compiling(lambda: prepare(process.memory), lambda: prepare(FlatMemory()))
+    process.recording = Recording(process, trace, coverage)
 
 
 def _hide_compiler() -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from anyvirt.linux.emulation.abi import Abi
     from anyvirt.linux.emulation.debugger import Debugger
     from anyvirt.linux.emulation.image import Image
+    from anyvirt.linux.emulation.recording import Recording
 
 
 class Release(Protocol):
@@ -47,6 +48,8 @@ class Process:
         """In a child of vfork(2), what lets the parent go on: to be called once it executes or exits."""
         self.debugger: Debugger | None = None
         """gdb, if it has the process (`anyvirt.linux.emulation.debugger`)."""
+        self.recording: Recording | None = None
+        """The files that tell what the process executes (`anyvirt.linux.emulation.recording`)."""
         self._make_cpu = make_cpu
         self.adopt(image)
 
@@ -82,6 +85,8 @@ class Process:
         self.release(ending=True)
         if self.debugger is not None:
             self.debugger.ended(status=status & 0xFF)
+        if self.recording is not None:
+            self.recording.save()
         os._exit(status & 0xFF)
 
     def release(self, *, ending: bool = False) -> None:

@@ -80,6 +80,8 @@ def _begin_child(process: Process, gate: _Gate | None) -> None:
     process.signals.forget_arrived()
     if process.debugger is not None:
         process.debugger.leave_child()
+    if process.recording is not None:
+        process.recording.leave_child()
     if process.on_release is not None:
         process.release()
     if gate is not None:
@@ -258,10 +260,12 @@ def execute(process: Process, program: Executable, environment: tuple[bytes, ...
         os.close(program.fd)
     process.signals.reset_for_exec()
     process.release()
-    _close_on_exec(None if process.debugger is None else process.debugger.descriptor)
+    _close_on_exec(_own_descriptors(process))
     process.adopt(image)
     if process.debugger is not None:
         process.debugger.executed()
+    if process.recording is not None:
+        process.recording.begin()
     set_command_name(program.path if program.name.startswith(b"/proc/self/fd/") else program.name)
     raise RegistersReplaced
 
@@ -277,6 +281,8 @@ def _execute_on_host(process: Process, program: Executable, environment: tuple[b
     words, variables = _pointers(program.arguments), _pointers(environment)
     path = ctypes.create_string_buffer(program.path)
     addresses = (ctypes.addressof(part) for part in (path, words, variables))
+    if process.recording is not None:
+        process.recording.save()
     with process.signals.true_mask():
         return host.call(HOST["execve"], *addresses)
 
@@ -285,11 +291,19 @@ def _pointers(strings: tuple[bytes, ...]) -> ctypes.Array[ctypes.c_char_p]:
     return (ctypes.c_char_p * (len(strings) + 1))(*strings, None)
 
 
-def _close_on_exec(kept: int | None) -> None:
-    """Close what a program must not inherit, except for a descriptor of our own."""
+def _own_descriptors(process: Process) -> set[int]:
+    """What is open for the emulator and must stay so."""
+    own = set() if process.recording is None else set(process.recording.descriptors)
+    if process.debugger is not None and process.debugger.descriptor is not None:
+        own.add(process.debugger.descriptor)
+    return own
+
+
+def _close_on_exec(kept: set[int]) -> None:
+    """Close what a program must not inherit, except for descriptors of our own."""
     for name in os.listdir("/proc/self/fd"):
         fd = int(name)
-        if fd == kept:
+        if fd in kept:
             continue
         flags = host.call(HOST["fcntl"], fd, 1, 0)  # F_GETFD
         if flags > 0 and flags & 1:

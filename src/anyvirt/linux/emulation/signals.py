@@ -44,7 +44,7 @@ from anyvirt.linux.emulation.signal_types import (
 from anyvirt.linux.emulation.table import RegistersReplaced, system_call
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from anyvirt.linux.emulation.debugger import Debugger
     from anyvirt.linux.emulation.process import Process
@@ -95,6 +95,7 @@ class SignalState:
         self.only_woken = False
         """What was collected last was nothing but WAKE_SIGNAL: for the guest nothing has happened."""
         self._debugger: Debugger | None = None
+        self._on_death: Callable[[], None] | None = None
         self._noted = native_host().word(Data.RING_HEAD)
         self._collected = self._noted.value
 
@@ -172,7 +173,7 @@ class SignalState:
         if action.handler == SIG_IGN:
             return
         if action.handler == SIG_DFL:
-            if number in _FAULTS or (self._debugger is not None and number not in _NOT_DEADLY):
+            if number in _FAULTS or self._intercepts(number, action):
                 self._die(number)
             host.named("kill", os.getpid(), number)
             return
@@ -197,7 +198,14 @@ class SignalState:
     def _die(self, number: int) -> NoReturn:
         if self._debugger is not None:
             self._debugger.ended(number=number)
+        if self._on_death is not None:
+            self._on_death()
         die(number)
+
+    def before_death(self, function: Callable[[], None] | None) -> None:
+        """Have a function called before a signal ends the process, unless it is SIGKILL; None: no longer."""
+        self._on_death = function
+        self._renew_actions()
 
     def intercept(self, process: Process, debugger: Debugger | None) -> None:
         """Let a debugger decide about signals before they are delivered; None: no longer."""
@@ -208,6 +216,10 @@ class SignalState:
             _reserved.add(WAKE_SIGNAL)
             native.install(WAKE_SIGNAL)
         self.set_blocked(self.blocked)
+        self._renew_actions()
+
+    def _renew_actions(self) -> None:
+        """Have the host do on each signal what it should do now."""
         for number, action in enumerate(self.actions):
             if number and number not in (names.SIGKILL, names.SIGSTOP):
                 self.set_action(number, action)
@@ -241,7 +253,8 @@ class SignalState:
 
     def _intercepts(self, number: int, action: Action) -> bool:
         """Whether a signal that would end the process is to arrive here instead."""
-        return self._debugger is not None and action.handler == SIG_DFL and number not in _NOT_DEADLY
+        is_watched = self._debugger is not None or self._on_death is not None
+        return is_watched and action.handler == SIG_DFL and number not in _NOT_DEADLY
 
     def reset_for_exec(self) -> None:
         """execve(2): handlers become default actions; ignored signals and the mask stay."""
