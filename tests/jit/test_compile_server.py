@@ -25,8 +25,8 @@ PATIENCE = 60.0
 NAME = f"compiler-{version()}"
 LOOP = riscv64.assemble("addi x5, x5, 1") + riscv64.assemble("bne x5, x6, -4")
 STARTER = (
-    "import sys; sys.path[:0] = sys.argv[4:]; import anyvirt.jit.compile_server as server; "
-    "server.LINGER = float(sys.argv[3]); server.main(*sys.argv[1:3])"
+    "import sys; sys.path[:0] = sys.argv[5:]; import anyvirt.jit.compile_server as server; "
+    "server.LINGER, server.RETIREMENT = float(sys.argv[3]), int(sys.argv[4]); server.main(*sys.argv[1:3])"
 )
 
 
@@ -102,8 +102,9 @@ def start(tmp_path):
     """Start a server in the test's directory."""
     servers = []
 
-    def start_server(linger=PATIENCE, **options):
-        command = [sys.executable, "-I", "-c", STARTER, tmp_path, NAME, str(linger), *sys.path]
+    def start_server(linger=PATIENCE, retirement=1000, **options):
+        limits = str(linger), str(retirement)
+        command = [sys.executable, "-I", "-c", STARTER, tmp_path, NAME, *limits, *sys.path]
         server = subprocess.Popen(command, stderr=subprocess.PIPE, **options)
         servers.append(server)
         return server
@@ -118,7 +119,7 @@ def start(tmp_path):
 def shared(tmp_path_factory):
     """A directory with a server that tests share, which nothing should be able to end."""
     directory = tmp_path_factory.mktemp("server")
-    command = [sys.executable, "-I", "-c", STARTER, directory, NAME, str(PATIENCE), *sys.path]
+    command = [sys.executable, "-I", "-c", STARTER, directory, NAME, str(PATIENCE), "1000", *sys.path]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as server:
         yield directory
         assert server.poll() is None
@@ -263,6 +264,20 @@ def test_it_ends_when_nobody_has_been_there_for_a_while(start, tmp_path):
     assert server.stderr.read() == b""
 
 
+def test_it_ends_after_enough_regions_when_nobody_waits(start, tmp_path):
+    server = start(retirement=3)
+    peer = Peer(tmp_path)
+    assert peer.is_served(1)
+    for number in (2, 3, 4):
+        peer.ask(number)
+    assert [peer.answer()[0].number for _ in range(3)] == [2, 3, 4]
+    assert peer.answer() is None
+    assert server.wait(PATIENCE) == 0
+    assert server.stderr.read() == b""
+    start()
+    assert Peer(tmp_path).is_served(1)
+
+
 def test_there_is_one_at_a_time(start, tmp_path):
     first = start()
     peer = Peer(tmp_path)
@@ -282,7 +297,7 @@ def test_one_that_was_killed_leaves_nothing_in_the_way(start, tmp_path):
 
 
 def test_one_of_another_version_does_not_listen(tmp_path):
-    command = [sys.executable, "-I", "-c", STARTER, tmp_path, "compiler-other", "1", *sys.path]
+    command = [sys.executable, "-I", "-c", STARTER, tmp_path, "compiler-other", "1", "1", *sys.path]
     assert subprocess.run(command, timeout=PATIENCE, check=False).returncode == 0
     assert not (tmp_path / "compiler-other").exists()
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from anyvirt.cpu.region_client import RegionClient
     from anyvirt.cpu.translation import Translation, TranslationSpace
     from anyvirt.jit.compile_protocol import Reply, Request
+    from anyvirt.jit.region_cache import RegionCache
 
 HOT = 2
 """Times that a place has to be seen to be hot."""
@@ -38,7 +39,7 @@ MOST_TARGETS, LEAST_SHARE = 24, 32
 MOST_SUSPECTS = 4
 """Regions with the same jump of which each may be too small."""
 MOST_CONNECTIONS = 8
-"""Times that a process turns to a compiler anew because the last one has gone."""
+"""Times that a process turns to a compiler anew because the last one has gone, with no answer in between."""
 MOST_GENERATIONS = 6
 """Times that a region is compiled anew because it turned out to be too small."""
 IMAGE_ENTRY = int(Header.SIZE)
@@ -85,6 +86,10 @@ class Profile:
         self._numbers = 0
         self._client: RegionClient | None = None
         self._connections = 0
+        self._fruitless = 0
+        """Connections since the last answer."""
+        self._caches: dict[str, RegionCache] = {}
+        """What is on disk by kind of region, as it was when first looked at."""
 
     def note(self, pc: int, source: int) -> bool:
         """Control has come to `pc`; false if that was in the midst of a translation."""
@@ -164,6 +169,7 @@ class Profile:
         if self._client is not None:
             for reply, image in self._client.answers():
                 news = True
+                self._fruitless = 0
                 self._accept(reply, image)
         return news
 
@@ -183,7 +189,7 @@ class Profile:
 
     def _ask(self, rounding: int) -> bool:
         asked = False
-        if self._client is None or (self._client.is_lost and self._connections < MOST_CONNECTIONS):
+        if self._client is None or (self._client.is_lost and self._fruitless < MOST_CONNECTIONS):
             self._client = self._connect()
         for entry in self._candidates() if self._client.is_ready else ():
             if not self._client.is_ready:
@@ -262,7 +268,9 @@ class Profile:
             rounding=rounding,
             alone=code.alone,
         )
-        cache = RegionCache(self._directory / CACHE, kind)
+        if kind not in self._caches:
+            self._caches[kind] = RegionCache(self._directory / CACHE, kind)
+        cache = self._caches[kind]
         for page in list(code.pages()):
             content = code.read(page, PAGE_SIZE)
             for region in cache.load(page, content) if content else ():
@@ -281,6 +289,7 @@ class Profile:
         from anyvirt.jit.cache import version
 
         self._connections += 1
+        self._fruitless += 1
         self._sent.clear()
         self._untold.update(self._targets)
         return RegionClient(self._directory, version())

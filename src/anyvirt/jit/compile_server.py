@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 PAGE_SIZE = 4096
 LINGER = 3.0
 """Seconds without a client after which the server ends."""
+RETIREMENT = 16384
+"""Regions after which the server ends once nobody waits: what LLVM does not give back goes with it."""
 _PRUNE_EVERY = 256
 _MOST_CLIENTS = 512
 _MOST_WANTED = 64
@@ -166,6 +168,8 @@ class Server:
             elif time.monotonic() - alone_since > LINGER:
                 return
             busy = any(client.wanted and not client.unsent for client in self._clients)
+            if self._compiled >= RETIREMENT and not any(one.wanted or one.unsent for one in self._clients):
+                return
             for key, events in self._selector.select(0 if busy else LINGER / 2):
                 if key.data is None:
                     self._admit()

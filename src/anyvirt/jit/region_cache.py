@@ -17,6 +17,10 @@ import struct
 from _blake2 import blake2b
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CACHE = "regions"
 """Directory, within the cache directory, of all these files."""
@@ -74,19 +78,21 @@ class RegionCache:
 
     def prune(self, limit: int = LARGEST_CACHE) -> None:
         """Remove the files that were written longest ago until the rest is within the limit."""
-        files = []
-        with contextlib.suppress(FileNotFoundError), os.scandir(self._directory) as entries:
-            for entry in entries:
-                with contextlib.suppress(FileNotFoundError):
-                    status = entry.stat(follow_symlinks=False)
-                    files.append((status.st_mtime, status.st_size, entry.path))
-        total = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
+        total = sum(size for _, size, _ in self._files())
+        for _, size, path in sorted(self._files()) if total > limit else ():
             if total <= limit:
                 return
             with contextlib.suppress(OSError):
                 os.unlink(path)
             total -= size
+
+    def _files(self) -> Iterator[tuple[float, int, str]]:
+        """Time, size and path of each, one at a time: there may be very many."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._directory) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.stat(follow_symlinks=False)
+                    yield status.st_mtime, status.st_size, entry.path
 
     def _name(self, page: int, code: bytes) -> str:
         digest = blake2b(self._kind, digest_size=16)
