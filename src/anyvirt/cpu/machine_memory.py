@@ -285,10 +285,12 @@ class MachineMemory:
         return region.host_address(address)
 
     def view(self, address: int, length: int, *, writable: bool = False) -> memoryview:
-        """A window on RAM or ROM without copying, for a device. Raises GuestFault.
+        """A window on RAM, or to read on ROM, without copying, for a device. Raises GuestFault.
 
         It stays valid while the regions stay; whoever writes through it calls `wrote` afterwards.
         """
+        if writable and (region := self._regions.at(address)) is not None and region.kind is RegionKind.ROM:
+            raise GuestFault(address, Access.WRITE)
         array = (ctypes.c_char * length).from_address(self.host_address(address, length))
         window = memoryview(array).cast("B")
         return window if writable else window.toreadonly()
