@@ -117,8 +117,10 @@ class VirtioDevice:
         self._rings: list[Virtqueue | None] = [None] * len(self.settings)
         self._serving: set[int] = set()
         self._wanted: set[int] = set()
-        self._status = Status(0)
         self._can_access_memory = True
+        self.is_live = False
+        """Whether the device may touch its queues."""
+        self._set(Status(0))
         self._post = post
 
     # What a device is made of ---------------------------------------------------------------------------
@@ -181,14 +183,10 @@ class VirtioDevice:
         """Whether a feature was negotiated."""
         return bool(self.accepted & feature)
 
-    @property
-    def is_live(self) -> bool:
-        """Whether the device may touch its queues."""
-        return (
-            bool(self._status & Status.DRIVER_OK)
-            and not self._status & Status.NEEDS_RESET
-            and self._can_access_memory
-        )
+    def _set(self, status: Status) -> None:
+        self._status = status
+        ready = Status.DRIVER_OK in status and Status.NEEDS_RESET not in status
+        self.is_live = ready and self._can_access_memory
 
     def poll(self, index: int) -> None:
         """Serve a queue because something has happened on the host's side.
@@ -226,7 +224,7 @@ class VirtioDevice:
     def fail(self, reason: str) -> None:
         """Need a reset (section 2.1.2)."""
         self.failure = reason
-        self._status |= Status.NEEDS_RESET
+        self._set(self._status | Status.NEEDS_RESET)
         if self._status & Status.DRIVER_OK and self.transport is not None:
             self.transport.config_changed()
 
@@ -248,7 +246,7 @@ class VirtioDevice:
         if not new & Status.FEATURES_OK:
             new &= ~Status.DRIVER_OK
         starts = new & Status.DRIVER_OK and not self._status & Status.DRIVER_OK
-        self._status = new
+        self._set(new)
         if starts:
             if new & Status.NEEDS_RESET:
                 self.fail(self.failure)
@@ -331,6 +329,7 @@ class VirtioDevice:
         """Whether the device's bus lets it be a master; when it does again, queues are served."""
         resumes = allowed and not self._can_access_memory
         self._can_access_memory = allowed
+        self._set(self._status)
         if resumes:
             for index in range(len(self._rings)):
                 self.poll(index)
@@ -339,7 +338,7 @@ class VirtioDevice:
 
     def reset(self) -> None:
         """Become as after power-on (section 2.4)."""
-        self._status = Status(0)
+        self._set(Status(0))
         self.accepted = 0
         self.failure = ""
         for index, settings in enumerate(self.settings):
@@ -388,7 +387,8 @@ class VirtioDevice:
             raise
         self.settings = [settings for settings, _ in queues]
         self._rings = [ring for _, ring in queues]
-        self._status, self.failure, self.generation = status, failure, generation
+        self._set(status)
+        self.failure, self.generation = failure, generation
 
     def _load_queue(self, maximum: int, saved: dict[str, Any]) -> tuple[QueueSettings, Virtqueue | None]:
         descriptors, driver, device = map(int, saved["areas"])
