@@ -120,6 +120,32 @@ def test_too_few_buffers_are_left_alone(backend, ring):
     assert received(guest) == [(2, frame)]
 
 
+def test_frames_without_end_do_not_hold_the_machine(backend, ring):
+    posted = []
+    device = VirtioNet(FakeMemory(), backend, mac=MAC, queue_size=2, post=posted.append)
+    guest = Guest(device, features=ring)
+    backend.receive = lambda: bytes(60)
+    publish, publications = device.publish, []
+    push = type(device._rings[0]).push
+
+    def refill(queue, chain, written):
+        push(queue, chain, written)
+        publish(0, queue)
+        publications.append(queue)
+        guest.queues[0].used()
+        before = guest.allocator.start
+        guest.queues[0].add([], [100])
+        guest.allocator.start = before
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(device._rings[0]), "push", refill)
+        guest.queues[0].add([], [100])
+        guest.port.notify(0)
+        assert posted == [device.input_ready]
+        posted.pop()()
+        assert len(publications) == 2 * 16 * 2
+
+
 def test_buffers_without_room_for_a_header_break_the_device(backend):
     _, guest = make(backend, MRG_RXBUF)
     backend.frames = [bytes(60)]

@@ -408,7 +408,7 @@ def test_messages_that_cannot_be_answered_break_the_device(device, readable, wri
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_message_is_answered_and_nothing_outside_changes(outside, shared, data):
     device = VirtioP9(FakeMemory(), shared, tag="share")
     client = Client(device)

@@ -138,15 +138,16 @@ class VirtioNet(VirtioDevice):
         if index != NetQueue.RECEIVE:
             super().serve(index, queue)
             return
-        for _ in range(ROUNDS * queue.size):
+        count = 0
+        while count < ROUNDS * queue.size or self._post is None:
+            count += 1
             frame = self._next_frame()
             if frame is None or not self._deliver(queue, frame):
                 self._waiting = frame
                 self.publish(index, queue)
                 return
         self.publish(index, queue)
-        if self._post is not None:
-            self._post(self.input_ready)
+        self._post(self.input_ready)
 
     def _next_frame(self) -> bytes | None:
         if not self._link_up:
