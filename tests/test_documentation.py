@@ -63,6 +63,17 @@ def test_the_machine_on_the_page_about_memory_runs(capfd):
     assert "BREAKPOINT" in capfd.readouterr().out
 
 
+def test_the_device_on_the_page_about_virtio_works(capfd):
+    (example,) = blocks("docs/virtio.md", "python")
+    names = {}
+    exec(compile(example, "virtio.md", "exec"), names)
+    assert capfd.readouterr().out == "b'virt' 4\n"
+    from tests.devices.virtio.driver import FakeMemory, Guest
+
+    guest = Guest(names["CountingSource"](FakeMemory()))
+    assert guest.request(0, [], [2, 3]) == (bytes(range(5)), 5)
+
+
 def test_the_engine_of_the_tutorial_works(tmp_path):
     """docs/adding-an-engine.md builds an engine in pieces; together they are one that runs."""
     pieces = [textwrap.dedent(block) for block in blocks("docs/adding-an-engine.md", "python")]

@@ -383,6 +383,12 @@ def test_a_page_of_code_becomes_data_again(memory):
     assert cpu.x[10] == 5
 
 
+def test_a_view_of_rom_is_for_reading(memory):
+    assert memory.view(ROM, 4) == words(LI_A0[7])
+    with pytest.raises(GuestFault):
+        memory.view(ROM, 4, writable=True)
+
+
 def test_code_written_by_python_is_seen(cpu, memory):
     for value in (1, 2):
         assert run(cpu, LI_A0[value], EBREAK).reason == StopReason.BREAKPOINT

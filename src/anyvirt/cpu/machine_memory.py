@@ -92,6 +92,7 @@ class MachineMemory:
         """Called with (start, length), physical, when code has changed of which there are translations."""
         self._regions = RegionList()
         self._banks: list[Bank] = []
+        self._windows: dict[int, tuple[memoryview, memoryview]] = {}
         self._devices: list[Device] = []
         self._spaces: dict[object, MachineCodeSpace] = {}
         self._views: weakref.WeakValueDictionary[int, MachineView] = weakref.WeakValueDictionary()
@@ -226,6 +227,8 @@ class MachineMemory:
             bank = Bank(reserve(size, _READ_WRITE), size, self._pages)
             self._pages += size // PAGE_SIZE
             self._banks.append(bank)
+            window = memoryview((ctypes.c_char * size).from_address(bank.host)).cast("B")
+            self._windows[bank.host] = window.toreadonly(), window
         return MemoryRegion(address, address + size, kind, protection, name, bank)
 
     def _add(self, *regions: MemoryRegion) -> None:
@@ -285,19 +288,28 @@ class MachineMemory:
         return region.host_address(address)
 
     def view(self, address: int, length: int, *, writable: bool = False) -> memoryview:
-        """A window on RAM or ROM without copying, for a device. Raises GuestFault.
+        """A window on RAM, or to read on ROM, without copying, for a device. Raises GuestFault.
 
         It stays valid while the regions stay; whoever writes through it calls `wrote` afterwards.
         """
-        array = (ctypes.c_char * length).from_address(self.host_address(address, length))
-        window = memoryview(array).cast("B")
-        return window if writable else window.toreadonly()
+        region = self._regions.at(address)
+        access = Access.WRITE if writable else Access.READ
+        if region is None or region.bank is None or address + length > region.end:
+            raise GuestFault(address, access)
+        if writable and region.kind is RegionKind.ROM:
+            raise GuestFault(address, access)
+        start = region.offset + address - region.start
+        return self._windows[region.bank.host][writable][start : start + length]
 
     def wrote(self, address: int, length: int) -> None:
         """Mark RAM as written and forget the code in it: it was changed through a `view`."""
+        region = self._regions.at(address)
+        if region is not None and region.bank is not None and address + length <= region.end:
+            self._note_write(region, address, address + length)
+            return
         for part in self._regions.within(address, address + length):
             if part.bank is not None:
-                self._note_write(part)
+                self._note_write(part, part.start, part.end)
 
     def _parts(self, address: int, length: int, access: Access) -> list[MemoryRegion]:
         """The regions of a range, all of which allow the access. Raises GuestFault."""
@@ -319,7 +331,7 @@ class MachineMemory:
     def _write_part(self, part: MemoryRegion, content: bytes) -> None:
         if part.kind is RegionKind.RAM:
             ctypes.memmove(part.host_address(part.start), content, len(content))
-            self._note_write(part)
+            self._note_write(part, part.start, part.end)
         elif part.kind is RegionKind.DEVICE:
             for position, byte in enumerate(content):
                 self._store_device(part, part.start + position, bytes([byte]))
@@ -340,8 +352,9 @@ class MachineMemory:
         except GuestFault:
             raise GuestFault(address, Access.WRITE) from None
 
-    def _note_write(self, part: MemoryRegion) -> None:
-        first, last = part.page_number(part.start), part.page_number(part.end - 1)
+    def _note_write(self, region: MemoryRegion, start: int, end: int) -> None:
+        """[start, end), in a region of RAM, was written."""
+        first, last = region.page_number(start), region.page_number(end - 1)
         ctypes.memset(self._dirty + first, 1, last - first + 1)
         flags = ctypes.string_at(self._code + first, last - first + 1)
         if not any(flags):
@@ -350,9 +363,9 @@ class MachineMemory:
 
         for index, flag in enumerate(flags):
             if flag:
-                page = (part.start & -PAGE_SIZE) + index * PAGE_SIZE
-                start, end = max(part.start, page), min(part.end, page + PAGE_SIZE)
-                host().forget_code(self.map_address, first + index, start - page, end - start)
+                page = (start & -PAGE_SIZE) + index * PAGE_SIZE
+                low, high = max(start, page), min(end, page + PAGE_SIZE)
+                host().forget_code(self.map_address, first + index, low - page, high - low)
                 if flag & CodeFlag.TRANSLATIONS:
                     self.report_page(first + index)
 

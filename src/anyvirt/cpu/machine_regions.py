@@ -109,6 +109,7 @@ class RegionList:
 
     def __init__(self) -> None:
         self._regions: list[MemoryRegion] = []
+        self._ends: list[int] = []
 
     def __iter__(self) -> Iterator[MemoryRegion]:
         return iter(self._regions)
@@ -139,10 +140,11 @@ class RegionList:
         before = list(self.within(0, start))
         after = list(self.within(end, ADDRESS_SPACE))
         self._regions = [*before, *sorted(new, key=lambda region: region.start), *after]
+        self._ends = [region.end for region in self._regions]
 
     def entries(self) -> bytes:
         """The list that compiled code reads."""
         return b"".join(region.entry() for region in self._regions)
 
     def _first_ending_after(self, address: int) -> int:
-        return bisect.bisect_right(self._regions, address, key=lambda region: region.end)
+        return bisect.bisect_right(self._ends, address)
