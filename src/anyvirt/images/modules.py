@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -169,8 +170,10 @@ class ModuleTree:
 
     def _read_aliases(self) -> dict[str, list[str]]:
         aliases: dict[str, list[str]] = {}
-        for plain in self._paths:
-            for alias in self._inform(plain).aliases:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # what unpacks does not hold the GIL
+            found = list(pool.map(self._inform, self._paths))
+        for plain, information in zip(self._paths, found, strict=True):
+            for alias in information.aliases:
                 aliases.setdefault(alias, []).append(plain)
         return aliases
 
