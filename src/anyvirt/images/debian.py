@@ -130,9 +130,32 @@ class Archive:
         target = self.directory / "packages" / package
         with self._locked():
             if not target.is_dir():
-                self._update_once()
-                self._download(package, target)
+                self._unpack(package, target)
         return target
+
+    def unpack(self, package: str, target: Path) -> None:
+        """Download `package` and unpack it as the new directory `target`, in a directory that is there."""
+        _check_name(package)
+        with self._locked():
+            self._unpack(package, target)
+
+    def _unpack(self, package: str, target: Path) -> None:
+        """The lists are those of the first time; if the archive has moved on meanwhile, they are renewed."""
+        kept = self._updated.exists()
+        self._update_once()
+        try:
+            self._download(package, target)
+        except PackageError:
+            if not kept:
+                raise
+            self._updated.unlink()
+            self._update_once()
+            self._download(package, target)
+
+    @property
+    def _updated(self) -> Path:
+        """Shows that there are lists of packages."""
+        return self.directory / "updated"
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -171,8 +194,7 @@ class Archive:
         return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
 
     def _update_once(self) -> None:
-        marker = self.directory / "updated"
-        if marker.exists():
+        if self._updated.exists():
             return
         for name in ("state/lists/partial", "cache/archives/partial", "sources.d"):
             (self.directory / name).mkdir(parents=True, exist_ok=True)
@@ -184,7 +206,7 @@ class Archive:
         ]
         (self.directory / "sources.d" / "machine.sources").write_text("\n".join(paragraphs))
         self._update()
-        marker.touch()
+        self._updated.touch()
 
     def _update(self) -> None:
         for options in _WAYS_TO_UPDATE:
