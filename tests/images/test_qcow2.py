@@ -76,9 +76,9 @@ CLUSTER = 1024
 SIZE = 20 * CLUSTER + 512
 
 
-def apply(disk, model, operation, offset, length, value):
+def apply(disk, model, operation, offset, length, value, cluster=CLUSTER):
     """One operation on a disk and on the bytes that it should hold; whole clusters discarded are zeros."""
-    length = min(length, SIZE - offset)
+    length = min(length, disk.size - offset)
     if operation == "write":
         data = bytes((value + index) & 255 for index in range(length))
         split = length // 3
@@ -88,8 +88,8 @@ def apply(disk, model, operation, offset, length, value):
         disk.write_zeros(offset, length)
         model[offset : offset + length] = bytes(length)
     elif operation == "discard":
-        first = -(-offset // CLUSTER) * CLUSTER
-        end = SIZE if offset + length == SIZE else (offset + length) // CLUSTER * CLUSTER
+        first = -(-offset // cluster) * cluster
+        end = disk.size if offset + length == disk.size else (offset + length) // cluster * cluster
         disk.discard(offset, length)
         if end > first:
             model[first:end] = bytes(end - first)
@@ -271,14 +271,21 @@ class Recorder:
 def test_a_crash_at_any_moment_leaves_a_consistent_image(tmp_path, monkeypatch, seed):
     chance = random.Random(seed)
     path = tmp_path / "disk"
-    (tmp_path / "base").write_bytes(b"\7" * SIZE)
-    create_qcow2(path, SIZE, cluster_bits=10, backing_file="base", backing_format="raw")
+    size = 128 << 10  # with clusters of 512 bytes, four L2 tables
+    (tmp_path / "base").write_bytes(b"\7" * size)
+    create_qcow2(path, size, cluster_bits=9, backing_file="base", backing_format="raw")
     recorder = Recorder(path, monkeypatch)
     disk = Qcow2Disk(path)
-    model, certain = bytearray(b"\7" * SIZE), []
+    model, certain = bytearray(b"\7" * size), []
+    # Clusters that are free and full of what is no table, for tables to be put into.
+    write(disk, 0, b"\xab" * (16 << 10))
+    disk.flush()
+    disk.write_zeros(0, 16 << 10)
+    disk.flush()
+    model[: 16 << 10] = bytes(16 << 10)
     for step in range(60):
         operation = chance.choice(["write", "write", "zeros", "discard", "flush"])
-        apply(disk, model, operation, chance.randrange(SIZE), chance.randrange(3000), step)
+        apply(disk, model, operation, chance.randrange(size), chance.randrange(3000), step, 512)
         if operation == "flush":
             certain.append((len(recorder.events), bytes(model)))
     disk.close()
@@ -326,7 +333,7 @@ def test_an_error_of_the_host_is_no_corruption(tmp_path, monkeypatch):
     [
         ("extended_l2=on", "uses subclusters"),
         ("data_file=data", "uses an external data file"),
-        ("encrypt.format=luks,encrypt.key-secret=s", "is encrypted"),
+        ("encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", "is encrypted"),
     ],
 )
 def test_what_is_not_supported_is_named(tmp_path, options, message):

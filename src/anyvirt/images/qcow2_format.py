@@ -155,32 +155,38 @@ def _check(header: Header, what: str) -> None:
         raise ImageError(f"{what} is damaged: its table of reference counts is too large")
 
 
+_FEATURE_TEXTS = b"".join(
+    struct.pack(">BB46s", kind, bit, name)
+    for kind, bit, name in (
+        (0, 0, b"dirty bit"),
+        (0, 1, b"corrupt bit"),
+        (0, 2, b"external data file"),
+        (0, 3, b"compression type"),
+        (0, 4, b"extended L2 entries"),
+        (1, 0, b"lazy refcounts"),
+        (2, 0, b"bitmaps"),
+        (2, 1, b"raw external data"),
+    )
+)
+_FEATURE_TABLE = _EXTENSION.pack(_FEATURE_NAMES, len(_FEATURE_TEXTS)) + _FEATURE_TEXTS
+"""What a program that lacks a feature shows as its name; left out where clusters are too small for it."""
+
+
 def write_header(header: Header) -> bytes:
     """The header as the beginning of the first cluster, with its extensions and the backing file's name."""
     extensions = b""
     if header.backing_format:
         name = header.backing_format.encode()
         extensions += _EXTENSION.pack(_BACKING_FORMAT, len(name)) + name + bytes(-len(name) % 8)
-    if header.version == 3:
-        names = b"".join(
-            struct.pack(">BB46s", kind, bit, name)
-            for kind, bit, name in (
-                (0, 0, b"dirty bit"),
-                (0, 1, b"corrupt bit"),
-                (0, 2, b"external data file"),
-                (0, 3, b"compression type"),
-                (0, 4, b"extended L2 entries"),
-                (1, 0, b"lazy refcounts"),
-                (2, 0, b"bitmaps"),
-                (2, 1, b"raw external data"),
-            )
-        )
-        extensions += _EXTENSION.pack(_FEATURE_NAMES, len(names)) + names
-    extensions += _EXTENSION.pack(0, 0)
     length = _SIZE if header.version == 3 else _SIZE_2
     name = header.backing_file.encode(errors="surrogateescape")
-    if len(name) > _LONGEST_NAME or length + len(extensions) + len(name) > header.cluster:
+    end = _EXTENSION.pack(0, 0)
+    room = header.cluster - length - len(extensions) - len(end) - len(name)
+    if len(name) > _LONGEST_NAME or room < 0:
         raise ImageError(f"the name of the backing file is too long: {header.backing_file}")
+    if header.version == 3 and room >= len(_FEATURE_TABLE):
+        extensions += _FEATURE_TABLE
+    extensions += end
     data = _HEADER_2.pack(
         MAGIC, header.version, length + len(extensions) if name else 0, len(name), header.cluster_bits,
         header.size, 0, header.l1_size, header.l1_offset, header.table_offset, header.table_clusters,
