@@ -227,9 +227,7 @@ def test_a_disk_becomes_the_root_and_keeps_its_changes(boot, root, debian_module
     disk = tmp_path / "disk"
     subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", root, disk, "64M"], check=True, timeout=60)
     machine = boot(
-        Initramfs(
-            Isa.RISCV64, debian_modules, ("virtio_blk",), root=DiskRoot("/dev/vda", "ext4", read_only=False)
-        ),
+        Initramfs(Isa.RISCV64, debian_modules, root=DiskRoot("/dev/vda", "ext4", read_only=False)),
         "-drive", f"file={disk},format=raw,if=none,id=disk",
         "-device", "virtio-blk-pci,drive=disk",
     )  # fmt: skip

@@ -66,6 +66,8 @@ class DiskRoot:
     device: str = "/dev/vda"
     type: str = "ext4"
     read_only: bool = True
+    drivers: tuple[str, ...] = ("virtio_blk",)
+    """Modules that make the disk appear."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def _root_modules(root: SharedRoot | DiskRoot | None) -> list[str]:
         case SharedRoot():
             found = ["virtiofs"]
         case DiskRoot():
-            found = [root.type]
+            found = [*root.drivers, root.type]
         case None:
             return []
     return [*found, "overlay"] if root.read_only else found
