@@ -135,6 +135,11 @@ def debian_kernel(isa: Isa, store: Store | None = None) -> Kernel:
     def fetch(place: Path) -> None:
         with Progress(f"fetching Debian's kernel {package}"):
             archive.unpack(package, place / "root")
+        kernel = next(installed_kernels(place / "root"), None)
+        modules = kernel.modules if kernel is not None else None
+        if modules is not None:
+            with Progress("reading what its modules are called"):
+                modules.index()
 
     root = store.make_directory(key, fetch) / "root"
     kernel = next(installed_kernels(root), None)

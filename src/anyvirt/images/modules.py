@@ -77,6 +77,10 @@ class ModuleTree:
         """Whether there is a module of this name or alias, or it is built in."""
         return self._is_built_in(name) or bool(self._found(name))
 
+    def index(self) -> None:
+        """Read the aliases of all modules now, which takes some seconds, and keep them for later."""
+        _ = self._aliases
+
     def _add(self, name: str, order: dict[str, Module], visiting: set[str]) -> bool:
         """Append what `name` needs; whether the kernel knows it."""
         if self._is_built_in(name):
