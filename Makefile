@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SETUP := pyproject.toml tools/bootstrap.py tools/debian_packages.py
+SETUP := pyproject.toml tools/bootstrap.py src/anyvirt/images/debian.py
 
 .PHONY: help compare setup test test-all lint format clean
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(CHECKOUT / "tools"))
+from anyvirt.images.debian import Archive, InconsistentArchiveError, PackageError
 
-from debian_packages import Archive, InconsistentArchiveError, PackageError  # noqa: E402
+CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,13 +30,24 @@ def anyvirt_command():
     return (sys.executable, "-m", "anyvirt")
 
 
-@pytest.fixture(scope="session")
-def riscv64_busybox():
-    """Debian's static busybox for RISC-V 64, fetched once into the checkout's `.tools`."""
+def _debian_package(name, *, of_metapackage=False):
+    """Where a riscv64 package of Debian's suite trixie is unpacked; skips the test if it cannot be had."""
     try:
         archive = Archive(CHECKOUT / ".tools" / "debian", suite="trixie", architecture="riscv64")
-        return archive.fetch("busybox-static") / "usr/bin/busybox"
+        return archive.fetch(archive.dependencies(name)[0] if of_metapackage else name)
     except PackageError as error:
         if os.environ.get("CI") and not isinstance(error, InconsistentArchiveError):
             raise
-        pytest.skip(f"Debian's busybox-static for riscv64 cannot be fetched: {error}")
+        pytest.skip(f"Debian's {name} for riscv64 cannot be fetched: {error}")
+
+
+@pytest.fixture(scope="session")
+def riscv64_busybox():
+    """Debian's static busybox for RISC-V 64, fetched once into the checkout's `.tools`."""
+    return _debian_package("busybox-static") / "usr/bin/busybox"
+
+
+@pytest.fixture(scope="session")
+def riscv64_kernel():
+    """The root of Debian's kernel package for RISC-V 64: `boot` and `usr/lib/modules`; 112 MB to fetch."""
+    return _debian_package("linux-image-riscv64", of_metapackage=True)

@@ -16,8 +16,6 @@ import sys
 import venv
 from pathlib import Path
 
-from debian_packages import Archive, PackageError
-
 CHECKOUT = Path(__file__).resolve().parent.parent
 TOOLS = CHECKOUT / ".tools"
 SYSTEM_WHEELS = Path("/usr/share/python-wheels")
@@ -69,6 +67,10 @@ def _create(environment: Path, python: Path) -> None:
 
 
 def _pip_wheel() -> Path:
+    # Imported here, because it wants the Python that main() has looked for.
+    sys.path.insert(0, str(CHECKOUT / "src"))
+    from anyvirt.images.debian import Archive, PackageError
+
     directories = [SYSTEM_WHEELS]
     if not list(SYSTEM_WHEELS.glob("pip-*.whl")):
         print("bootstrap: fetching pip (Debian package python3-pip-whl) into .tools", file=sys.stderr)

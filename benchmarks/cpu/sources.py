@@ -2,14 +2,12 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
+
+from anyvirt.images.debian import Archive, PackageError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CACHE = CHECKOUT / ".tools" / "benchmarks"
-sys.path.insert(0, str(CHECKOUT / "tools"))
-
-from debian_packages import Archive, PackageError  # noqa: E402
 
 
 class SourceArchive(Archive):

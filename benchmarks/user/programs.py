@@ -17,14 +17,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from anyvirt.engines import get
+from anyvirt.guest import Guest
+from anyvirt.images.debian import Archive, PackageError
+from anyvirt.instance import Streams
+
 CHECKOUT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(CHECKOUT / "tools"))
-
-from debian_packages import Archive, PackageError  # noqa: E402
-
-from anyvirt.engines import get  # noqa: E402
-from anyvirt.guest import Guest  # noqa: E402
-from anyvirt.instance import Streams  # noqa: E402
 
 QEMU = shutil.which("qemu-riscv64-static") or shutil.which("qemu-riscv64")
 COMPILER = "riscv64-linux-gnu-gcc"

@@ -225,6 +225,13 @@ def checksum(address: u64, length: u64) -> u64:
     return total ^ load64(address + 1) ^ u64(load32(address + 3))
 
 
+def test_parameters_may_have_any_name(native):
+    def named(entry: u64, then: u64) -> u64:
+        return entry - then if entry > then else then
+
+    assert native.compile(named)(7, 3) == 4
+
+
 def test_loads_and_stores(native):
     content = bytes((7 * i) & 255 for i in builtins.range(64))
     images = []

@@ -90,11 +90,15 @@ class Place:
     allocas: int
 
 
+_FIRST = "entry.0"
+"""The label of a function's first block: no Python name, for parameters have those of Python."""
+
+
 class Body:
     """The instructions of a function under construction, one block open at a time."""
 
     def __init__(self) -> None:
-        self.label = "entry"
+        self.label = _FIRST
         self.closed = False
         """The open block has its terminator; what follows cannot be reached."""
         self._allocas: list[str] = []
@@ -103,7 +107,7 @@ class Body:
 
     def text(self) -> str:
         """All blocks, local variables first."""
-        return "\n".join(["entry:", *self._allocas, *self._lines])
+        return "\n".join([f"{_FIRST}:", *self._allocas, *self._lines])
 
     def __len__(self) -> int:
         """Instructions and labels so far."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from debian_packages import Archive, InconsistentArchiveError, PackageError
+
+from anyvirt.images.debian import Archive, InconsistentArchiveError, PackageError
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 PROGRAMS = Path(__file__).parent / "programs"

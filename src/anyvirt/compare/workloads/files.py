@@ -3,8 +3,9 @@
 Each round makes a directory, works in it and removes it with all that is in it.
 """
 
-from anyvirt.compare.workloads.runtime import allocate, append, append_number, begin, fail, finish
+from anyvirt.compare.workloads.runtime import allocate, begin, fail, finish
 from anyvirt.jit.system import system_call, text
+from anyvirt.jit.texts import append, append_number
 from anyvirt.typed import load64, range, s64, store64, u64
 
 CHUNK = 1 << 16

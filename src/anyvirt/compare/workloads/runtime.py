@@ -5,7 +5,8 @@ its time begins; it ends when the rest of the line arrives that the name began, 
 """
 
 from anyvirt.jit.system import system_call, text
-from anyvirt.typed import load8, load64, range, s64, store8, u8, u64
+from anyvirt.jit.texts import append, append_number, length
+from anyvirt.typed import load8, load64, s64, u64
 
 STANDARD_INPUT = 0
 STANDARD_OUTPUT = 1
@@ -70,34 +71,3 @@ def allocate(size: u64) -> u64:
         return fail(text(b"out of memory\n"))
     system_call("madvise", address, size, _NO_HUGE_PAGES)
     return u64(address)
-
-
-def length(string: u64) -> u64:
-    """Bytes before the zero byte that ends a text."""
-    end = string
-    while load8(end) != 0:
-        end += 1
-    return end - string
-
-
-def append(end: u64, string: u64) -> u64:
-    """Copy a text to `end`; return the new end, where its zero byte is."""
-    size = length(string)
-    for index in range(size + 1):
-        store8(end + index, load8(string + index))
-    return end + size
-
-
-def append_number(end: u64, value: u64) -> u64:
-    """Write a number in decimal and a zero byte to `end`; return the new end, where the zero byte is."""
-    digits = u64(1)
-    rest = value // 10
-    while rest != 0:
-        digits += 1
-        rest = rest // 10
-    rest = value
-    for index in range(digits):
-        store8(end + digits - 1 - index, u8(rest % 10) + 48)
-        rest = rest // 10
-    store8(end + digits, u8(0))
-    return end + digits

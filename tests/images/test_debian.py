@@ -4,7 +4,8 @@ import os
 import struct
 
 import pytest
-from debian_packages import (
+
+from anyvirt.images.debian import (
     Archive,
     InconsistentArchiveError,
     PackageError,
@@ -34,7 +35,7 @@ def test_sources_are_read_in_both_formats(tmp_path):
 
 
 def test_a_machine_without_sources_is_told_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("debian_packages.machine_sources", list)
+    monkeypatch.setattr("anyvirt.images.debian.machine_sources", list)
     with pytest.raises(PackageError, match="no source"):
         Archive(tmp_path)
 
@@ -63,6 +64,34 @@ def test_an_archive_that_is_being_updated_is_told_from_one_that_is_not_there(
     with pytest.raises(PackageError) as caught:
         Archive(tmp_path / "archive").fetch("hello")
     assert caught.type is error
+
+
+def test_an_inconsistent_archive_is_asked_in_other_ways_before_it_is_given_up(tmp_path, monkeypatch):
+    apt = tmp_path / "bin" / "apt-get"
+    apt.parent.mkdir()
+    log = tmp_path / "log"
+    apt.write_text(
+        f'#!/bin/sh\necho "$@" >> {log}\n'
+        "case \"$*\" in *CompressionTypes*) echo 'E: other' >&2;; *) echo 'E: Hash Sum mismatch' >&2;; esac\n"
+        "exit 100\n"
+    )
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{apt.parent}:{os.environ['PATH']}")
+    with pytest.raises(PackageError, match="E: other"):
+        Archive(tmp_path / "archive").fetch("hello")
+    calls = log.read_text().splitlines()
+    assert [("By-Hash=force" in call, "No-Cache=true" in call) for call in calls] == [
+        (False, False),
+        (True, True),
+        (True, True),
+    ]
+    assert not [call for call in calls if "AllowUnauthenticated" in call or "AllowInsecure" in call]
+
+
+@pytest.mark.slow
+def test_a_metapackage_names_the_present_kernel(riscv64_kernel):
+    assert (riscv64_kernel / "boot").is_dir()
+    assert riscv64_kernel.name.startswith("linux-image-6")
 
 
 def test_a_foreign_program_arrives(riscv64_busybox):
