@@ -27,7 +27,8 @@ from anyvirt.jit.layout import (
     StateLayout,
     StopReason,
 )
-from anyvirt.jit.machine_layout import CODE_ENTRIES, CODE_TABLE, PAGE_BITS, CodeEntry
+from anyvirt.jit.machine_layout import CODE_ENTRIES, CODE_TABLE, PAGE_BITS, USUAL_ADDEND, CodeEntry
+from anyvirt.jit.region_machine import USUAL
 from anyvirt.jit.region_template import Way, register_name, scalar_name
 
 if TYPE_CHECKING:
@@ -369,7 +370,13 @@ class RegionFunction:
                 lines.append(f"  store i64 %e{name[2:]}, ptr {name}")
         start = self._label(self._plan.entry)
         if self._machine:
-            lines += self._check_address(start)
+            lines += [
+                f"  %usual.slot = getelementptr i8, ptr %memory, i64 {USUAL_ADDEND}",
+                f"  {USUAL} = alloca i64",
+                "  %usual.entry = load i64, ptr %usual.slot",
+                f"  store i64 %usual.entry, ptr {USUAL}",
+                *self._check_address(start),
+            ]
         lines += self._check_rounding()
         lines.append(f"  br label %{start}")
         return "\n".join(lines)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from anyvirt.jit.handlers import HandlerCompiler
     from anyvirt.jit.region_template import TemplateCompiler
 
+USUAL = "%usual"
+"""The variable of regions with the addend of the last load: the next one hardly ever has another."""
 REFILL = "refill"
 """Name of the function in interpreters for machine memory that regions call; see `add_refill`."""
 
@@ -72,9 +74,7 @@ class RegionMachineModel(MachineModel):
         self, handler: HandlerCompiler, access: Access, address: str, size: int, act: Callable[[str], str]
     ) -> str:
         body = handler.body
-        again, hit, miss = (body.fresh(hint) for hint in ("again", "hit", "miss"))
-        body.branch(again)
-        body.open(again)
+        hit, miss, done = (body.fresh(hint) for hint in ("hit", "miss", "done"))
         entry, condition = self._look_up(handler, access, address, size)
         body.branch_if(condition, hit, miss, hint=LIKELY)
         body.open(miss)
@@ -82,10 +82,32 @@ class RegionMachineModel(MachineModel):
         filled = body.emit(
             f"call preserve_mostcc i64 {function}(ptr %state, i64 {address}, i64 {size}, i64 {int(access)})"
         )
-        body.branch_if(body.emit(f"icmp ne i64 {filled}, 0"), again, self._compiler.odd_way(), hint=LIKELY)
+        known = body.emit(f"icmp ne i64 {filled}, -1")
+        new = body.fresh("new")
+        body.branch_if(known, new, self._compiler.odd_way(), hint=LIKELY)
+        body.open(new)
+        predicted = access is Access.READ
+        if predicted:
+            body.effect(f"store i64 {filled}, ptr {USUAL}")
+        body.branch(done)
         body.open(hit)
         place = body.emit(f"getelementptr i8, ptr {entry}, i64 {int(DataEntry.ADDEND)}")
-        host = body.emit(f"add i64 {body.emit(f'load i64, ptr {place}')}, {address}")
+        found = body.emit(f"load i64, ptr {place}")
+        if predicted:
+            other = body.fresh("other")
+            usual = body.emit(f"load i64, ptr {USUAL}")
+            body.branch_if(body.emit(f"icmp eq i64 {found}, {usual}"), done, other, hint=LIKELY)
+            body.open(other)
+            hidden = body.emit(f'call i64 asm "", "=r,0"(i64 {found})')
+            body.effect(f"store i64 {hidden}, ptr {USUAL}")
+            body.branch(done)
+            body.open(done)
+            addend = body.emit(f"load i64, ptr {USUAL}")
+        else:
+            body.branch(done)
+            body.open(done)
+            addend = body.emit(f"phi i64 [{found}, %{hit}], [{filled}, %{new}]")
+        host = body.emit(f"add i64 {addend}, {address}")
         return act(body.emit(f"inttoptr i64 {host} to ptr"))
 
 
