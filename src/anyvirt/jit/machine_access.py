@@ -201,13 +201,16 @@ def fill_for(state: u64, address: u64, size: u64, access: u64) -> u64:
     """Let the TLB know of the page of an address; its addend if it allows such an access now, or NO_TAG."""
     if (address & _IN_PAGE) + size > PAGE_SIZE:
         return u64(NO_TAG)
-    physical, region, rights = resolve(state, address, access)
-    if region == 0 or is_device(region) or not contains(region, physical, size):
-        return u64(NO_TAG)
-    fill(state, address, physical, region, rights)
     entry = load64(state + Slot.MEMORY) + (address >> PAGE_BITS) % DATA_ENTRIES * DataEntry.SIZE
-    tag = load64(entry + DataEntry.READ) if access == Access.READ else load64(entry + DataEntry.WRITE)
-    return load64(entry + DataEntry.ADDEND) if tag == address & ~_IN_PAGE else u64(NO_TAG)
+    field = u64(DataEntry.READ) if access == Access.READ else u64(DataEntry.WRITE)
+    if load64(entry + field) != address & ~_IN_PAGE:
+        physical, region, rights = resolve(state, address, access)
+        if region == 0 or is_device(region) or not contains(region, physical, size):
+            return u64(NO_TAG)
+        fill(state, address, physical, region, rights)
+        if load64(entry + field) != address & ~_IN_PAGE:
+            return u64(NO_TAG)
+    return load64(entry + DataEntry.ADDEND)
 
 
 # Stores -----------------------------------------------------------------------------------------------------

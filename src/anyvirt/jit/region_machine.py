@@ -14,6 +14,7 @@ from anyvirt.jit.layout import Access, Slot
 from anyvirt.jit.machine_access import fill_for
 from anyvirt.jit.machine_layout import DataEntry
 from anyvirt.jit.machine_model import MachineModel
+from anyvirt.jit.region_sharing import USUAL, SharedLook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from anyvirt.jit.handlers import HandlerCompiler
     from anyvirt.jit.region_template import TemplateCompiler
 
-USUAL = "%usual"
-"""The variable of regions with the addend of the last load: the next one hardly ever has another."""
 REFILL = "refill"
 """Name of the function in interpreters for machine memory that regions call; see `add_refill`."""
 
@@ -73,42 +72,67 @@ class RegionMachineModel(MachineModel):
     def _in_ram(
         self, handler: HandlerCompiler, access: Access, address: str, size: int, act: Callable[[str], str]
     ) -> str:
-        body = handler.body
-        hit, miss, done = (body.fresh(hint) for hint in ("hit", "miss", "done"))
+        """Do something at the host's address of a guest's, or leave it to the interpreter."""
+        body, compiler = handler.body, self._compiler
+        start, before = len(body), body.label
+        hit, miss, new, done = (body.fresh(hint) for hint in ("hit", "miss", "new", "done"))
         entry, condition = self._look_up(handler, access, address, size)
         body.branch_if(condition, hit, miss, hint=LIKELY)
         body.open(miss)
+        asking = len(body)
         function = body.emit(f"load ptr, ptr {handler.slot(Slot.REFILL)}")
         filled = body.emit(
             f"call preserve_mostcc i64 {function}(ptr %state, i64 {address}, i64 {size}, i64 {int(access)})"
         )
         known = body.emit(f"icmp ne i64 {filled}, -1")
-        new = body.fresh("new")
-        body.branch_if(known, new, self._compiler.odd_way(), hint=LIKELY)
+        body.branch_if(known, new, compiler.odd_way(), hint=LIKELY)
         body.open(new)
-        predicted = access is Access.READ
-        if predicted:
+        asked = body.part(asking)
+        if access is Access.READ:
             body.effect(f"store i64 {filled}, ptr {USUAL}")
         body.branch(done)
         body.open(hit)
         place = body.emit(f"getelementptr i8, ptr {entry}, i64 {int(DataEntry.ADDEND)}")
         found = body.emit(f"load i64, ptr {place}")
-        if predicted:
-            other = body.fresh("other")
-            usual = body.emit(f"load i64, ptr {USUAL}")
-            body.branch_if(body.emit(f"icmp eq i64 {found}, {usual}"), done, other, hint=LIKELY)
-            body.open(other)
-            hidden = body.emit(f'call i64 asm "", "=r,0"(i64 {found})')
-            body.effect(f"store i64 {hidden}, ptr {USUAL}")
-            body.branch(done)
-            body.open(done)
-            addend = body.emit(f"load i64, ptr {USUAL}")
+        if access is Access.READ:
+            addend = self._as_usual(handler, found, done)
         else:
             body.branch(done)
             body.open(done)
             addend = body.emit(f"phi i64 [{found}, %{hit}], [{filled}, %{new}]")
+        kept, there = f"%{body.fresh('kept')}", f"%{body.fresh('there')}"
+        shared = [
+            f"  {kept} = load i64, ptr {compiler.placeholder('span')}",
+            f"  {there} = icmp ne i64 {kept}, -1",
+            f"  br i1 {there}, label %{done}, label %{miss}{LIKELY}",
+            f"{miss}:",
+            *asked,
+            f"  br label %{done}",
+            f"{done}:",
+            f"  {addend} = phi i64 [{kept}, %{before}], [{filled}, %{new}]",
+        ]
+        compiler.accesses.append(SharedLook(compiler.based(address, size, access), start, len(body), shared))
         host = body.emit(f"add i64 {addend}, {address}")
         return act(body.emit(f"inttoptr i64 {host} to ptr"))
+
+    @staticmethod
+    def _as_usual(handler: HandlerCompiler, found: str, done: str) -> str:
+        """What the TLB says is to be added to an address, known to the host before the TLB has said it.
+
+        The host goes on with the usual addend while it still waits for the TLB, as it does at any branch
+        that it can predict: a list can be walked as fast as if there were no TLB.
+        """
+        body = handler.body
+        other = body.fresh("other")
+        usual = body.emit(f"load i64, ptr {USUAL}")
+        body.branch_if(body.emit(f"icmp eq i64 {found}, {usual}"), done, other, hint=LIKELY)
+        body.open(other)
+        # LLVM must not see that the value is the same on both ways.
+        hidden = body.emit(f'call i64 asm "", "=r,0"(i64 {found})')
+        body.effect(f"store i64 {hidden}, ptr {USUAL}")
+        body.branch(done)
+        body.open(done)
+        return body.emit(f"load i64, ptr {USUAL}")
 
 
 def add_refill(module: Module) -> None:
