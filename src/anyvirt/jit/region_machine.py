@@ -1,7 +1,7 @@
 """Machine memory in regions: a look at the TLB for each access, and a call where that does not help.
 
-The call lets the TLB know of the page, and the access is tried again. What cannot be had that way, a device,
-a page with decoded code, the end of a page in the middle of an access, is the interpreter's.
+The call lets the TLB know of the page and says what it now says. What cannot be had that way, a device, a
+page with decoded code, the end of a page in the middle of an access, is the interpreter's.
 """
 
 from __future__ import annotations

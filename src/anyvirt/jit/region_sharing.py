@@ -1,7 +1,8 @@
 """Which accesses of a region share one look at the TLB: those near each other, from one value of a register.
 
 What the TLB says of a page stays true for as long as a CPU is in a region: whoever changes the memory or
-decodes code waits until all CPUs have left compiled code. So the first of the accesses looks at once for the
+decodes code waits until all CPUs have left compiled code, and an instruction that changed how addresses are
+translated would be the interpreter's. So the first of the accesses looks at once for the
 whole span that all of them can touch; where that is not in one page, or not open to them, each looks for
 itself.
 """
