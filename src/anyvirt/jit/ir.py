@@ -113,6 +113,10 @@ class Body:
         """Instructions and labels so far."""
         return len(self._lines)
 
+    def part(self, start: int, end: int | None = None) -> list[str]:
+        """The instructions and labels from one length to another."""
+        return self._lines[start:end]
+
     def amend(self, place: int, old: str, new: str) -> None:
         """Replace text in the first instruction from `place` on that has it."""
         for position in range(place, len(self._lines)):

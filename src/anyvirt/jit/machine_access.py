@@ -16,6 +16,7 @@ from anyvirt.jit.machine_layout import (
     NO_TAG,
     PAGE_BITS,
     TOLERATED_WRITES,
+    USUAL_ADDEND,
     Change,
     CodeEntry,
     CodeFlag,
@@ -182,7 +183,9 @@ def fill(state: u64, address: u64, physical: u64, region: u64, rights: u64) -> N
     page = address & ~_IN_PAGE
     number = load64(region + Region.PAGE) + (physical >> PAGE_BITS)
     entry = load64(state + Slot.MEMORY) + (address >> PAGE_BITS) % DATA_ENTRIES * DataEntry.SIZE
-    store64(entry + DataEntry.ADDEND, load64(region + Region.ADDEND) + physical - address)
+    addend = load64(region + Region.ADDEND) + physical - address
+    store64(entry + DataEntry.ADDEND, addend)
+    store64(load64(state + Slot.MEMORY) + USUAL_ADDEND, addend)
     store64(entry + DataEntry.PAGE, number)
     store64(entry + DataEntry.READ, page if rights & RegionFlag.READ != 0 else u64(NO_TAG))
     writable = (
@@ -195,16 +198,19 @@ def fill(state: u64, address: u64, physical: u64, region: u64, rights: u64) -> N
 
 
 def fill_for(state: u64, address: u64, size: u64, access: u64) -> u64:
-    """Let the TLB know of the page of an address; 1 if it allows such an access now."""
+    """Let the TLB know of the page of an address; its addend if it allows such an access now, or NO_TAG."""
     if (address & _IN_PAGE) + size > PAGE_SIZE:
-        return u64(0)
-    physical, region, rights = resolve(state, address, access)
-    if region == 0 or is_device(region) or not contains(region, physical, size):
-        return u64(0)
-    fill(state, address, physical, region, rights)
+        return u64(NO_TAG)
     entry = load64(state + Slot.MEMORY) + (address >> PAGE_BITS) % DATA_ENTRIES * DataEntry.SIZE
-    tag = load64(entry + DataEntry.READ) if access == Access.READ else load64(entry + DataEntry.WRITE)
-    return u64(tag == address & ~_IN_PAGE)
+    field = u64(DataEntry.READ) if access == Access.READ else u64(DataEntry.WRITE)
+    if load64(entry + field) != address & ~_IN_PAGE:
+        physical, region, rights = resolve(state, address, access)
+        if region == 0 or is_device(region) or not contains(region, physical, size):
+            return u64(NO_TAG)
+        fill(state, address, physical, region, rights)
+        if load64(entry + field) != address & ~_IN_PAGE:
+            return u64(NO_TAG)
+    return load64(entry + DataEntry.ADDEND)
 
 
 # Stores -----------------------------------------------------------------------------------------------------

@@ -65,7 +65,9 @@ class Change(IntEnum):
     SIZE = 128
 
 
-VIEW_SIZE = CHANGES + 128
+USUAL_ADDEND = CHANGES + Change.SIZE
+"""Offset of the addend of the page that the TLB for data was told of last."""
+VIEW_SIZE = USUAL_ADDEND + 64
 """Bytes for all that belongs to one CPU."""
 
 

@@ -27,7 +27,8 @@ from anyvirt.jit.layout import (
     StateLayout,
     StopReason,
 )
-from anyvirt.jit.machine_layout import CODE_ENTRIES, CODE_TABLE, PAGE_BITS, CodeEntry
+from anyvirt.jit.machine_layout import CODE_ENTRIES, CODE_TABLE, PAGE_BITS, USUAL_ADDEND, CodeEntry
+from anyvirt.jit.region_sharing import USUAL, Span, find_spans
 from anyvirt.jit.region_template import Way, register_name, scalar_name
 
 if TYPE_CHECKING:
@@ -289,6 +290,8 @@ class RegionFunction:
         self._dirty: dict[int, int] = {}
         self._written = {pc: self._writes(step) for pc, step in plan.steps.items()}
         self._blocks = self._find_blocks()
+        self.spans: dict[int, Span] = {}
+        """For each access that shares a look at the TLB, those that it does with."""
         self._chains = 0
         self.exits: list[Exit] = []
         """By their numbers in the LLVM code."""
@@ -296,6 +299,10 @@ class RegionFunction:
     def text(self) -> str:
         """LLVM IR of the module, in which the function is `region`."""
         self._solve()
+        if self._machine:
+            spans = find_spans(self._blocks.values(), self._base, self._keeps)
+            self.spans = {pc: span for span in spans for pc in span.members}
+            self._allocas += [f"  {span.variable} = alloca i64" for span in spans]
         for block in self._blocks.values():
             self._emit_block(block)
         body = "\n".join([*self._lines, *self._side])
@@ -331,6 +338,18 @@ class RegionFunction:
             if name is not None:
                 written |= 1 << self._bits.setdefault(name, len(self._bits))
         return written
+
+    def _base(self, step: Step) -> str | None:
+        """The variable of the register that the address of an instruction's only access is based on."""
+        access = step.template.access
+        if access is None:
+            return None
+        number = step.operands[access.register] if isinstance(access.register, str) else access.register
+        return self._register(access.file, number)
+
+    def _keeps(self, step: Step, name: str) -> bool:
+        """Whether an instruction leaves a variable as it is."""
+        return name not in self._bits or not self._written[step.pc] >> self._bits[name] & 1
 
     def _prologue(self, body: str) -> str:
         """Variables with their values on entry, and what the templates expect to be there."""
@@ -369,7 +388,13 @@ class RegionFunction:
                 lines.append(f"  store i64 %e{name[2:]}, ptr {name}")
         start = self._label(self._plan.entry)
         if self._machine:
-            lines += self._check_address(start)
+            lines += [
+                f"  %usual.slot = getelementptr i8, ptr %memory, i64 {USUAL_ADDEND}",
+                f"  {USUAL} = alloca i64",
+                "  %usual.entry = load i64, ptr %usual.slot",
+                f"  store i64 %usual.entry, ptr {USUAL}",
+                *self._check_address(start),
+            ]
         lines += self._check_rounding()
         lines.append(f"  br label %{start}")
         return "\n".join(lines)
@@ -525,15 +550,23 @@ class RegionFunction:
         values.update(
             u=unique, pc=_signed(step.pc), next_pc=_signed(step.next), memory_size=self._memory_size
         )
-        text = template.format % values
+        span, begin = self.spans.get(step.pc), label
+        if self._counted and step.pc in self._blocks:
+            begin = f"t{unique}"
+        if span is not None and span.leader == step.pc:
+            lines, begin = span.look()
+            self._lines += lines
+        if span is None:
+            text = template.format % values
+        else:
+            text = template.shared % (values | {"span": span.variable})
         if template.allocas:
             self._allocas.append(template.allocas % values)
         for way in template.ways:
             goal = self._way(way, step, dirty, after, unused)
             text = text.replace(f"label %{way}{unique}", f"label %{goal}")
-        if self._counted and step.pc in self._blocks:
-            # Phis of the template name the block it begins in.
-            text = text.replace(f"%{label}]", f"%t{unique}]")
+        # Phis of the template name the block it begins in.
+        text = text.replace(f"%{label}]", f"%{begin}]")
         self._lines.append(text)
 
     def _way(self, way: Way, step: Step, dirty: int, after: int, unused: int) -> str:

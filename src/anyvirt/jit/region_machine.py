@@ -1,7 +1,7 @@
 """Machine memory in regions: a look at the TLB for each access, and a call where that does not help.
 
-The call lets the TLB know of the page, and the access is tried again. What cannot be had that way, a device,
-a page with decoded code, the end of a page in the middle of an access, is the interpreter's.
+The call lets the TLB know of the page and says what it now says. What cannot be had that way, a device, a
+page with decoded code, the end of a page in the middle of an access, is the interpreter's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from anyvirt.jit.layout import Access, Slot
 from anyvirt.jit.machine_access import fill_for
 from anyvirt.jit.machine_layout import DataEntry
 from anyvirt.jit.machine_model import MachineModel
+from anyvirt.jit.region_sharing import USUAL, SharedLook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,22 +72,67 @@ class RegionMachineModel(MachineModel):
     def _in_ram(
         self, handler: HandlerCompiler, access: Access, address: str, size: int, act: Callable[[str], str]
     ) -> str:
-        body = handler.body
-        again, hit, miss = (body.fresh(hint) for hint in ("again", "hit", "miss"))
-        body.branch(again)
-        body.open(again)
+        """Do something at the host's address of a guest's, or leave it to the interpreter."""
+        body, compiler = handler.body, self._compiler
+        start, before = len(body), body.label
+        hit, miss, new, done = (body.fresh(hint) for hint in ("hit", "miss", "new", "done"))
         entry, condition = self._look_up(handler, access, address, size)
         body.branch_if(condition, hit, miss, hint=LIKELY)
         body.open(miss)
+        asking = len(body)
         function = body.emit(f"load ptr, ptr {handler.slot(Slot.REFILL)}")
         filled = body.emit(
             f"call preserve_mostcc i64 {function}(ptr %state, i64 {address}, i64 {size}, i64 {int(access)})"
         )
-        body.branch_if(body.emit(f"icmp ne i64 {filled}, 0"), again, self._compiler.odd_way(), hint=LIKELY)
+        known = body.emit(f"icmp ne i64 {filled}, -1")
+        body.branch_if(known, new, compiler.odd_way(), hint=LIKELY)
+        body.open(new)
+        asked = body.part(asking)
+        if access is Access.READ:
+            body.effect(f"store i64 {filled}, ptr {USUAL}")
+        body.branch(done)
         body.open(hit)
         place = body.emit(f"getelementptr i8, ptr {entry}, i64 {int(DataEntry.ADDEND)}")
-        host = body.emit(f"add i64 {body.emit(f'load i64, ptr {place}')}, {address}")
+        found = body.emit(f"load i64, ptr {place}")
+        if access is Access.READ:
+            addend = self._as_usual(handler, found, done)
+        else:
+            body.branch(done)
+            body.open(done)
+            addend = body.emit(f"phi i64 [{found}, %{hit}], [{filled}, %{new}]")
+        kept, there = f"%{body.fresh('kept')}", f"%{body.fresh('there')}"
+        shared = [
+            f"  {kept} = load i64, ptr {compiler.placeholder('span')}",
+            f"  {there} = icmp ne i64 {kept}, -1",
+            f"  br i1 {there}, label %{done}, label %{miss}{LIKELY}",
+            f"{miss}:",
+            *asked,
+            f"  br label %{done}",
+            f"{done}:",
+            f"  {addend} = phi i64 [{kept}, %{before}], [{filled}, %{new}]",
+        ]
+        compiler.accesses.append(SharedLook(compiler.based(address, size, access), start, len(body), shared))
+        host = body.emit(f"add i64 {addend}, {address}")
         return act(body.emit(f"inttoptr i64 {host} to ptr"))
+
+    @staticmethod
+    def _as_usual(handler: HandlerCompiler, found: str, done: str) -> str:
+        """What the TLB says is to be added to an address, known to the host before the TLB has said it.
+
+        The host goes on with the usual addend while it still waits for the TLB, as it does at any branch
+        that it can predict: a list can be walked as fast as if there were no TLB.
+        """
+        body = handler.body
+        other = body.fresh("other")
+        usual = body.emit(f"load i64, ptr {USUAL}")
+        body.branch_if(body.emit(f"icmp eq i64 {found}, {usual}"), done, other, hint=LIKELY)
+        body.open(other)
+        # LLVM must not see that the value is the same on both ways.
+        hidden = body.emit(f'call i64 asm "", "=r,0"(i64 {found})')
+        body.effect(f"store i64 {hidden}, ptr {USUAL}")
+        body.branch(done)
+        body.open(done)
+        return body.emit(f"load i64, ptr {USUAL}")
 
 
 def add_refill(module: Module) -> None:

@@ -19,9 +19,10 @@ from anyvirt.jit import ir
 from anyvirt.jit.handlers import Features, HandlerCompiler, RecordOperand
 from anyvirt.jit.interpreter import InterpreterTarget
 from anyvirt.jit.ir import Body, Value
-from anyvirt.jit.layout import Slot
+from anyvirt.jit.layout import Access, Slot
 from anyvirt.jit.region_flat import RegionFlatModel
 from anyvirt.jit.region_machine import RegionMachineModel
+from anyvirt.jit.region_sharing import BasedAccess
 from anyvirt.jit.scope import function_tree, plain_function
 from anyvirt.typed import TypedPythonError, u64
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from anyvirt.isa.description import Handler, InstructionSet, Pattern
     from anyvirt.jit.frames import Signature
     from anyvirt.jit.frontend import FunctionCompiler, Module
+    from anyvirt.jit.region_sharing import SharedLook
     from anyvirt.jit.target import Argument
 
 _CONSTANT_BITS = 4
@@ -98,6 +100,10 @@ class Template:
     """It may write registers before it fails."""
     rounding: int | None = None
     """The rounding mode that it is for, if it depends on that."""
+    access: BasedAccess | None = None
+    """Its only memory access, if that can share a look at the TLB (`anyvirt.jit.region_sharing`)."""
+    shared: str = ""
+    """The same as `format` for an access that does share one: `span` is the variable of `Span`."""
 
     @cached_property
     def uses(self) -> frozenset[str]:
@@ -144,6 +150,10 @@ class TemplateCompiler(HandlerCompiler):
         self.dynamic_files: set[str] = set()
         self.sums: dict[str, tuple[str, str]] = {}
         """Values that are the sum of another and an operand."""
+        self.bases: dict[str, tuple[str, str | int]] = {}
+        """Values that are what a register held before the instruction: register file, and what selects it."""
+        self.accesses: list[SharedLook] = []
+        """The looks at the TLB."""
         self._early_writes = False
         self._rounding: int | None = None
         self.model = RegionFlatModel(self) if target.features.memory == "flat" else RegionMachineModel(self)
@@ -160,6 +170,10 @@ class TemplateCompiler(HandlerCompiler):
             raise TemplateError("it needs to know the interpreter's record or budget")
         if "@table." in text:
             raise TemplateError("it looks something up in a table, and a region has no data")
+        access, shared = None, ""
+        if len(self.accesses) == 1 and self.accesses[0].access is not None:
+            access, start, end, lines = self.accesses[0]
+            shared = _as_format("\n".join([*self.body.part(0, start), *lines, *self.body.part(end)]))
         return Template(
             _as_format(text),
             _as_format(allocas),
@@ -172,6 +186,8 @@ class TemplateCompiler(HandlerCompiler):
             "constrained" in text,
             self._early_writes,
             self._rounding,
+            access,
+            shared,
         )
 
     def _placeholder_operand(self, name: str) -> RecordOperand:
@@ -213,6 +229,13 @@ class TemplateCompiler(HandlerCompiler):
         return result
 
     # Ways out -------------------------------------------------------------------------------------------
+
+    def based(self, address: str, size: int, access: Access) -> BasedAccess | None:
+        """An access at a value of LLVM's, if that is known to be from a register."""
+        base, offset = self.sums.get(address, (address, ""))
+        if base not in self.bases:
+            return None
+        return BasedAccess(*self.bases[base], offset.strip("\x01\x02"), size, access)
 
     def go(self, way: Way) -> None:
         """Leave the instruction."""
@@ -330,7 +353,13 @@ class RegionTarget(InterpreterTarget):
         if name in self._float_files:
             number = compiler.body.emit(f"load double, ptr {self._register(compiler, name, index)}")
             return compiler.body.value(f"bitcast double {number} to i64", u64)
-        return super().read_element(compiler, name, index)
+        value = super().read_element(compiler, name, index)
+        template = _template(compiler)
+        selector = index.name if isinstance(index, RecordOperand) else index
+        whole = self.isa.register_files[name].width == 64
+        if whole and isinstance(selector, (str, int)) and all(name != file for file, _ in template.writes):
+            template.bases[value.text] = name, selector
+        return value
 
     def write_element(self, compiler: FunctionCompiler, name: str, index: Argument, value: Argument) -> None:
         """Set a register."""
