@@ -9,7 +9,8 @@ except that places are called hot here rather than found by sampling. What is on
 directory.
 
 For both processes the resident memory is printed, and how much it has grown since the first regions, which
-fill caches and pools; of the arena, the most that translations have taken.
+fill caches and pools; of the arena, the most that translations have taken. A compile server ends after
+`RETIREMENT` regions, and the next one takes its place: the growth that counts is the most of any of them.
 """
 
 import argparse
@@ -40,6 +41,8 @@ COUNTER, POINTER, RETURN_ADDRESS = 5, 8, 1
 POOL_SIZE = 4000
 INTERVAL = 0.002
 """Seconds between two looks for what has been compiled."""
+REPORTS = 40
+"""Lines on the way."""
 PATIENCE = 2000
 """Looks without news after which places are hot enough to be asked for again."""
 FORMS = (
@@ -75,12 +78,6 @@ def server_of(directory):
         connection.connect(os.fspath(directory / f"{SOCKET}-{version()}"))
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     return struct.unpack("3i", credentials)[0]
-
-
-def processor_time(pid):
-    """Seconds of CPU time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _make_cpu(memory, directory):
@@ -154,15 +151,40 @@ class Guest:
         return len(places)
 
 
-def report(done, server, before, guest):
+class Growth:
+    """How much more memory the processes hold than when they were warm."""
+
+    def __init__(self, directory):
+        self._directory = directory
+        self.servers = set()
+        """Compile servers that there have been."""
+        self._warm = self._sizes()
+        self._most = dict.fromkeys(self._warm, 0)
+
+    def _sizes(self):
+        try:
+            server = server_of(self._directory)
+            self.servers.add(server)
+            return {"compiler": resident(server), "guest": resident(os.getpid())}
+        except OSError:
+            # One has just ended, and the next one does not listen yet.
+            return {"guest": resident(os.getpid())}
+
+    def line(self):
+        """Look, and say what is there."""
+        told = []
+        for name, size in self._sizes().items():
+            grown = size - self._warm[name]
+            self._most[name] = max(self._most[name], grown)
+            growth = f"{grown / 2**20:+6.2f}, most {self._most[name] / 2**20:+6.2f}"
+            told.append(f"{name} {size / 2**20:7.2f} MiB ({growth})")
+        return ", ".join(told)
+
+
+def report(done, growth, guest):
     """Print a line."""
-    sizes = {"compiler": server, "guest": os.getpid()}
-    told = [
-        f"{name} {resident(pid) / 2**20:7.2f} MiB ({(resident(pid) - before[pid]) / 2**20:+6.2f})"
-        for name, pid in sizes.items()
-    ]
     used = f"arena {arena().used >> 10} KiB of {ARENA_SIZE >> 20} MiB (most {guest.most_used >> 10})"
-    print(f"{done:8} regions:", ", ".join([*told, used]), flush=True)
+    print(f"{done:8} regions: {growth.line()}, {used}", flush=True)
 
 
 def main():
@@ -180,23 +202,19 @@ def main():
         done = 0
         while done < options.warm:
             done += guest.turn()
-        server = server_of(directory)
-        before = {pid: resident(pid) for pid in (server, os.getpid())}
-        begin, used = time.monotonic(), processor_time(server)
-        report(0, server, before, guest)
+        growth = Growth(directory)
+        begin = time.monotonic()
+        report(0, growth, guest)
         done, told = 0, 1
         while done < options.regions:
             done += guest.turn()
-            if done * 20 >= told * options.regions:
+            if done * REPORTS >= told * options.regions:
                 told += 1
-                report(done, server, before, guest)
-        if server_of(directory) != server:
-            raise SystemExit("the compile server has been replaced by another one meanwhile")
-        each = (processor_time(server) - used) / done * 1000
+                report(done, growth, guest)
         counts = guest.space.statistics
         print(
             f"{counts.published} regions of {counts.instructions / counts.published:.1f} instructions "
-            f"published, {counts.given_up} given up; {each:.2f} ms of the compiler's CPU time each, "
+            f"published, {counts.given_up} given up, by {len(growth.servers)} compile servers; "
             f"{time.monotonic() - begin:.0f} s in all"
         )
 
