@@ -22,6 +22,8 @@ from .regional import publish
 CODE, DATA, READ_ONLY, NOTHING, PAGE = 0x10000, 0x20000, 0x30000, 0x40000, 4096
 SIZE = 1 << 32
 TOP = 1 << 64
+QUEUED = signal.SIGRTMIN + 5
+"""A signal of which each instance arrives, however close they are to each other."""
 
 ACCESSES = {
     "lb": (1, Access.READ), "lhu": (2, Access.READ), "lw": (4, Access.READ), "ld": (8, Access.READ),
@@ -267,12 +269,12 @@ def test_signals_arrive_in_the_middle_of_a_loop(memory):
     assert publish(memory, "riscv64", CODE, counted=False)
     cpu = Translator("riscv64", memory)
     cpu.pc, cpu.x[5], cpu.x[7] = CODE, DATA, 30_000_000
-    signals.install(signal.SIGUSR2)
+    signals.install(QUEUED)
     me = threading.main_thread().ident
 
     def send():
         for _ in range(20):
-            signal.pthread_kill(me, signal.SIGUSR2)
+            signal.pthread_kill(me, QUEUED)
             time.sleep(0.002)
 
     thread = threading.Thread(target=send)
@@ -286,7 +288,7 @@ def test_signals_arrive_in_the_middle_of_a_loop(memory):
         arrived += len(signals.drain())
     finally:
         thread.join()
-        signals.uninstall(signal.SIGUSR2)
+        signals.uninstall(QUEUED)
         signals.drain()
     assert (stop.reason, arrived) == (StopReason.BREAKPOINT, 20)
     assert int.from_bytes(memory.read(DATA, 8), "little") == 30_000_000
