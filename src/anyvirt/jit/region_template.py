@@ -21,6 +21,7 @@ from anyvirt.jit.interpreter import InterpreterTarget
 from anyvirt.jit.ir import Body, Value
 from anyvirt.jit.layout import Access, Slot
 from anyvirt.jit.region_flat import RegionFlatModel
+from anyvirt.jit.region_floats import move_doubles
 from anyvirt.jit.region_machine import RegionMachineModel
 from anyvirt.jit.region_sharing import BasedAccess
 from anyvirt.jit.scope import function_tree, plain_function
@@ -123,7 +124,7 @@ class _TemplateBody(Body):
 
     def parts(self) -> tuple[str, str]:
         """Instructions and local variables."""
-        return "\n".join(self._lines), "\n".join(self._allocas)
+        return "\n".join(move_doubles(self._lines)), "\n".join(self._allocas)
 
 
 class TemplateCompiler(HandlerCompiler):
