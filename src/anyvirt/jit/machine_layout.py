@@ -65,8 +65,23 @@ class Change(IntEnum):
     SIZE = 128
 
 
-VIEW_SIZE = CHANGES + 128
-"""Bytes for all that belongs to one CPU."""
+FILLED = CHANGES + 128
+"""Offset of the list of entries that have been filled since the TLB was last emptied."""
+
+
+class Filled(IntEnum):
+    """Offsets in that list."""
+
+    COUNT = 0
+    """How many there are; CAPACITY + 1 if some did not fit in."""
+    ENTRIES = 8
+    """Numbers of entries, 16 bits each: those for code follow those for data."""
+    CAPACITY = 512
+    SIZE = 8 + 2 * 512
+
+
+AREA_SIZE = -(-(FILLED + Filled.SIZE) // PAGE_SIZE) * PAGE_SIZE
+"""Bytes of one TLB. A CPU with modes has several; the list of changes is in its first one."""
 
 
 class Map(IntEnum):
