@@ -29,10 +29,15 @@ def configuration(cpu: SystemHart, entry: u64) -> u64:
     return (cpu.csr[u8(PMPCFG + entry // 8)] >> 8 * (entry % 8)) & 0xFF
 
 
+def is_within(address: u64, first: u64, last: u64) -> bool:
+    """Whether an address is in [first, last]."""
+    return address >= first and last >= address
+
+
 def physical_rights(cpu: SystemHart, physical: u64, privilege: u64) -> u64:
     """A bit for each kind of access that a mode may make at a physical address."""
     for entry in range(cpu.pmp_count):
-        if cpu.pmp_first[u8(entry)] <= physical <= cpu.pmp_last[u8(entry)]:
+        if is_within(physical, cpu.pmp_first[u8(entry)], cpu.pmp_last[u8(entry)]):
             value = configuration(cpu, entry)
             if privilege == Privilege.MACHINE and value & _LOCKED == 0:
                 return u64(_EVERYTHING)

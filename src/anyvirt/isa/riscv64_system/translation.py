@@ -23,7 +23,7 @@ from anyvirt.isa.riscv64_system.hart import (
     SystemHart,
     WalkFault,
 )
-from anyvirt.isa.riscv64_system.protection import READ, WRITE, physical_rights
+from anyvirt.isa.riscv64_system.protection import READ, WRITE, is_within, physical_rights
 from anyvirt.isa.system import AccessType
 from anyvirt.typed import range, s64, u8, u64
 
@@ -218,7 +218,7 @@ def forget_everything(cpu: SystemHart) -> None:
 def forget(cpu: SystemHart, address: u64, only_page: bool, space: u64, only_space: bool) -> None:
     """SFENCE.VMA: forget the page of an address, or all, in one address space or in all."""
     half = u8(address >> 63) * 2
-    if cpu.large[half] <= address <= cpu.large[half + 1] and cpu.large[half + 1] != 0:
+    if is_within(address, cpu.large[half], cpu.large[half + 1]) and cpu.large[half + 1] != 0:
         # It may be part of a large page.
         only_page = False
     if not only_page and not only_space:
