@@ -252,7 +252,7 @@ MENVCFG = plain(
     # What kernels that do not know of these would miss is there from the start.
     initial=Environment.ADUE | Environment.PBMTE,
 )
-MCOUNTINHIBIT = plain(0x320, "mcountinhibit", "counters that stand still", writable=5)
+plain(0x320, "mcountinhibit", "counters that stand still: none", writable=0)
 MSCRATCH = plain(0x340, "mscratch", "for the handler of traps to M-mode")
 MEPC = plain(0x341, "mepc", "address of the instruction that was trapped to M-mode", writable=_ALL & ~1)
 MCAUSE = plain(0x342, "mcause", "cause of the last trap to M-mode")
@@ -269,6 +269,10 @@ SSCRATCH = plain(0x140, "sscratch", "for the handler of traps to S-mode")
 SEPC = plain(0x141, "sepc", "address of the instruction that was trapped to S-mode", writable=_ALL & ~1)
 SCAUSE = plain(0x142, "scause", "cause of the last trap to S-mode")
 STVAL = plain(0x143, "stval", "what belongs to that cause")
+for _number, _name in (
+    (0x7A0, "tselect"), (0x7A1, "tdata1"), (0x7A2, "tdata2"), (0x7A3, "tdata3"), (0x7A4, "tinfo"),
+):  # fmt: skip
+    plain(_number, _name, "debug triggers: there are none", writable=0)
 for _counter in range(3, 32):
     plain(0xB00 + _counter, f"mhpmcounter{_counter}", "counts nothing", writable=0)
     plain(0x320 + _counter, f"mhpmevent{_counter}", "what it would count", writable=0)

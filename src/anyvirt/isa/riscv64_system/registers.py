@@ -11,7 +11,6 @@ from anyvirt.isa.riscv64.hart import CYCLE, FCSR, FFLAGS, FRM, INSTRET, TIME
 from anyvirt.isa.riscv64_system.hart import (
     INITIAL,
     MCOUNTEREN,
-    MCOUNTINHIBIT,
     MCYCLE_NUMBER,
     MENVCFG,
     MIDELEG,
@@ -156,8 +155,6 @@ def write_plain(cpu: SystemHart, place: u8, value: u64) -> u64:
         new = old
     if place in (MENVCFG, SENVCFG) and new & Environment.CBIE == 2 << 4:
         new = new & ~Environment.CBIE | old & Environment.CBIE
-    if place == MCOUNTINHIBIT:
-        return u64(Outcome.DONE)
     cpu.csr[place] = new
     if place == MENVCFG:
         if (old ^ new) & (Environment.ADUE | Environment.PBMTE) != 0:
@@ -247,7 +244,8 @@ def write_special(cpu: SystemHart, number: u64, value: u64, cycles: u64) -> u64:
         cpu.cycle_base = value - cycles
         return u64(Outcome.DONE)
     if number == MINSTRET_NUMBER:
-        cpu.instret_base = value - cycles
+        # The instruction itself is not counted.
+        cpu.instret_base = value - (cycles + 1)
         return u64(Outcome.DONE)
     if number <= FCSR:
         write_float_control(cpu, number, value)
