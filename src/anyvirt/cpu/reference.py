@@ -152,10 +152,10 @@ class ReferenceExecutor(Hookable):
         executed = 0
         self._processor.counted = max_instructions is not None
         while not self._pending:
-            if self.system is not None:
-                self.system.take_interrupt()
             if executed == max_instructions:
                 return Stop(StopReason.BUDGET, self.pc)
+            if self.system is not None:
+                self.system.take_interrupt()
             if self._lost:
                 self._lost = False
                 return Stop(StopReason.ACCESS_FAULT, self.pc, address=self.pc, access=Access.EXECUTE)

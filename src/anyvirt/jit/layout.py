@@ -43,7 +43,7 @@ class StopReason(IntEnum):
     """An exception of the instruction set's own, not executed; `Stop.address` is its number there."""
     HOOK = 12
     """A breakpoint, watchpoint or hook (`anyvirt.cpu.hooks`) ended the run: `Stop.hit` is it."""
-    IDLE = 13
+    IDLE = 20
     """The CPU of a machine waits for an interrupt: see `anyvirt.cpu.system.SystemSide.wait`."""
 
 
@@ -53,7 +53,7 @@ NEW_CODE = 10
 """Like a stop reason, but served by the executor itself: make place for the code at TARGET, go on there."""
 DEVICE_ERROR = 11
 """Like a stop reason, but `run` raises what a device raised."""
-ALARM = 14
+ALARM = 21
 """Like a stop reason, but served by the executor itself: the deadline of the timer has changed."""
 INTERPRET = 16
 """Like a stop reason, but served by the executor itself: the instruction is one for the interpreter."""

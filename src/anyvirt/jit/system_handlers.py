@@ -107,20 +107,24 @@ def deliver(state: u64, record: u64, records: u64, count: u64) -> u64:
     return u64(GO_ELSEWHERE)
 
 
-def attend(state: u64, record: u64, records: u64) -> u64:
-    """Take an interrupt, if there is one, and see who else wants something."""
-    if load8(state + Slot.PENDING + Request.INTERRUPT) != 0:
-        store8(state + Slot.PENDING + Request.INTERRUPT, u8(0))
-        # Who raises a line does it before the request.
-        full_fence()
-        target, taken = take_interrupt(state, program_counter(state, record, records))
-        if taken:
-            store64(state + Slot.TARGET, target)
-            return u64(GO_ELSEWHERE)
-    if load64(state + Slot.PENDING) == 0:
-        return u64(GO_ON)
-    store64(state + Slot.REASON, u64(StopReason.INTERRUPTED))
-    return u64(LEAVE)
+def attend(state: u64, record: u64, records: u64, count: u64) -> u64:
+    """Leave for whoever wants something; otherwise take an interrupt, if there is one and a budget for it."""
+    if load64(state + Slot.PENDING) & ~(u64(0xFF) << 8 * Request.INTERRUPT) != 0:
+        store64(state + Slot.REASON, u64(StopReason.INTERRUPTED))
+        return u64(LEAVE)
+    if is_counting():
+        store64(state + Slot.COUNT, count)
+        if count == 0:
+            store64(state + Slot.REASON, u64(StopReason.BUDGET))
+            return u64(LEAVE)
+    store8(state + Slot.PENDING + Request.INTERRUPT, u8(0))
+    # Who raises a line does it before the request.
+    full_fence()
+    target, taken = take_interrupt(state, program_counter(state, record, records))
+    if taken:
+        store64(state + Slot.TARGET, target)
+        return u64(GO_ELSEWHERE)
+    return u64(GO_ON)
 
 
 def bind_system_words(module: Module, isa: InstructionSet, features: Features) -> None:
@@ -231,12 +235,10 @@ stop:
 }}}}
 
 define dso_local {{convention}} void @{ATTEND}({{parameters}}) nounwind {{{{
-  %count.slot = getelementptr i8, ptr %state, i64 {int(Slot.COUNT)}
-  store i64 %count, ptr %count.slot
   %s = ptrtoint ptr %state to i64
   %r = ptrtoint ptr %record to i64
   %b = ptrtoint ptr %records to i64
-  %way = call i64 {{attend_function}}(i64 %s, i64 %r, i64 %b)
+  %way = call i64 {{attend_function}}(i64 %s, i64 %r, i64 %b, i64 %count)
   switch i64 %way, label %stop [i64 {GO_ON}, label %go i64 {GO_ELSEWHERE}, label %away]
 go:
   %handler = load ptr, ptr %record
