@@ -12,6 +12,7 @@ from tests.cpu.system_machines import (
     DIRTY,
     EXECUTE,
     HANDLER,
+    ISA,
     MACHINE,
     OPEN_PMP,
     PAGE,
@@ -28,9 +29,12 @@ from tests.cpu.system_machines import (
 
 from anyvirt.cpu.executor import Stop, StopReason
 from anyvirt.cpu.interpreter import Interpreter
+from anyvirt.cpu.machine_memory import MachineMemory
+from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.reference import ReferenceExecutor
 from anyvirt.cpu.stencil_executor import StencilExecutor
-from anyvirt.errors import UsageError
+from anyvirt.cpu.tiers import make_executor
+from anyvirt.errors import UnsupportedError, UsageError
 
 VIRTUAL = 0x4000_0000
 MIE, SIE, MPRV, SUM, MXR, TVM, TW, TSR, FS = (
@@ -623,3 +627,12 @@ def test_execute_only_pages_can_be_executed(machine):
     machine.enter(SUPERVISOR, VIRTUAL)
     run(machine, 1)
     assert machine.cpu.x[10] == 1
+
+
+def test_tiers_of_machines():
+    memory = MachineMemory()
+    assert isinstance(make_executor(ISA, memory), StencilExecutor)
+    with pytest.raises(UnsupportedError, match="addresses are translated"):
+        make_executor(ISA, memory, tier="region")
+    with pytest.raises(UsageError, match="need a MachineMemory"):
+        make_executor(ISA, FlatMemory(), tier="interpreter")
