@@ -47,4 +47,8 @@ rv.system = System(
 )
 riscv64_system = rv.build()
 
-__all__ = ["instructions", "riscv64_system"]
+DEVICE_TREE_ISA = "rv64imafdc_zicbom_zicboz_zicntr_zicond_zicsr_zifencei_zihintpause_zawrs_zba_zbb_zbs_sstc_svadu_svinval_svpbmt"
+"""The property `riscv,isa` of a hart; blocks of caches have `BLOCK` bytes."""
+BLOCK = instructions.BLOCK
+
+__all__ = ["BLOCK", "DEVICE_TREE_ISA", "riscv64_system"]
