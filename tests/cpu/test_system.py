@@ -174,6 +174,21 @@ def test_an_endless_exception_uses_up_the_budget(machine):
     assert trap(machine) == (1, 0x2000, 0x2000)
 
 
+def test_addresses_that_no_instruction_can_have(machine):
+    """In the midst of a budget and at its end, and when a run begins there."""
+    for address in (1 << 60, 1 << 63, 0xD411_514A_B8C7_5558):
+        machine.write(CODE, "mret")
+        machine.enter(MACHINE, CODE, mepc=address, mtvec=HANDLER, mstatus=MSTATUS | 3 << 11)
+        run(machine, 1)
+        assert machine.cpu.pc == address
+        run(machine, 1)
+        assert trap(machine) == (1, address, address)
+        machine.enter(MACHINE, address, mtvec=address)
+        run(machine, 10)
+        assert is_in(machine, MACHINE, address)
+        assert trap(machine) == (1, address, address)
+
+
 # Interrupts -------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from anyvirt.cpu.host import host
 from anyvirt.cpu.memory import host_munmap, reserve
 from anyvirt.jit.layout import DEVICE_ERROR, NEW_CODE, SYNCHRONIZE, Access, Request, Slot, StopReason
-from anyvirt.jit.machine_layout import AREA_SIZE, CHANGES, FILLED, Change, Filled
+from anyvirt.jit.machine_layout import AREA_SIZE, CHANGES, FILLED, Change, Filled, RecordPage
 
 if TYPE_CHECKING:
     from anyvirt.cpu.machine_code import MachineCodeSpace
@@ -74,6 +74,8 @@ class MachineView:
         self._shift, self._granule = code.layout.shift, code.layout.granule
         crossing = self._crossings[code].address
         self._entry = crossing + code.half
+        self._lost = self._entry + RecordPage.LOST
+        self._takes_faults = "system" in code.interpreter.blob.notes
         self._set(Slot.RECORD_SHIFT, self._shift)
         self._set(Slot.RECORD_SIZE, code.layout.size)
         self._set(Slot.PAGES, code.table)
@@ -88,8 +90,13 @@ class MachineView:
     def place(self, pc: int) -> bool:
         """Make `pc` where compiled code begins; false if no instruction can be there."""
         limit = 1 << 63 - self._shift
-        if pc % self._granule or limit <= pc < (1 << 64) - limit:
+        if pc % self._granule:
             return False
+        if limit <= pc < (1 << 64) - limit:
+            # No record can stand for it. The CPU of a machine finds out by itself.
+            self._slots[_RECORD] = self._slots[_RECORDS] = self._lost
+            self._slots[_TARGET] = pc
+            return self._takes_faults
         self._slots[_RECORD] = self._entry
         self._slots[_RECORDS] = self._entry - (pc << self._shift) & _WORD
         return True
@@ -100,6 +107,8 @@ class MachineView:
 
     def program_counter(self) -> int:
         """The `pc` at which compiled code was left."""
+        if self._slots[_RECORD] == self._lost:
+            return self._slots[_TARGET]
         scaled = self._slots[_RECORD] - self._slots[_RECORDS] & _WORD
         if scaled >> 63:
             scaled -= 1 << 64

@@ -150,6 +150,9 @@ class RecordPage(IntEnum):
     second half begins with records for what runs over the end of the page.
     """
 
+    LOST = 1024
+    """In the area for instructions across pages: a record that leads to the address in TARGET, which no other
+    record can stand for."""
     HOST = 2048
     """Host address of the code."""
     FLAG = 2056

@@ -47,7 +47,12 @@ rv.system = System(
 )
 riscv64_system = rv.build()
 
-DEVICE_TREE_ISA = "rv64imafdc_zicbom_zicboz_zicntr_zicond_zicsr_zifencei_zihintpause_zawrs_zba_zbb_zbs_sstc_svadu_svinval_svpbmt"
+DEVICE_TREE_ISA = "_".join(
+    (
+        "rv64imafdc", "zicbom", "zicboz", "zicntr", "zicond", "zicsr", "zifencei", "zihintpause", "zawrs",
+        "zba", "zbb", "zbs", "sstc", "svadu", "svinval", "svpbmt",
+    )
+)  # fmt: skip
 """The property `riscv,isa` of a hart; blocks of caches have `BLOCK` bytes."""
 BLOCK = instructions.BLOCK
 
