@@ -58,9 +58,11 @@ def test_every_option_and_verb_in_the_readme_exists():
 
 
 def test_the_machine_on_the_page_about_memory_runs(capfd):
-    (example,) = blocks("docs/machine-memory.md", "python")
+    example, privileged = blocks("docs/machine-memory.md", "python")
     exec(compile(example, "machine-memory.md", "exec"), {})
     assert "BREAKPOINT" in capfd.readouterr().out
+    exec(compile(privileged, "machine-memory.md", "exec"), {})
+    assert capfd.readouterr().out.split() == ["11", str(0x8000_0010), "True"]
 
 
 def test_the_device_on_the_page_about_virtio_works(capfd):

@@ -23,7 +23,7 @@ from anyvirt.cpu.memory import (
     host_protect,
     reserve,
 )
-from anyvirt.errors import UnsupportedError
+from anyvirt.errors import UnsupportedError, UsageError
 from anyvirt.jit.cache import load_or_compile
 from anyvirt.jit.layout import BRANCH_REACH, RecordLayout
 
@@ -156,8 +156,11 @@ def _interpreter(isa: str, *, counted: bool, instrumented: bool, machine: bool) 
 def _compile(isa: str, counted: bool, instrumented: bool, machine: bool) -> Blob:
     from anyvirt.jit.ahead import instruction_set, interpreter_blob
 
+    description = instruction_set(isa)
+    if description.system is not None and not machine:
+        raise UsageError(f"{isa} is an instruction set of machines: its CPUs need a MachineMemory")
     return interpreter_blob(
-        instruction_set(isa),
+        description,
         counted=counted,
         memory="machine" if machine else "flat",
         instrumented=instrumented,

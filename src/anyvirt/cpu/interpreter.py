@@ -13,13 +13,14 @@ from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.view import view_of
 from anyvirt.jit.hook_layout import EVENTS
 from anyvirt.jit.host_layout import control_for, exceptions_of
-from anyvirt.jit.layout import NO_CODE, Request, Slot
+from anyvirt.jit.layout import ALARM, NO_CODE, Request, Slot
 
 if TYPE_CHECKING:
     from collections.abc import MutableSequence
 
     from anyvirt.cpu.instruments import Instruments
     from anyvirt.cpu.machine_memory import MachineMemory
+    from anyvirt.cpu.system import SystemSide
 
 _MODE = "mode"
 """The state that says how bytes are decoded (`anyvirt.isa.fields.MODE`)."""
@@ -71,7 +72,15 @@ class Interpreter(Hookable):
         self.x = self.registers("x") if "x" in self._files else []
         self.f = self.registers("f") if "f" in self._files else []
         self._set(Slot.LEAVE, self._host.leave)
+        if "system" not in code.interpreter.blob.notes:
+            self._set(Slot.ATTEND, self._host.leave)
         self._set(Slot.FLOAT_CONTROL, control_for(0))
+        self.system: SystemSide | None = None
+        """What the CPU of a machine has besides; None for instruction sets of programs."""
+        if "system" in code.interpreter.blob.notes:
+            from anyvirt.cpu.system import SystemSide
+
+            self.system = SystemSide(self._state, code.interpreter, self._scalars)
 
     def __del__(self) -> None:
         if self._state:
@@ -92,6 +101,8 @@ class Interpreter(Hookable):
         if name == _MODE and self.state(name) != value:
             self._change_mode()
         ctypes.c_uint64.from_address(self._state + self._scalars[name][0]).value = value
+        if self.system is not None:
+            self.system.refresh()
 
     def _change_mode(self) -> None:
         if isinstance(self.memory, FlatMemory):
@@ -135,6 +146,10 @@ class Interpreter(Hookable):
             return Stop(StopReason.ACCESS_FAULT, pc, address=pc, access=Access.EXECUTE)
         for register in self._zeros:
             register.value = 0
+        if self.system is not None:
+            if max_instructions is not None:
+                return self._run_to_deadlines(self.system, max_instructions)
+            self.system.settle_alarm()
         if max_instructions is not None:
             return self._run_counting(max_instructions)
         self._enter()
@@ -142,15 +157,30 @@ class Interpreter(Hookable):
 
     def _run_counting(self, budget: int) -> Stop:
         slots = self._slots
-        slots[_COUNT] = slots[_FAULT_COUNT] = budget
-        slots[_RETIRED] = self.instructions + budget
-        self._enter()
-        self.instructions += budget - slots[_COUNT]
+        self._count(budget)
         stop = self._stop()
         # What cannot be fetched or decoded is noticed before the budget is looked at.
         if not slots[_COUNT] and stop.is_fetch_failure:
             return Stop(StopReason.BUDGET, stop.pc)
         return stop
+
+    def _run_to_deadlines(self, system: SystemSide, budget: int) -> Stop:
+        """Time is instructions: the line of the timer is raised at exactly one of them."""
+        slots, end = self._slots, self.instructions + budget
+        while True:
+            self._count(min(end - self.instructions, system.instructions_to_deadline(self.instructions)))
+            reason = slots[_REASON]
+            if reason != ALARM and (reason != StopReason.BUDGET or self.instructions == end):
+                return self._stop()
+            self._view.place(self._view.program_counter())
+
+    def _count(self, budget: int) -> None:
+        """Run compiled code that counts."""
+        slots = self._slots
+        slots[_COUNT] = slots[_FAULT_COUNT] = budget
+        slots[_RETIRED] = self.instructions + budget
+        self._enter()
+        self.instructions += budget - slots[_COUNT]
 
     def _enter(self) -> None:
         """Run compiled code until there is something that `run` has to come back for."""
@@ -162,6 +192,9 @@ class Interpreter(Hookable):
     def _goes_on(self) -> bool:
         """Serve what compiled code was left for, if that is the executor's own business."""
         reason = self._slots[_REASON]
+        if reason == ALARM and self.system is not None and not self._counted:
+            self.system.settle_alarm()
+            return self._view.place(self._view.program_counter())
         if reason != StopReason.INTERRUPTED:
             return self._view.serve(reason)
         if self._requests[Request.STOP]:
@@ -223,6 +256,11 @@ class Interpreter(Hookable):
         In flat memory there are none.
         """
         self._view.flush_tlb(address)
+
+    def set_interrupt(self, number: int, level: bool) -> None:
+        """Set the level of an interrupt line of a machine's CPU; any thread may. See SystemSide."""
+        assert self.system is not None, self.isa
+        self.system.set_interrupt(number, level)
 
     def system_call(self, number: int, *arguments: int) -> int:
         """A blocking system call of the host that a signal or `interrupt()` ends without a race.

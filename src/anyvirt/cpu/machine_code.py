@@ -10,7 +10,7 @@ from anyvirt.cpu.hooked import HookTable
 from anyvirt.cpu.memory import PAGE_SIZE, host_discard, host_munmap, reserve
 from anyvirt.errors import UnsupportedError
 from anyvirt.jit.layout import RecordLayout
-from anyvirt.jit.machine_layout import END_RECORDS, MOST_PAGES, RecordPage
+from anyvirt.jit.machine_layout import END_RECORDS, LOOKUP, MOST_PAGES, RecordPage
 
 if TYPE_CHECKING:
     from anyvirt.cpu.host import MappedBlob
@@ -106,6 +106,7 @@ class MachineCodeSpace:
         ctypes.memmove(page, record * (PAGE_SIZE // self.layout.granule), self.half)
         ctypes.memmove(page + self.half, self._end, len(self._end))
         ctypes.c_uint64.from_address(page + self.half + RecordPage.OUTSIDE).value = outside
+        ctypes.c_uint64.from_address(page + self.half + RecordPage.LOST).value = self.interpreter[LOOKUP]
         return reserved, page
 
     def _entry(self, number: int) -> ctypes.c_uint64:

@@ -9,9 +9,9 @@ import weakref
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.host import host
-from anyvirt.cpu.memory import host_munmap, page_ceiling, reserve
+from anyvirt.cpu.memory import host_munmap, reserve
 from anyvirt.jit.layout import DEVICE_ERROR, NEW_CODE, SYNCHRONIZE, Access, Request, Slot, StopReason
-from anyvirt.jit.machine_layout import CHANGES, VIEW_SIZE, Change
+from anyvirt.jit.machine_layout import AREA_SIZE, CHANGES, FILLED, Change, Filled, RecordPage
 
 if TYPE_CHECKING:
     from anyvirt.cpu.machine_code import MachineCodeSpace
@@ -29,7 +29,8 @@ class MachineView:
     tlb = 0
     """Host address of the TLBs (`anyvirt.jit.machine_layout`)."""
 
-    def __init__(self, state: int, memory: MachineMemory) -> None:
+    def __init__(self, state: int, memory: MachineMemory, areas: int = 1) -> None:
+        """`areas` is the number of TLBs: a CPU with modes has several."""
         self._memory = memory
         self._state = state
         self._slots = (ctypes.c_uint64 * (Slot.END // 8)).from_address(state)
@@ -44,7 +45,11 @@ class MachineView:
         """A device is at work for the CPU: it runs Python, nothing else."""
         self.error: BaseException | None = None
         """What a device has raised."""
-        self.tlb = reserve(page_ceiling(VIEW_SIZE), mmap.PROT_READ | mmap.PROT_WRITE)
+        self._size = areas * AREA_SIZE
+        self.tlb = reserve(self._size, mmap.PROT_READ | mmap.PROT_WRITE)
+        for tlb in self._areas():
+            ctypes.c_uint64.from_address(tlb + FILLED).value = Filled.CAPACITY + 1
+        self._set(Slot.TLBS, self.tlb)
         self._set(Slot.MEMORY, self.tlb)
         self._set(Slot.MEMORY_SIZE, 0)
         self._set(Slot.MAP, memory.map_address)
@@ -53,7 +58,11 @@ class MachineView:
 
     def __del__(self) -> None:
         if self.tlb:
-            host_munmap(self.tlb, page_ceiling(VIEW_SIZE))
+            host_munmap(self.tlb, self._size)
+
+    def _areas(self) -> range:
+        """Addresses of the TLBs."""
+        return range(self.tlb, self.tlb + self._size, AREA_SIZE)
 
     # What an executor wants of a view -------------------------------------------------------------------
 
@@ -65,6 +74,8 @@ class MachineView:
         self._shift, self._granule = code.layout.shift, code.layout.granule
         crossing = self._crossings[code].address
         self._entry = crossing + code.half
+        self._lost = self._entry + RecordPage.LOST
+        self._takes_faults = "system" in code.interpreter.blob.notes
         self._set(Slot.RECORD_SHIFT, self._shift)
         self._set(Slot.RECORD_SIZE, code.layout.size)
         self._set(Slot.PAGES, code.table)
@@ -72,13 +83,20 @@ class MachineView:
         self._set(Slot.UNDECODED, code.interpreter["undecoded"])
         self._set(Slot.REFILL, code.interpreter["refill"])
         self._set(Slot.HOOKS, code.hooks.cell)
+        if "system" in code.interpreter.blob.notes:
+            self._set(Slot.ATTEND, code.interpreter["attend"])
         self.flush()
 
     def place(self, pc: int) -> bool:
         """Make `pc` where compiled code begins; false if no instruction can be there."""
         limit = 1 << 63 - self._shift
-        if pc % self._granule or limit <= pc < (1 << 64) - limit:
+        if pc % self._granule:
             return False
+        if limit <= pc < (1 << 64) - limit:
+            # No record can stand for it. The CPU of a machine finds out by itself.
+            self._slots[_RECORD] = self._slots[_RECORDS] = self._lost
+            self._slots[_TARGET] = pc
+            return self._takes_faults
         self._slots[_RECORD] = self._entry
         self._slots[_RECORDS] = self._entry - (pc << self._shift) & _WORD
         return True
@@ -89,6 +107,8 @@ class MachineView:
 
     def program_counter(self) -> int:
         """The `pc` at which compiled code was left."""
+        if self._slots[_RECORD] == self._lost:
+            return self._slots[_TARGET]
         scaled = self._slots[_RECORD] - self._slots[_RECORDS] & _WORD
         if scaled >> 63:
             scaled -= 1 << 64
@@ -138,14 +158,16 @@ class MachineView:
 
     def flush(self, address: int | None = None) -> None:
         """Empty the TLBs, or drop the page of a guest address; the CPU must not be running."""
-        if address is None:
-            host().flush_tlbs(self.tlb)
-        else:
-            host().flush_page(self.tlb, address)
+        for tlb in self._areas():
+            if address is None:
+                host().flush_tlbs(tlb)
+            else:
+                host().flush_page(tlb, address)
 
     def stop_writing(self, number: int) -> None:
         """Make stores to a page take the slow path; the CPU must not be running."""
-        host().stop_writing(self.tlb, number)
+        for tlb in self._areas():
+            host().stop_writing(tlb, number)
 
     def fail(self, access: Access) -> None:
         """Make the access that a device was asked for an access fault."""

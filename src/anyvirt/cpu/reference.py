@@ -3,6 +3,9 @@
 Slow, single-threaded, steppable in a debugger, and what every compiled tier is compared with.
 """
 
+# What a processor does is described in anyvirt.isa.
+# ruff: noqa: D102
+
 from __future__ import annotations
 
 import inspect
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
     from anyvirt.cpu.instruments import Instruments
     from anyvirt.cpu.memory import FlatMemory
+    from anyvirt.cpu.reference_system import ReferenceSystem
     from anyvirt.isa.contexts import Context
     from anyvirt.isa.description import InstructionSet, Pattern, RegisterFile
 
@@ -35,7 +39,7 @@ _MOST_DECODED = 1 << 16
 """Encodings whose decoding is remembered."""
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """Carries the stop out of the semantics of an instruction."""
 
     def __init__(self, stop: Stop) -> None:
@@ -52,11 +56,11 @@ class _TypedRegisters:
         self._mask = (1 << file.width) - 1
         self._sign = 1 << file.width - 1 if file.signed else 0
 
-    def __getitem__(self, number: u8) -> u64:
+    def __getitem__(self, number: u8 | int) -> u64:
         value = self._values[number] & self._mask
         return u64((value ^ self._sign) - self._sign)
 
-    def __setitem__(self, number: u8, value: u64) -> None:
+    def __setitem__(self, number: u8 | int, value: u64) -> None:
         if not isinstance(value, u64):
             raise TypeError(f"a register holds u64, not {type(value).__name__}")
         if int(number) != self._zero:
@@ -87,11 +91,29 @@ class ReferenceExecutor(Hookable):
         self._instruments: Instruments | None = None
         self._hooked: Container[int] = ()
         self._passed: int | None = None
-        self._processor = _Processor(memory, self._description)
+        self.system: ReferenceSystem | None = None
+        """What the CPU of a machine has besides; None for instruction sets of programs."""
+        self._processor = self._make_processor()
         for name, values in self._files.items():
             setattr(self._processor, name, _TypedRegisters(values, files[name]))
         for scalar in self._description.scalars.values():
             setattr(self._processor, scalar.name, u64(scalar.initial))
+        if self.system is not None:
+            self.system.reset()
+
+    def _make_processor(self) -> ReferenceProcessor:
+        if self._description.system is None:
+            return ReferenceProcessor(self.memory, self._description)
+        from anyvirt.cpu.reference_system import ReferenceSystem, SystemProcessor
+
+        processor = SystemProcessor(self.memory, self._description)
+        self.system = ReferenceSystem(self, processor, self._description)
+        return processor
+
+    def set_interrupt(self, number: int, level: bool) -> None:
+        """Set the level of an interrupt line of a machine's CPU; any thread may."""
+        assert self.system is not None, self.isa
+        self.system.set_interrupt(number, level)
 
     def registers(self, name: str) -> MutableSequence[int]:
         """A register file: unsigned values of its width."""
@@ -132,14 +154,19 @@ class ReferenceExecutor(Hookable):
         while not self._pending:
             if executed == max_instructions:
                 return Stop(StopReason.BUDGET, self.pc)
+            if self.system is not None:
+                self.system.take_interrupt()
             if self._lost:
                 self._lost = False
                 return Stop(StopReason.ACCESS_FAULT, self.pc, address=self.pc, access=Access.EXECUTE)
             try:
                 self._step()
-            except _Stopped as stopped:
-                self.instructions += stopped.stop.reason == StopReason.SYSTEM_CALL
-                return stopped.stop
+            except Stopped as stopped:
+                if self.system is None:
+                    self.instructions += stopped.stop.reason == StopReason.SYSTEM_CALL
+                    return stopped.stop
+                if not self.system.deliver(stopped.stop):
+                    return stopped.stop
             self.instructions += 1
             executed += 1
         self._pending = False
@@ -162,6 +189,8 @@ class ReferenceExecutor(Hookable):
         if decoded is None:
             processor.illegal()
         pattern, operands = decoded
+        if self.system is not None:
+            self.system.check_guard(pattern.semantics)
         if processor.instruments is not None:
             self._begin_instrumented(processor.instruments)
         pattern.semantics(processor, **operands)
@@ -176,11 +205,11 @@ class ReferenceExecutor(Hookable):
         """Stop at a hooked address, unless its hook has been served."""
         passed, self._passed = self._passed, None
         if self.pc in self._hooked and passed != self.pc:
-            raise _Stopped(Stop(StopReason.HOOK, self.pc))
+            raise Stopped(Stop(StopReason.HOOK, self.pc))
 
     def _begin_instrumented(self, instruments: Instruments) -> None:
         if begin_instruction(u64(instruments.address), u64(self.pc)) != 0:
-            raise _Stopped(Stop(StopReason.HOOK, self.pc, address=BLOCK_EVENT))
+            raise Stopped(Stop(StopReason.HOOK, self.pc, address=BLOCK_EVENT))
 
     def _decode_at(self, address: int) -> tuple[tuple[Pattern, dict[str, Any]] | None, int]:
         """Pattern and operands of the instruction at an address, None if it is illegal; and its length."""
@@ -238,11 +267,13 @@ class ReferenceExecutor(Hookable):
         return word, length
 
     def _fetch_parcel(self, address: int) -> int:
+        if self.system is not None:
+            return self.system.fetch_parcel(address)
         aligned = address % self._description.parcel == 0
         mapping = self.memory.mapping_at(address) if aligned else None
         if mapping is None or not mapping.protection & Protection.EXECUTE:
             stop = Stop(StopReason.ACCESS_FAULT, self.pc, address=address, access=Access.EXECUTE)
-            raise _Stopped(stop)
+            raise Stopped(stop)
         data = self.memory.fetch(address, self._description.parcel)
         return int.from_bytes(data, self._description.byte_order)
 
@@ -275,7 +306,7 @@ def _typed_operands(pattern: Pattern, word: int) -> dict[str, Any]:
     return {name: value for name, value in operands.items() if name in wanted}
 
 
-class _Processor:
+class ReferenceProcessor:
     """`anyvirt.isa.processor.Processor` in Python."""
 
     def __init__(self, memory: FlatMemory, isa: InstructionSet) -> None:
@@ -335,16 +366,16 @@ class _Processor:
         return int(self.next_pc) - self._here
 
     def system_call(self) -> NoReturn:
-        raise _Stopped(Stop(StopReason.SYSTEM_CALL, self._here, length=self._distance()))
+        raise Stopped(Stop(StopReason.SYSTEM_CALL, self._here, length=self._distance()))
 
     def breakpoint(self) -> NoReturn:
-        raise _Stopped(Stop(StopReason.BREAKPOINT, self._here, length=self._distance()))
+        raise Stopped(Stop(StopReason.BREAKPOINT, self._here, length=self._distance()))
 
     def illegal(self) -> NoReturn:
-        raise _Stopped(Stop(StopReason.ILLEGAL_INSTRUCTION, self._here))
+        raise Stopped(Stop(StopReason.ILLEGAL_INSTRUCTION, self._here))
 
     def trap(self, number: int | u64) -> NoReturn:
-        raise _Stopped(Stop(StopReason.TRAP, self._here, address=int(number)))
+        raise Stopped(Stop(StopReason.TRAP, self._here, address=int(number)))
 
     def fence(self) -> None:
         return
@@ -365,7 +396,7 @@ class _Processor:
 
     def _fault(self, reason: StopReason, address: int, access: Access) -> NoReturn:
         address &= self._address_mask
-        raise _Stopped(Stop(reason, self._here, address=address, access=access)) from None
+        raise Stopped(Stop(reason, self._here, address=address, access=access)) from None
 
     def _read(self, address: u64, size: int) -> int:
         try:
@@ -388,7 +419,7 @@ class _Processor:
         stored = (value & (1 << 8 * size) - 1).to_bytes(size, self._order)
         fields = (self._masked(address), size, kind.value, int.from_bytes(stored, "little"))
         if begin_access(u64(self.instruments.address), *map(u64, fields)) != 0:
-            raise _Stopped(Stop(StopReason.HOOK, self._here, address=ACCESS_EVENT))
+            raise Stopped(Stop(StopReason.HOOK, self._here, address=ACCESS_EVENT))
 
     def _load(self, address: u64, size: int) -> int:
         self._watch(address, size, AccessKind.READ)

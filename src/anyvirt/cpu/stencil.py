@@ -62,7 +62,7 @@ class StencilTier:
         self._handlers, shift = _handler_table(code.interpreter, blob)
         self._state = self._host.take_state()
         self._slots = (ctypes.c_uint64 * (Slot.END // 8)).from_address(self._state)
-        self._slots[Slot.LEAVE // 8] = self._host.leave
+        self._slots[Slot.LEAVE // 8] = self._slots[Slot.ATTEND // 8] = self._host.leave
         self._slots[Slot.RECORD_SHIFT // 8] = code.layout.shift
         self._job = reserve(JOB_SIZE, mmap.PROT_READ | mmap.PROT_WRITE)
         self._set(Job.HANDLER, blob[TRANSLATE])

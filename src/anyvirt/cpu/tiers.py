@@ -10,6 +10,7 @@ from anyvirt.errors import UsageError
 
 if TYPE_CHECKING:
     from anyvirt.cpu.interpreter import Interpreter
+    from anyvirt.cpu.machine_memory import MachineMemory
     from anyvirt.cpu.memory import FlatMemory
 
 
@@ -40,16 +41,30 @@ def chosen_tier() -> Tier:
         raise UsageError(f"{TIER_VARIABLE} is {name!r}, which is no tier: use one of {known}") from None
 
 
-def make_executor(isa: str, memory: FlatMemory, *, tier: Tier | str = Tier.AUTO) -> Interpreter:
-    """A virtual CPU at reset in `memory`. Raises UnsupportedError, and ValueError for an unknown tier."""
+def make_executor(
+    isa: str, memory: FlatMemory | MachineMemory, *, tier: Tier | str = Tier.AUTO
+) -> Interpreter:
+    """A virtual CPU at reset in `memory`. Raises UnsupportedError, and ValueError for an unknown tier.
+
+    For instruction sets of machines, which translate addresses, AUTO means no regions.
+    """
     if Tier(tier) is Tier.INTERPRETER:
         from anyvirt.cpu.interpreter import Interpreter
 
         return Interpreter(isa, memory)
-    if Tier(tier) is Tier.STENCIL:
+    if Tier(tier) is Tier.STENCIL or (Tier(tier) is Tier.AUTO and _translates(isa, memory)):
         from anyvirt.cpu.stencil_executor import StencilExecutor
 
         return StencilExecutor(isa, memory)
     from anyvirt.cpu.translator import Translator
 
     return Translator(isa, memory, stencils=Tier(tier) is Tier.AUTO)
+
+
+def _translates(isa: str, memory: FlatMemory | MachineMemory) -> bool:
+    from anyvirt.cpu.code import code_space
+    from anyvirt.cpu.memory import FlatMemory
+
+    if isinstance(memory, FlatMemory):
+        return False
+    return "system" in code_space(memory, isa, counted=False).interpreter.blob.notes

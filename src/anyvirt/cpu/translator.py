@@ -43,6 +43,13 @@ class Translator(Interpreter):
     def __init__(self, isa: str, memory: FlatMemory | MachineMemory, *, stencils: bool = True) -> None:
         """A CPU at reset; `stencils` bridge the time until regions have been compiled. As Interpreter's."""
         super().__init__(isa, memory)
+        if self.system is not None:
+            raise UnsupportedError(
+                "interpreter",
+                "regions of code whose addresses are translated",
+                "they are made of physical pages",
+                alternatives=("the interpreter and stencil tiers",),
+            )
         self._wants_stencils = stencils
         self._stencils: StencilSpace | None = None
         self._profile: Profile | None = None

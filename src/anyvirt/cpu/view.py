@@ -128,4 +128,5 @@ def view_of(memory: FlatMemory | MachineMemory, state: int, code: Any) -> View: 
         return FlatView(state, memory, code)
     from anyvirt.cpu.machine_view import MachineView
 
-    return MachineView(state, memory)
+    system = code.interpreter.blob.notes.get("system")
+    return MachineView(state, memory, areas=1 if system is None else system["areas"])

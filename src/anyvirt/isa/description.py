@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from anyvirt.isa.contexts import Context
     from anyvirt.isa.pseudo import Values
+    from anyvirt.isa.system import System
     from anyvirt.typed import u8, u64
 
 __all__ = [
@@ -105,6 +106,8 @@ class InstructionSet:
     """The instruction after a branch is executed before its target; see `DELAY_SLOT`."""
     address_bits: int = 64
     """Addresses are computed modulo 2 to this."""
+    system: System | None = None
+    """The instruction set is one for machines, with modes, traps and translation of addresses."""
     context: Context | None = None
     """Instructions are streams of bytes whose meaning depends on prefixes and modes."""
     forms: dict[str, list[Form]] = field(default_factory=dict)

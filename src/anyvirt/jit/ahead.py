@@ -21,6 +21,7 @@ from anyvirt.jit.machine_model import bind_machine_words
 from anyvirt.jit.region_machine import add_refill
 from anyvirt.jit.stream_decoder import add_stream_decoder
 from anyvirt.jit.stream_fetch import add_flat_stream_fetch
+from anyvirt.jit.system_handlers import add_system, bind_system_words, routine_emitter
 
 if TYPE_CHECKING:
     from anyvirt.isa.description import Handler, InstructionSet
@@ -54,6 +55,13 @@ def interpreter_blob(
     target = InterpreterTarget(isa, features)
     text = interpreter_module(isa, target)
     notes = {**dataclasses.asdict(target.layout), "records": dataclasses.astuple(RecordLayout.of(isa))}
+    if isa.system is not None:
+        notes["system"] = {
+            "lines": isa.system.lines,
+            "timer": isa.system.timer,
+            "areas": isa.system.areas,
+            "control": isa.system.control,
+        }
     return blobs.link(compile_module(text), notes)
 
 
@@ -64,20 +72,26 @@ def interpreter_module(isa: InstructionSet, target: InterpreterTarget) -> str:
     machine = target.features.memory == "machine"
     if machine:
         module.define(CALL_OUTSIDE)
-        bind_machine_words(module)
+        translation = None
+        if isa.system is not None:
+            bind_system_words(module, isa, target.features)
+            translation = routine_emitter(module, isa, target.features, isa.system.translate)
+        bind_machine_words(module, translation)
     names = handler_forms(isa)
     for form, name in names.items():
         module.define(target.handler(module, form, name))
     module.define(_handler_table(list(names.values())))
     for length in {form.length for form in names}:
-        module.define(_illegal(length))
+        module.define(_illegal(length, system=isa.system is not None))
     if isa.context is None:
         add_decoder(module, isa, names)
     else:
         add_stream_decoder(module, isa, names)
     if machine:
-        add_machine_fetch(module, streams=isa.context is not None)
+        add_machine_fetch(module, streams=isa.context is not None, system=isa.system is not None)
         add_refill(module)
+        if isa.system is not None:
+            add_system(module, isa, target.features)
     elif isa.context is not None:
         add_flat_stream_fetch(module)
     else:
@@ -103,15 +117,16 @@ def _handler_table(names: list[str]) -> str:
     return f"@handlers = dso_local constant [{len(names)} x i32] [{distances}]\n"
 
 
-def _illegal(length: int) -> str:
+def _illegal(length: int, *, system: bool) -> str:
     """The handler of what is no instruction; it is not executed, so it does not count."""
+    way = "@deliver" if system else "%leave"
     return f"""
 define internal {CONVENTION} void @{ILLEGAL}.{length}({PARAMETERS}) nounwind {{
   %reason = getelementptr i8, ptr %state, i64 {int(Slot.REASON)}
   store i64 {int(StopReason.ILLEGAL_INSTRUCTION)}, ptr %reason
   %slot = getelementptr i8, ptr %state, i64 {int(Slot.LEAVE)}
   %leave = load ptr, ptr %slot
-  musttail call {CONVENTION} void %leave(ptr %state, ptr %record, ptr %memory, i64 %count, ptr %records)
+  musttail call {CONVENTION} void {way}(ptr %state, ptr %record, ptr %memory, i64 %count, ptr %records)
   ret void
 }}
 """

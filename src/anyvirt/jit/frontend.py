@@ -55,19 +55,25 @@ class Module:
         name: str | None = None,
         linkage: str = "internal ",
         attributes: str = "",
+        make: Callable[[Callable[..., Any]], FunctionCompiler] | None = None,
     ) -> str:
         """Compile a typed function (once) and return its LLVM name, `@` included.
 
-        `linkage` "" makes it visible to a linker under `name`. Raises TypedPythonError.
+        `linkage` "" makes it visible to a linker under `name`. `make` gives a compiler that knows what the
+        parameters that are objects mean; the function then gets a pointer called `%state` for each. Raises
+        TypedPythonError.
         """
         known = self._names.get(function)
         if known is not None:
             return known
         symbol = f'@"{name or f"{function.__module__}.{function.__qualname__}.{len(self._names)}"}"'
         self._names[function] = symbol
-        compiler = FunctionCompiler(self, plain_function(function))
+        compiler = FunctionCompiler(self, plain_function(function)) if make is None else make(function)
         signature, parameters = compiler.signature, []
         for parameter, kind in signature.parameters:
+            if kind is None and make is not None:
+                parameters.append("ptr %state")
+                continue
             if kind is None:
                 raise compiler.refusal(
                     f"parameter {parameter} has no number type: annotate it with u8 ... f64"

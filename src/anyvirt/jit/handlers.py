@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from anyvirt.isa.description import DELAY_SLOT
 from anyvirt.isa.patterns import Handler
+from anyvirt.isa.system import Event
 from anyvirt.jit import ir
-from anyvirt.jit.frames import Structure
+from anyvirt.jit.frames import ObjectReference, Structure
 from anyvirt.jit.frontend import FunctionCompiler, Module
 from anyvirt.jit.instruments import InstrumentedModel
 from anyvirt.jit.ir import LIKELY, Value
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from anyvirt.isa.description import InstructionSet
+    from anyvirt.isa.system import Guard
     from anyvirt.jit.target import Argument
 
+_EVENTS = frozenset(map(int, Event))
 CONVENTION = "preserve_nonecc"
 PARAMETERS = "ptr %state, ptr %record, ptr %memory, i64 %count, ptr %records"
 
@@ -63,6 +66,11 @@ def twin_name(name: str) -> str:
     return f"{name}.slow"
 
 
+def guard_name(guard: Guard) -> str:
+    """The LLVM name of the handler of instructions whose guard does not hold."""
+    return f"guard.{guard.name}"
+
+
 class HandlerCompiler(FunctionCompiler):
     """Compiles the semantics of one instruction form into its handler."""
 
@@ -92,6 +100,7 @@ class HandlerCompiler(FunctionCompiler):
     ) -> None:
         """`form` says what else is known when compiling besides semantics and length."""
         super().__init__(module, semantics)
+        self.isa = isa
         self.in_slot = in_slot
         """It is the variant of the instruction for the delay slot of a taken branch."""
         self.form = form or Handler(semantics, length)
@@ -124,10 +133,25 @@ class HandlerCompiler(FunctionCompiler):
         self.name = name
         if self.features.counted:
             self._count_down()
+        self.check_guard()
         self.model.begin(self)
         text = self.compile_with(self.parameters({name: self._operand(name) for name in self._slots}))
         attributes = "nounwind strictfp" if "constrained" in text else "nounwind"
         return f"define internal {CONVENTION} void @{name}({PARAMETERS}) {attributes} {{\n{text}\n}}\n"
+
+    def check_guard(self) -> None:
+        """Leave an instruction whose guard does not hold to the handler of the guard."""
+        system = self.isa.system
+        guard = None if system is None else system.guards.get(self.form.semantics)
+        if guard is not None:
+            condition = self.call_function(guard.holds, [ObjectReference("cpu")])
+            good = self.require(condition.text)
+            self.leave_to_guard(guard_name(guard))
+            self.body.open(good)
+
+    def leave_to_guard(self, name: str) -> None:
+        """Begin the instruction again, or not, as the handler of a guard decides."""
+        self.tail_call(f"@{name}", "%record", "%count")
 
     def parameters(self, operands: Mapping[str, Argument]) -> dict[str, Argument]:
         """What the parameters of the semantics are: operands, objects made of them, constants."""
@@ -303,10 +327,18 @@ class HandlerCompiler(FunctionCompiler):
         self.body.close("ret void")
 
     def leave(self, reason: int, record: str, count: str, records: str = "%records") -> None:
-        """End the run; it can go on at `record` with `count`."""
+        """End the run; it can go on at `record` with `count`. For machines most ends are exceptions."""
         self.store_slot(Slot.REASON, int(reason))
-        exit_code = self.body.emit(f"load ptr, ptr {self.slot(Slot.LEAVE)}")
+        if self.isa.system is not None and reason in _EVENTS:
+            self.deliver()
+            return
+        way = Slot.ATTEND if reason == StopReason.INTERRUPTED else Slot.LEAVE
+        exit_code = self.body.emit(f"load ptr, ptr {self.slot(way)}")
         self.tail_call(exit_code, record, count, records)
+
+    def deliver(self) -> None:
+        """Let the guest have what REASON says as an exception of this instruction."""
+        self.tail_call("@deliver", "%record", "%count")
 
     def stop(self, reason: StopReason) -> None:
         """End the run at this instruction, which has not been executed."""

@@ -7,17 +7,20 @@ import functools
 import inspect
 from typing import TYPE_CHECKING
 
-from anyvirt.jit import ir
+from anyvirt.jit import ir, machine_access
 from anyvirt.jit.floats import FLOAT_METHODS, accrued_flags
 from anyvirt.jit.handlers import Features, HandlerCompiler, RecordOperand, slot_variant, twin_name
 from anyvirt.jit.instruments import InstrumentedModel
 from anyvirt.jit.ir import Value
-from anyvirt.jit.layout import Access, Slot, StateLayout, StopReason
+from anyvirt.jit.layout import ALARM, Access, Request, Slot, StateLayout, StopReason
+from anyvirt.jit.machine_layout import LOOKUP
+from anyvirt.jit.routines import add_routine, call_routine, without_processor
 from anyvirt.jit.target import Target
 from anyvirt.typed import FixedInteger, TypedPythonError, u8, u16, u32, u64
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from anyvirt.isa.description import Handler, InstructionSet
     from anyvirt.jit.frontend import FunctionCompiler, Module
@@ -39,6 +42,10 @@ class InterpreterTarget(Target):
         self.isa = isa
         self.features = features
         self.layout = StateLayout.of(isa)
+        if isa.system is not None:
+            self.intrinsics |= {
+                routine: functools.partial(self.call_routine, routine) for routine in isa.system.compiled
+            }
 
     def handler(self, module: Module, form: Handler, name: str) -> str:
         """The LLVM definition of the handler of a form of instructions.
@@ -224,6 +231,8 @@ class InterpreterTarget(Target):
 
     def time_counter(self, handler: HandlerCompiler) -> Value:
         """clock_gettime(CLOCK_MONOTONIC) of the host; in counting runs an instruction takes a nanosecond."""
+        if self.isa.system is not None:
+            return self._machine_time(handler)
         body = handler.body
         if self.features.counted:
             return body.value(f"udiv i64 {self._executed(handler).text}, {TIME_UNIT}", u64)
@@ -235,6 +244,79 @@ class InterpreterTarget(Target):
         seconds = body.emit(f"mul i64 {handler.load_slot(Slot.SCRATCH)}, {10**9 // TIME_UNIT}")
         fraction = body.emit(f"udiv i64 {handler.load_slot(Slot.SCRATCH + 8)}, {TIME_UNIT}")
         return body.value(f"add i64 {seconds}, {fraction}", u64)
+
+    def _machine_time(self, handler: HandlerCompiler) -> Value:
+        """The time of a machine, which can be set; the host's clock is asked without a system call."""
+        body = handler.body
+        if self.features.counted:
+            now = self._executed(handler).text
+        else:
+            clock = handler.load_slot(Slot.CLOCK)
+            place = body.emit(f"ptrtoint ptr {handler.slot(Slot.SCRATCH)} to i64")
+            passed = ", ".join(f"i64 {text}" for text in (clock, _CLOCK_MONOTONIC, place, 0, 0, 0))
+            body.effect(f"call i64 @call.outside({passed})")
+            seconds = body.emit(f"mul i64 {handler.load_slot(Slot.SCRATCH)}, {10**9}")
+            now = body.emit(f"add i64 {seconds}, {handler.load_slot(Slot.SCRATCH + 8)}")
+        now = body.emit(f"add i64 {now}, {handler.load_slot(Slot.TIME_BASE)}")
+        return body.value(f"udiv i64 {now}, {TIME_UNIT}", u64)
+
+    # Machines -------------------------------------------------------------------------------------------
+
+    def call_routine(
+        self, function: Callable[..., Any], compiler: FunctionCompiler, arguments: list[Argument]
+    ) -> Argument:
+        """Call a function of the processor that is compiled by itself."""
+        handler = _handler(compiler)
+        handler.note_change()
+        if self.features.counted:
+            # For the counters.
+            handler.store_slot(Slot.COUNT, "%count")
+        symbol = add_routine(handler.module, self.isa, self.features, function)
+        return call_routine(handler, symbol, function, "%state", without_processor(arguments))
+
+    def attend(self, handler: HandlerCompiler) -> None:
+        """Go on behind this instruction with the TLB of the mode that the CPU is in now."""
+        handler.tail_call("@resume", handler.next_record(), handler.remaining)
+
+    def enter(self, handler: HandlerCompiler, target: Argument) -> None:
+        """Look an address up in the TLB of the mode that the CPU is in now."""
+        handler.store_slot(Slot.TARGET, self.address(handler, target))
+        handler.tail_call(f"@{LOOKUP}", "%record", handler.remaining)
+
+    def wait(self, handler: HandlerCompiler) -> None:
+        """End the run behind this instruction."""
+        handler.leave(StopReason.IDLE, handler.next_record(), handler.remaining)
+
+    def set_alarm(self, handler: HandlerCompiler) -> None:
+        """Let the executor look at the deadline."""
+        handler.leave(ALARM, handler.next_record(), handler.remaining)
+
+    def want_attention(self, handler: HandlerCompiler) -> None:
+        """Let compiled code look at interrupts where it looks at requests."""
+        handler.body.effect(f"store i8 1, ptr {handler.slot(Slot.PENDING + Request.INTERRUPT)}")
+
+    def load_physical(self, handler: HandlerCompiler, address: Argument) -> Argument:
+        """A word of a page table."""
+        return handler.call_function(machine_access.load_physical, [_state(handler), address])
+
+    def update_physical(
+        self, handler: HandlerCompiler, address: Argument, expected: Argument, value: Argument
+    ) -> Argument:
+        """Replace a word of a page table."""
+        given = [_state(handler), address, expected, value]
+        return handler.call_function(machine_access.update_physical, given)
+
+    def use_area(self, handler: HandlerCompiler, area: Argument) -> None:
+        """Another TLB, from the next time that it is looked for."""
+        handler.call_function(machine_access.use_area, [_state(handler), area])
+
+    def forget_area(self, handler: HandlerCompiler, area: Argument) -> None:
+        """Empty a TLB."""
+        handler.call_function(machine_access.forget_area, [_state(handler), area])
+
+    def forget_page(self, handler: HandlerCompiler, area: Argument, address: Argument) -> None:
+        """Drop a page from a TLB."""
+        handler.call_function(machine_access.forget_in_area, [_state(handler), area, address])
 
     # Memory ---------------------------------------------------------------------------------------------
 
@@ -297,6 +379,10 @@ def _handler(compiler: FunctionCompiler) -> HandlerCompiler:
     return compiler
 
 
+def _state(handler: HandlerCompiler) -> Value:
+    return handler.body.value("ptrtoint ptr %state to i64", u64)
+
+
 def _load_method(kind: ir.ValueType) -> Callable[..., Value]:
     return lambda target, handler, address: target.load(handler, kind, address)
 
@@ -320,6 +406,16 @@ _METHODS: dict[str, Callable[..., Value | None]] = {
     "cycle_counter": InterpreterTarget.cycle_counter,
     "time_counter": InterpreterTarget.time_counter,
     "require_aligned": InterpreterTarget.require_aligned,
+    "attend": InterpreterTarget.attend,
+    "enter": InterpreterTarget.enter,
+    "wait": InterpreterTarget.wait,
+    "set_alarm": InterpreterTarget.set_alarm,
+    "want_attention": InterpreterTarget.want_attention,
+    "load_physical": InterpreterTarget.load_physical,
+    "update_physical": InterpreterTarget.update_physical,
+    "use_area": InterpreterTarget.use_area,
+    "forget_area": InterpreterTarget.forget_area,
+    "forget_page": InterpreterTarget.forget_page,
     "exchange": InterpreterTarget.exchange,
     "compare_exchange": InterpreterTarget.compare_exchange,
     **{f"load{bits}": _load_method(kind) for bits, kind in ((8, u8), (16, u16), (32, u32), (64, u64))},

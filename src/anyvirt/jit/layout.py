@@ -43,6 +43,8 @@ class StopReason(IntEnum):
     """An exception of the instruction set's own, not executed; `Stop.address` is its number there."""
     HOOK = 12
     """A breakpoint, watchpoint or hook (`anyvirt.cpu.hooks`) ended the run: `Stop.hit` is it."""
+    IDLE = 20
+    """The CPU of a machine waits for an interrupt: see `anyvirt.cpu.system.SystemSide.wait`."""
 
 
 SYNCHRONIZE = 8
@@ -51,6 +53,8 @@ NEW_CODE = 10
 """Like a stop reason, but served by the executor itself: make place for the code at TARGET, go on there."""
 DEVICE_ERROR = 11
 """Like a stop reason, but `run` raises what a device raised."""
+ALARM = 21
+"""Like a stop reason, but served by the executor itself: the deadline of the timer has changed."""
 INTERPRET = 16
 """Like a stop reason, but served by the executor itself: the instruction is one for the interpreter."""
 UNFIT = 17
@@ -84,6 +88,8 @@ class Request(IntEnum):
     """Somebody changes the memory and waits for its CPUs to stand still; served within `run`."""
     CHANGED = 3
     """The CPU has changed code of which there are translations; served within `run`."""
+    INTERRUPT = 4
+    """An interrupt of the guest may have become possible; served by compiled code."""
 
 
 class Slot(IntEnum):
@@ -155,6 +161,14 @@ class Slot(IntEnum):
     RECORD_SIZE = 0x130
     REFILL = 0x138
     """Code that lets the TLB know of a page, for translations."""
+    ATTEND = 0x140
+    """Code that serves PENDING; what it cannot serve it leaves compiled code for."""
+    TLBS = 0x148
+    """Address of the first of the CPU's TLBs; MEMORY is that of the one in use."""
+    TIME_BASE = 0x150
+    """Nanoseconds that the time of a machine is ahead of the host's clock, or of counted instructions."""
+    CLOCK = 0x158
+    """Address of the host's clock_gettime(3)."""
     END = 0x180
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from anyvirt.jit.layout import HANDLER_FIELD, PAGE_SIZE, Access, Request, Slot, StopReason
 from anyvirt.jit.machine_layout import (
+    AREA_SIZE,
     CHANGES,
     CODE_ENTRIES,
     CODE_TABLE,
     DATA_ENTRIES,
+    FILLED,
     NO_TAG,
     PAGE_BITS,
     TOLERATED_WRITES,
@@ -21,6 +23,7 @@ from anyvirt.jit.machine_layout import (
     CodeEntry,
     CodeFlag,
     DataEntry,
+    Filled,
     Map,
     Region,
     RegionFlag,
@@ -59,6 +62,11 @@ def translate(state: u64, address: u64, access: u64) -> tuple[u64, u64]:
 def device_access(function: u64, state: u64, device: u64, offset: u64, size: u64, value: u64) -> u64:
     """Call a device with the host's own floating-point environment. Bound when compiled."""
     raise NotImplementedError(function, state, device, offset, size, value)
+
+
+def compare_exchange64(host: u64, expected: u64, value: u64) -> bool:
+    """Atomically replace a word of the host's memory. Bound when compiled."""
+    raise NotImplementedError(host, expected, value)
 
 
 def full_fence() -> None:
@@ -182,10 +190,13 @@ def fill(state: u64, address: u64, physical: u64, region: u64, rights: u64) -> N
     memory_map = load64(state + Slot.MAP)
     page = address & ~_IN_PAGE
     number = load64(region + Region.PAGE) + (physical >> PAGE_BITS)
-    entry = load64(state + Slot.MEMORY) + (address >> PAGE_BITS) % DATA_ENTRIES * DataEntry.SIZE
+    tlb, index = load64(state + Slot.MEMORY), (address >> PAGE_BITS) % DATA_ENTRIES
+    entry = tlb + index * DataEntry.SIZE
+    if load64(entry + DataEntry.PAGE) == NO_TAG:
+        note_filled(tlb, index)
     addend = load64(region + Region.ADDEND) + physical - address
     store64(entry + DataEntry.ADDEND, addend)
-    store64(load64(state + Slot.MEMORY) + USUAL_ADDEND, addend)
+    store64(tlb + USUAL_ADDEND, addend)
     store64(entry + DataEntry.PAGE, number)
     store64(entry + DataEntry.READ, page if rights & RegionFlag.READ != 0 else u64(NO_TAG))
     writable = (
@@ -195,6 +206,15 @@ def fill(state: u64, address: u64, physical: u64, region: u64, rights: u64) -> N
         and load8(load64(memory_map + Map.CODE) + number) == 0
     )
     store64(entry + DataEntry.WRITE, page if writable else u64(NO_TAG))
+
+
+def note_filled(tlb: u64, number: u64) -> None:
+    """An entry of a TLB is not empty any more."""
+    count = load64(tlb + FILLED + Filled.COUNT)
+    if count < Filled.CAPACITY:
+        store16(tlb + FILLED + Filled.ENTRIES + count * 2, u16(number))
+    if count <= Filled.CAPACITY:
+        store64(tlb + FILLED + Filled.COUNT, count + 1)
 
 
 def fill_for(state: u64, address: u64, size: u64, access: u64) -> u64:
@@ -291,7 +311,7 @@ def written(state: u64, number: u64, offset: u64, size: u64) -> None:
 
 def note_change(state: u64, number: u64) -> None:
     """Have the translations of a page forgotten before this CPU goes on."""
-    changes = load64(state + Slot.MEMORY) + CHANGES
+    changes = load64(state + Slot.TLBS) + CHANGES
     count = load64(changes + Change.COUNT)
     if count < Change.CAPACITY:
         store64(changes + Change.PAGES + count * 8, number)
@@ -349,17 +369,30 @@ def forget_code(memory_map: u64, number: u64, offset: u64, size: u64) -> None:
 
 
 def flush_tlbs(tlb: u64) -> None:
-    """Empty the TLBs of a CPU; addends stay, for an access that is under way."""
-    for index in range(u64(DATA_ENTRIES)):
-        store64(tlb + index * DataEntry.SIZE + DataEntry.READ, u64(NO_TAG))
-        store64(tlb + index * DataEntry.SIZE + DataEntry.WRITE, u64(NO_TAG))
-        store64(tlb + index * DataEntry.SIZE + DataEntry.PAGE, u64(NO_TAG))
-    for index in range(u64(CODE_ENTRIES)):
-        store64(tlb + CODE_TABLE + index * CodeEntry.SIZE + CodeEntry.TAG, u64(NO_TAG))
+    """Empty a TLB of a CPU; addends stay, for an access that is under way."""
+    count = load64(tlb + FILLED + Filled.COUNT)
+    if count > Filled.CAPACITY:
+        for number in range(u64(DATA_ENTRIES + CODE_ENTRIES)):
+            empty(tlb, number)
+    else:
+        for position in range(count):
+            empty(tlb, u64(load16(tlb + FILLED + Filled.ENTRIES + position * 2)))
+    store64(tlb + FILLED + Filled.COUNT, u64(0))
+
+
+def empty(tlb: u64, number: u64) -> None:
+    """Empty one entry of a TLB."""
+    if number < DATA_ENTRIES:
+        entry = tlb + number * DataEntry.SIZE
+        store64(entry + DataEntry.READ, u64(NO_TAG))
+        store64(entry + DataEntry.WRITE, u64(NO_TAG))
+        store64(entry + DataEntry.PAGE, u64(NO_TAG))
+    else:
+        store64(tlb + CODE_TABLE + (number - DATA_ENTRIES) * CodeEntry.SIZE + CodeEntry.TAG, u64(NO_TAG))
 
 
 def flush_page(tlb: u64, address: u64) -> None:
-    """Drop what the TLBs of a CPU know of the page of a guest address."""
+    """Drop what a TLB of a CPU knows of the page of a guest address."""
     entry = tlb + (address >> PAGE_BITS) % DATA_ENTRIES * DataEntry.SIZE
     store64(entry + DataEntry.READ, u64(NO_TAG))
     store64(entry + DataEntry.WRITE, u64(NO_TAG))
@@ -368,9 +401,50 @@ def flush_page(tlb: u64, address: u64) -> None:
     store64(code + CodeEntry.TAG, u64(NO_TAG))
 
 
+def use_area(state: u64, area: u64) -> None:
+    """Let a CPU use another of its TLBs."""
+    store64(state + Slot.MEMORY, load64(state + Slot.TLBS) + area * AREA_SIZE)
+
+
+def forget_area(state: u64, area: u64) -> None:
+    """Empty one of a CPU's TLBs."""
+    flush_tlbs(load64(state + Slot.TLBS) + area * AREA_SIZE)
+
+
+def forget_in_area(state: u64, area: u64, address: u64) -> None:
+    """Drop what one of a CPU's TLBs knows of a page."""
+    flush_page(load64(state + Slot.TLBS) + area * AREA_SIZE, address)
+
+
+def load_physical(state: u64, physical: u64) -> tuple[u64, bool]:
+    """64 aligned bits of RAM or ROM; false if there is none."""
+    region = find_region(load64(state + Slot.MAP), physical)
+    if region == 0:
+        return u64(0), False
+    if load64(region + Region.FLAGS) & (RegionFlag.DEVICE | RegionFlag.READ) != RegionFlag.READ:
+        return u64(0), False
+    return load64(load64(region + Region.ADDEND) + physical), True
+
+
+def update_physical(state: u64, physical: u64, expected: u64, value: u64) -> bool:
+    """Atomically replace 64 aligned bits of RAM; false if they have changed or cannot be."""
+    region = find_region(load64(state + Slot.MAP), physical)
+    if region == 0:
+        return False
+    if load64(region + Region.FLAGS) & (_NO_ATOMICS | RegionFlag.WRITE) != RegionFlag.WRITE:
+        return False
+    if not compare_exchange64(load64(region + Region.ADDEND) + physical, expected, value):
+        return False
+    written(state, load64(region + Region.PAGE) + (physical >> PAGE_BITS), physical & _IN_PAGE, u64(8))
+    return True
+
+
 def stop_writing(tlb: u64, number: u64) -> None:
-    """Make stores of a CPU to a page of RAM take the slow path."""
-    for index in range(u64(DATA_ENTRIES)):
+    """Make stores of a CPU through a TLB to a page of RAM take the slow path."""
+    count = load64(tlb + FILLED + Filled.COUNT)
+    some = count <= Filled.CAPACITY
+    for position in range(count if some else u64(DATA_ENTRIES)):
+        index = u64(load16(tlb + FILLED + Filled.ENTRIES + position * 2)) if some else position
         entry = tlb + index * DataEntry.SIZE
-        if load64(entry + DataEntry.PAGE) == number:
+        if index < DATA_ENTRIES and load64(entry + DataEntry.PAGE) == number:
             store64(entry + DataEntry.WRITE, u64(NO_TAG))

@@ -19,13 +19,22 @@ from anyvirt.jit.fetch import (
 from anyvirt.jit.handlers import CONVENTION, PARAMETERS
 from anyvirt.jit.hooked_records import decoding_place, finish_record
 from anyvirt.jit.layout import HANDLER_FIELD, NEW_CODE, NO_CODE, PAGE_SIZE, Access, Slot, StopReason
-from anyvirt.jit.machine_access import LONGEST_INSTRUCTION, fail, full_fence, is_device, resolve
+from anyvirt.jit.machine_access import (
+    LONGEST_INSTRUCTION,
+    fail,
+    full_fence,
+    is_device,
+    note_filled,
+    resolve,
+)
 from anyvirt.jit.machine_layout import (
     CODE_ENTRIES,
     CODE_TABLE,
     CROSSING,
+    DATA_ENTRIES,
     FAILED,
     LOOKUP,
+    NO_TAG,
     OUTSIDE,
     PAGE_BITS,
     CodeEntry,
@@ -71,10 +80,14 @@ def find_code(state: u64) -> u64:
     """The base of the records for the address in TARGET, noted in the TLB; 0 if there are none (OUTCOME)."""
     address, shift = load64(state + Slot.TARGET), load64(state + Slot.RECORD_SHIFT)
     store64(state + Slot.OUTCOME, u64(0))
-    if u64(s64(address << shift) >> shift) != address:
-        return fail(state, address, u64(NO_CODE))
+    tlb, index = load64(state + Slot.MEMORY), (address >> PAGE_BITS) % CODE_ENTRIES
+    entry = tlb + CODE_TABLE + index * CodeEntry.SIZE
+    if load64(entry + CodeEntry.TAG) == address & ~_IN_PAGE:
+        return load64(entry + CodeEntry.RECORDS)
     physical, region, _ = resolve(state, address, u64(Access.EXECUTE))
     if region == 0:
+        return fail(state, address, u64(NO_CODE))
+    if u64(s64(address << shift) >> shift) != address:
         return fail(state, address, u64(NO_CODE))
     if is_device(region):
         return fail(state, address, u64(NO_CODE))
@@ -83,7 +96,8 @@ def find_code(state: u64) -> u64:
     if page == 0:
         return new_code(state, number)
     records = page - ((address & ~_IN_PAGE) << shift)
-    entry = load64(state + Slot.MEMORY) + CODE_TABLE + (address >> PAGE_BITS) % CODE_ENTRIES * CodeEntry.SIZE
+    if load64(entry + CodeEntry.TAG) == NO_TAG:
+        note_filled(tlb, DATA_ENTRIES + index)
     store64(entry + CodeEntry.RECORDS, records)
     store64(entry + CodeEntry.TAG, address & ~_IN_PAGE)
     return records
@@ -226,10 +240,11 @@ def decode_crossing(state: u64, record: u64, records: u64) -> u64:
     return target
 
 
-def add_machine_fetch(module: Module, *, streams: bool) -> None:
+def add_machine_fetch(module: Module, *, streams: bool, system: bool = False) -> None:
     """Compile `@undecoded` and the handlers that lead from page to page; the decoder must have been added.
 
-    `streams` says that only decoding tells how long an instruction is.
+    `streams` says that only decoding tells how long an instruction is, `system` that faults are delivered to
+    the guest (`anyvirt.jit.system_handlers`).
     """
     decoder = decode_bytes if streams else decode_parcels
     if streams:
@@ -246,6 +261,8 @@ def add_machine_fetch(module: Module, *, streams: bool) -> None:
             find=add(find_code),
             run=add(decode_in_page, name="decode_run", linkage="dso_local "),
             cross=add(decode_crossing),
+            faulted=_go("@deliver").format(convention=CONVENTION) if system else "unreachable",
+            is_fault=f"icmp eq i64 %why, {int(StopReason.ACCESS_FAULT)}" if system else "icmp eq i1 0, 1",
         )
     )
 
@@ -260,8 +277,8 @@ def _emit_crossing_handler(compiler: FunctionCompiler, arguments: list[Argument]
     return compiler.body.value(f"ptrtoint ptr @{CROSSING} to i64", u64)
 
 
-def _go(function: str, record: str = "%record", records: str = "%records") -> str:
-    arguments = f"ptr %state, ptr {record}, ptr %memory, i64 %count, ptr {records}"
+def _go(function: str, record: str = "%record", records: str = "%records", memory: str = "%memory") -> str:
+    arguments = f"ptr %state, ptr {record}, ptr {memory}, i64 %count, ptr {records}"
     return f"musttail call {{convention}} void {function}({arguments})\n  ret void"
 
 
@@ -271,6 +288,11 @@ define internal {{convention}} void @{FAILED}({{parameters}}) nounwind {{{{
   %why = load i64, ptr %outcome
   %reason = getelementptr i8, ptr %state, i64 {int(Slot.REASON)}
   store i64 %why, ptr %reason
+  %fault = {{is_fault}}
+  br i1 %fault, label %faulted, label %stop
+faulted:
+  {{faulted}}
+stop:
   %slot = getelementptr i8, ptr %state, i64 {int(Slot.LEAVE)}
   %leave = load ptr, ptr %slot
   {_go("%leave")}
@@ -308,6 +330,8 @@ stop:
 }}}}
 
 define dso_local {{convention}} void @{LOOKUP}({{parameters}}) nounwind {{{{
+  %memory.slot = getelementptr i8, ptr %state, i64 {int(Slot.MEMORY)}
+  %tlb = load ptr, ptr %memory.slot
   %s = ptrtoint ptr %state to i64
   %there = call i64 {{find}}(i64 %s)
   %ok = icmp ne i64 %there, 0
@@ -325,13 +349,13 @@ found:
   br i1 %go.on, label %go, label %leave
 go:
   %handler = load ptr, ptr %new
-  {_go("%handler", "%new", "%base")}
+  {_go("%handler", "%new", "%base", "%tlb")}
 leave:
   %reason = getelementptr i8, ptr %state, i64 {int(Slot.REASON)}
   store i64 {int(StopReason.INTERRUPTED)}, ptr %reason
-  %slot = getelementptr i8, ptr %state, i64 {int(Slot.LEAVE)}
+  %slot = getelementptr i8, ptr %state, i64 {int(Slot.ATTEND)}
   %exit = load ptr, ptr %slot
-  {_go("%exit", "%new", "%base")}
+  {_go("%exit", "%new", "%base", "%tlb")}
 stop:
   {_go(f"@{FAILED}")}
 }}}}

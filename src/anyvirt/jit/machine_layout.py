@@ -67,8 +67,23 @@ class Change(IntEnum):
 
 USUAL_ADDEND = CHANGES + Change.SIZE
 """Offset of the addend of the page that the TLB for data was told of last."""
-VIEW_SIZE = USUAL_ADDEND + 64
-"""Bytes for all that belongs to one CPU."""
+FILLED = USUAL_ADDEND + 64
+"""Offset of the list of entries that have been filled since the TLB was last emptied."""
+
+
+class Filled(IntEnum):
+    """Offsets in that list."""
+
+    COUNT = 0
+    """How many there are; CAPACITY + 1 if some did not fit in."""
+    ENTRIES = 8
+    """Numbers of entries, 16 bits each: those for code follow those for data."""
+    CAPACITY = 512
+    SIZE = 8 + 2 * 512
+
+
+AREA_SIZE = -(-(FILLED + Filled.SIZE) // PAGE_SIZE) * PAGE_SIZE
+"""Bytes of one TLB. A CPU with modes has several; the list of changes is in its first one."""
 
 
 class Map(IntEnum):
@@ -137,6 +152,9 @@ class RecordPage(IntEnum):
     second half begins with records for what runs over the end of the page.
     """
 
+    LOST = 1024
+    """In the area for instructions across pages: a record that leads to the address in TARGET, which no other
+    record can stand for."""
     HOST = 2048
     """Host address of the code."""
     FLAG = 2056

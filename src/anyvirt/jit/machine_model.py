@@ -16,6 +16,7 @@ from anyvirt.jit.layout import PAGE_SIZE, Access, Slot
 from anyvirt.jit.machine_access import (
     after_atomic,
     atomic_pointer,
+    compare_exchange64,
     device_access,
     full_fence,
     slow_load,
@@ -224,12 +225,22 @@ class MachineModel(MemoryModel):
         return result
 
 
-def bind_machine_words(module: Module) -> None:
-    """Give the functions that `machine_access` leaves open their meaning."""
+def bind_machine_words(
+    module: Module, translation: Callable[[FunctionCompiler, list[Argument]], Argument] | None = None
+) -> None:
+    """Give the functions that `machine_access` leaves open their meaning; `translation` emits `translate`."""
     intrinsics = module.target.intrinsics
 
-    def emit_translate(compiler: FunctionCompiler, arguments: list[Argument]) -> Argument:
+    def emit_one_level(compiler: FunctionCompiler, arguments: list[Argument]) -> Argument:
         return compiler.call_function(translate_one_level, arguments)
+
+    def emit_exchange(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
+        address, expected, value = compiler.typed_arguments(arguments, [u64] * 3)
+        pointer = compiler.body.emit(f"inttoptr i64 {address.text} to ptr")
+        pair = compiler.body.emit(
+            f"cmpxchg ptr {pointer}, {expected.operand}, {value.operand} seq_cst seq_cst, align 8"
+        )
+        return compiler.body.value(f"extractvalue {{ i64, i1 }} {pair}, 1", bool)
 
     def emit_device_access(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
         values = compiler.typed_arguments(arguments, [u64] * 6)
@@ -240,6 +251,7 @@ def bind_machine_words(module: Module) -> None:
         compiler.typed_arguments(arguments, [])
         compiler.body.effect("fence seq_cst")
 
-    intrinsics[translate] = emit_translate
+    intrinsics[translate] = translation or emit_one_level
+    intrinsics[compare_exchange64] = emit_exchange
     intrinsics[device_access] = emit_device_access
     intrinsics[full_fence] = emit_fence

@@ -130,9 +130,10 @@ class _ProgramModule(frontend.Module):
         name: str | None = None,
         linkage: str = "internal ",
         attributes: str = "#0",
+        make: Callable[[Callable[..., Any]], FunctionCompiler] | None = None,
     ) -> str:
         """See frontend.Module.add."""
-        return super().add(function, name=name, linkage=linkage, attributes=attributes)
+        return super().add(function, name=name, linkage=linkage, attributes=attributes, make=make)
 
 
 def _compile(module: str, rules: ProgramIsa) -> bytes:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from anyvirt.isa.processor import Processor
+from anyvirt.isa.system import SystemProcessor
 from anyvirt.jit import ir
 from anyvirt.jit.frames import signature_of
 from anyvirt.jit.handlers import CONVENTION, Features, HandlerCompiler, RecordOperand
@@ -28,7 +30,8 @@ from anyvirt.typed import TypedPythonError, u64
 if TYPE_CHECKING:
     import ast
     import types
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
     from anyvirt.isa.description import Handler, InstructionSet, RegisterFile
     from anyvirt.jit.frames import Signature
@@ -118,6 +121,7 @@ class StencilCompiler(HandlerCompiler):
         """The LLVM definition of the stencil. Raises StencilError."""
         if self.features.counted:
             self.body.effect(f"%remaining = add i64 %counter, {_number(Hole.AFTER)}")
+        self.check_guard()
         self.compile_with(self.parameters({name: self._operand(name) for name in self._slots}))
         for label, hole in self._exits.items():
             self.body.open(label)
@@ -197,6 +201,14 @@ class StencilCompiler(HandlerCompiler):
         """The interpreter does what the hardware cannot."""
         if self.has_changed:
             raise StencilError("it would need software after it has written")
+        self.go(Hole.INTERPRET)
+
+    def deliver(self) -> None:
+        """Left to the interpreter while it can begin the instruction anew."""
+        raise StencilError("it takes an exception after it has changed something")
+
+    def leave_to_guard(self, name: str) -> None:
+        """Left to the interpreter."""
         self.go(Hole.INTERPRET)
 
     def way_to_interpret(self) -> str:
@@ -325,6 +337,18 @@ class StencilTarget(InterpreterTarget):
         """Left to the interpreter."""
         raise StencilError("it may change what is executed")
 
+    def call_routine(
+        self, function: Callable[..., Any], compiler: FunctionCompiler, arguments: list[Argument]
+    ) -> Argument:
+        """Left to the interpreter."""
+        raise StencilError("it calls a function of the processor")
+
+    def call_method(self, compiler: FunctionCompiler, name: str, arguments: list[Argument]) -> Value | None:
+        """What only machines do is left to the interpreter."""
+        if name in _OF_MACHINES:
+            raise StencilError("it is about more than registers and memory")
+        return super().call_method(compiler, name, arguments)
+
     def cycle_counter(self, handler: HandlerCompiler) -> Value:
         """Left to the interpreter."""
         raise StencilError("it reads a counter")
@@ -332,6 +356,11 @@ class StencilTarget(InterpreterTarget):
     def time_counter(self, handler: HandlerCompiler) -> Value:
         """Left to the interpreter."""
         raise StencilError("it reads a counter")
+
+
+_OF_MACHINES = frozenset(
+    name for name in vars(SystemProcessor) if name not in vars(Processor) and not name.startswith("_")
+)
 
 
 def _stencil(compiler: FunctionCompiler) -> StencilCompiler:
@@ -406,8 +435,8 @@ def _pending(body: _StencilBody) -> None:
     body.open("stopped")
     reason = body.emit(f"getelementptr i8, ptr %state, i64 {int(Slot.REASON)}")
     body.effect(f"store i64 {int(StopReason.INTERRUPTED)}, ptr {reason}")
-    leave = body.emit(f"load ptr, ptr {body.emit(f'getelementptr i8, ptr %state, i64 {int(Slot.LEAVE)}')}")
-    _jump(body, leave, body.record())
+    way = body.emit(f"getelementptr i8, ptr %state, i64 {int(Slot.ATTEND)}")
+    _jump(body, body.emit(f"load ptr, ptr {way}"), body.record())
     body.open("onward")
 
 
