@@ -65,6 +65,13 @@ def test_the_machine_on_the_page_about_memory_runs(capfd):
     assert capfd.readouterr().out.split() == ["11", str(0x8000_0010), "True"]
 
 
+def test_the_machine_on_the_page_about_machines_runs(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = blocks("docs/machines.md", "python")
+    exec(compile(example, "machines.md", "exec"), {})
+    assert capfd.readouterr().out == "poweroff Hi 0\n"
+
+
 def test_the_device_on_the_page_about_virtio_works(capfd):
     (example,) = blocks("docs/virtio.md", "python")
     names = {}

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from anyvirt.guest import Guest, Limits, Mount
     from anyvirt.instance import ExitStatus, Instance, Process, State, Streams, TerminalSize, Usage
     from anyvirt.isa.names import Isa
+    from anyvirt.machines.machine import Machine
     from anyvirt.running import Completed
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "Instance",
     "Isa",
     "Limits",
+    "Machine",
     "Mount",
     "NotExecutableError",
     "Process",
@@ -82,6 +84,7 @@ _HOMES = {
     "anyvirt.guest": ("Guest", "Limits", "Mount"),
     "anyvirt.instance": ("ExitStatus", "Instance", "Process", "State", "Streams", "TerminalSize", "Usage"),
     "anyvirt.isa.names": ("Isa",),
+    "anyvirt.machines.machine": ("Machine",),
 }
 
 

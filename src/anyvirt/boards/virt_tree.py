@@ -29,6 +29,8 @@ class HartDescription:
     """In canonical order, in lower case; those of one letter first."""
     width: int = 64
     mmu: str = "sv39"
+    cache_block: int = 0
+    """Bytes that Zicbom and Zicboz work on at a time, where there are any."""
 
     @property
     def base(self) -> str:
@@ -139,6 +141,9 @@ def _cpu(hart: HartDescription, number: int) -> Node:
         "riscv,isa-extensions": list(hart.extensions),
         "mmu-type": f"riscv,{hart.mmu}",
     }
+    for extension, block in (("zicbom", "riscv,cbom-block-size"), ("zicboz", "riscv,cboz-block-size")):
+        if extension in hart.extensions:
+            properties[block] = hart.cache_block
     return Node(f"cpu@{number:x}", properties, [Node("interrupt-controller", controller)])
 
 

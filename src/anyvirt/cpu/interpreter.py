@@ -246,6 +246,10 @@ class Interpreter(Hookable):
         """Make a running `run` return INTERRUPTED soon; if none is running, the next one does at once."""
         self._requests[Request.STOP] = 1
 
+    def forget_interrupt(self) -> None:
+        """Forget an `interrupt()` that no run has come back for; the CPU must not be running."""
+        self._requests[Request.STOP] = 0
+
     def invalidate(self, start: int, length: int) -> None:
         """Forget what was decoded from [start, start + length): the bytes have changed."""
         self._view.invalidate(start, length)

@@ -57,6 +57,8 @@ class Segment:
     file_size: int
     memory_size: int
     alignment: int
+    physical_address: int = 0
+    """Where it is to be without translation of addresses, as kernels and firmware are loaded."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,9 @@ def _program_headers(
 
 def _segment(fields: tuple[int, ...], bits: int) -> Segment:
     if bits == 64:
-        kind, flags, offset, address, _, file_size, memory_size, alignment = fields
+        kind, flags, offset, address, physical, file_size, memory_size, alignment = fields
     else:
-        kind, offset, address, _, file_size, memory_size, flags, alignment = fields
-    return Segment(kind, SegmentFlags(flags & 7), offset, address, file_size, memory_size, alignment)
+        kind, offset, address, physical, file_size, memory_size, flags, alignment = fields
+    return Segment(
+        kind, SegmentFlags(flags & 7), offset, address, file_size, memory_size, alignment, physical
+    )

@@ -1,0 +1,107 @@
+"""Control and status registers of a hart by name, and its translation of addresses.
+
+Both are the functions of the instruction set itself, run by CPython on the state of the hart.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from anyvirt.devices.bus import BusError
+from anyvirt.errors import UsageError
+from anyvirt.isa.riscv64_system import riscv64_system
+from anyvirt.isa.riscv64_system.hart import MSTATUS, PLACE, SPECIAL, Privilege, Status
+from anyvirt.isa.riscv64_system.registers import read_special
+from anyvirt.isa.riscv64_system.translation import translate
+from anyvirt.isa.system import AccessType
+from anyvirt.typed import u8, u64
+
+if TYPE_CHECKING:
+    from collections.abc import MutableSequence
+
+    from anyvirt.machines.hart import Hart
+
+_NUMBERS = {register.name: number for number, register in riscv64_system.control_registers.items()}
+_WORD = 8
+
+
+class ControlRegisters:
+    """All registers can be read; those that are values of their own can be set, as they are."""
+
+    def __init__(self, hart: Hart) -> None:
+        self._hart = hart
+
+    def __getitem__(self, name: str) -> int:
+        """Raises UsageError."""
+        number = _number(name)
+        if PLACE[number] != SPECIAL:
+            return self._hart.system.control(name)
+        state: Any = _HartView(self._hart)
+        return int(read_special(state, u64(number), u64(self._hart.cpu.instructions)))
+
+    def __setitem__(self, name: str, value: int) -> None:
+        """Raises UsageError."""
+        if PLACE[_number(name)] == SPECIAL:
+            raise UsageError(f"{name} is a view of other registers: set those")
+        self._hart.system.set_control(name, value)
+
+
+def _number(name: str) -> int:
+    if name not in _NUMBERS:
+        raise UsageError(f"there is no control and status register {name!r}")
+    return _NUMBERS[name]
+
+
+def physical_address(hart: Hart, address: int) -> int:
+    """Where what a hart loads from a virtual address is. Raises BusError if that is nowhere."""
+    view: Any = _HartView(hart)
+    if hart.privilege == Privilege.USER:
+        view.privilege = u64(Privilege.SUPERVISOR)
+    view.csr[MSTATUS] = view.csr[MSTATUS] | Status.SUM | Status.MXR
+    physical, rights = translate(view, u64(address), u64(AccessType.READ))
+    if not int(rights) & 1 << AccessType.READ:
+        raise BusError(f"hart {hart.number} has nothing at the virtual address {address:#x}")
+    return int(physical)
+
+
+class _Words:
+    """A copy of a register file, as typed Python sees it."""
+
+    def __init__(self, values: MutableSequence[int]) -> None:
+        self._values = list(values)
+
+    def __getitem__(self, index: u8 | int) -> u64:
+        return u64(self._values[int(index)])
+
+    def __setitem__(self, index: u8 | int, value: u64) -> None:
+        self._values[int(index)] = int(value)
+
+
+class _HartView:
+    """A hart as the functions of the instruction set look at it; nothing that they change is the hart's."""
+
+    def __init__(self, hart: Hart) -> None:
+        cpu = hart.cpu
+        self._hart = hart
+        for file in ("csr", "spaces", "large", "pmp_first", "pmp_last"):
+            setattr(self, file, _Words(cpu.registers(file)))
+        for name in ("privilege", "lines", "walk_fault", "pmp_count", "cycle_base", "instret_base"):
+            setattr(self, name, u64(cpu.state(name)))
+        self.float_flags, self.float_rounding = u8(cpu.fcsr & 0x1F), u8(cpu.fcsr >> 5 & 7)
+
+    def time_counter(self) -> u64:
+        """The counter `time`."""
+        return u64(self._hart.now() // 100)
+
+    def load_physical(self, address: u64) -> tuple[u64, bool]:
+        """A word of a page table."""
+        from anyvirt.cpu.memory import GuestFault
+
+        try:
+            return u64(int.from_bytes(self._hart.cpu.memory.view(int(address), _WORD), "little")), True
+        except GuestFault:
+            return u64(0), False
+
+    def update_physical(self, address: u64, expected: u64, value: u64) -> bool:
+        """Looking leaves no marks."""
+        return True

@@ -1,0 +1,89 @@
+"""Memory as slices: the machine's physical memory, and what a hart sees at its virtual addresses."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anyvirt.cpu.memory import GuestFault
+from anyvirt.devices.bus import BusError
+from anyvirt.errors import UsageError
+
+if TYPE_CHECKING:
+    from anyvirt.cpu.machine_memory import MachineMemory
+    from anyvirt.machines.hart import Hart
+
+_PAGE = 4096
+
+
+class PhysicalMemory:
+    """`memory[address]` is a byte, `memory[start:end]` bytes; devices are asked where there are any."""
+
+    def __init__(self, memory: MachineMemory) -> None:
+        self._memory = memory
+
+    def __getitem__(self, key: int | slice) -> bytes | int:
+        """Raises BusError where nothing is."""
+        start, length = _range(key)
+        data = self._read(start, length)
+        return data if isinstance(key, slice) else data[0]
+
+    def __setitem__(self, key: int | slice, value: bytes | int) -> None:
+        """Raises BusError where nothing is; UsageError for a value of another length."""
+        start, length = _range(key)
+        data = value if isinstance(value, bytes) else bytes([value])
+        if len(data) != length:
+            raise UsageError(f"{length} bytes of memory cannot be set to {len(data)}")
+        self._write(start, data)
+
+    def _read(self, start: int, length: int) -> bytes:
+        try:
+            return self._memory.read(start, length)
+        except GuestFault as fault:
+            raise BusError(f"there is nothing at the physical address {fault.address:#x}") from None
+
+    def _write(self, start: int, data: bytes) -> None:
+        try:
+            self._memory.write(start, data)
+        except GuestFault as fault:
+            raise BusError(
+                f"there is nothing to store to at the physical address {fault.address:#x}"
+            ) from None
+
+
+class VirtualMemory(PhysicalMemory):
+    """The same by the virtual addresses of a hart, in its mode; user pages are seen by the kernel, too.
+
+    Looking does not mark pages as accessed.
+    """
+
+    def __init__(self, hart: Hart) -> None:
+        super().__init__(hart.cpu.memory)
+        self._hart = hart
+
+    def _read(self, start: int, length: int) -> bytes:
+        return b"".join(super(VirtualMemory, self)._read(*piece) for piece in self._pieces(start, length))
+
+    def _write(self, start: int, data: bytes) -> None:
+        position = 0
+        for physical, length in list(self._pieces(start, len(data))):
+            super()._write(physical, data[position : position + length])
+            position += length
+
+    def _pieces(self, start: int, length: int) -> list[tuple[int, int]]:
+        """Physical addresses and lengths, a page each. Raises BusError."""
+        from anyvirt.machines.control_registers import physical_address
+
+        pieces, end = [], start + length
+        while start < end:
+            size = min(end, (start & -_PAGE) + _PAGE) - start
+            pieces.append((physical_address(self._hart, start), size))
+            start += size
+        return pieces
+
+
+def _range(key: int | slice) -> tuple[int, int]:
+    if isinstance(key, int):
+        return key, 1
+    if key.start is None or key.stop is None or key.step is not None or not 0 <= key.start <= key.stop:
+        raise UsageError("memory is addressed as memory[start:end]")
+    return key.start, key.stop - key.start

@@ -1,0 +1,87 @@
+"""Debian's kernel on our machines: to a shell on the console, in each tier, with several CPUs and OpenSBI."""
+
+import hashlib
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+import anyvirt
+from anyvirt.agent.protocol import Run, RunFlag
+from anyvirt.images.initramfs import Initramfs, make_initramfs
+from anyvirt.images.kernels import installed_kernels
+from anyvirt.isa.names import Isa
+from anyvirt.machines.ending import Reason
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+PATIENCE = 150
+OPENSBI = Path("/usr/share/qemu/opensbi-riscv64-generic-fw_dynamic.bin")
+TOOLS = ("sh", "cat", "uname", "sleep", "nproc", "seq", "sha256sum", "taskset", "true", "stty")
+DIGEST = hashlib.sha256("".join(f"{number}\n" for number in range(1, 20001)).encode()).hexdigest()
+PROMPT = r"(?m)^ready> "
+
+
+@pytest.fixture(scope="module")
+def initrd(tmp_path_factory, riscv64_busybox):
+    directory = tmp_path_factory.mktemp("linux")
+    root = directory / "root"
+    (root / "bin").mkdir(parents=True)
+    shutil.copy(riscv64_busybox, root / "bin/busybox")
+    for tool in TOOLS:
+        (root / "bin" / tool).symlink_to("busybox")
+    shell = Run(("/bin/sh", "-i"), {"PATH": "/bin", "PS1": "ready> "}, flags=RunFlag.CONSOLE | RunFlag.MAIN)
+    return make_initramfs(Initramfs(Isa.RISCV64, files=root, channel="", run=shell), directory)
+
+
+@pytest.fixture(scope="module")
+def kernel(riscv64_kernel):
+    return next(installed_kernels(riscv64_kernel)).path
+
+
+@pytest.mark.parametrize(
+    ("tier", "cpus", "firmware"),
+    [
+        ("interpreter", 1, None),
+        ("stencil", 1, None),
+        ("interpreter", 2, None),
+        ("stencil", 2, None),
+        ("stencil", 2, OPENSBI),
+    ],
+)
+def test_debian_s_kernel_comes_to_a_shell_works_and_is_turned_off(kernel, initrd, tier, cpus, firmware):
+    if firmware is not None and not firmware.exists():
+        pytest.skip(f"{firmware} is not there (Debian: opensbi)")
+    with anyvirt.Machine(
+        kernel=kernel,
+        initrd=initrd,
+        append="console=ttyS0 panic=-1 quiet",
+        memory="512M",
+        cpus=cpus,
+        tier=tier,
+        firmware=firmware,
+    ) as m:
+        console = m.console
+        console.expect(PROMPT, timeout=PATIENCE)
+        console.send("uname -m; nproc\n")
+        assert console.expect(r"(?s)(riscv64\r?\n\d+)\r?\n.*?ready> ", timeout=PATIENCE)[1].split() == [
+            "riscv64",
+            str(cpus),
+        ]
+        console.send("seq 1 20000 | sha256sum\n")
+        assert console.expect(r"([0-9a-f]{64})  -", timeout=PATIENCE)[1] == DIGEST
+        console.send("exit\n")
+        assert m.run(seconds=PATIENCE).reason is Reason.POWEROFF
+        assert "BUG" not in console.text and "Oops" not in console.text
+
+
+def test_an_idle_kernel_leaves_the_host_alone(kernel, initrd):
+    with anyvirt.Machine(
+        kernel=kernel, initrd=initrd, append="console=ttyS0 quiet", memory="512M", tier="stencil"
+    ) as m:
+        m.console.expect(PROMPT, timeout=PATIENCE)
+        m.run(seconds=2)
+        before = time.process_time()
+        m.run(seconds=4)
+        assert time.process_time() - before < 2
