@@ -155,6 +155,7 @@ class Profile:
             self._sent.clear()
             self._asked.clear()
             self._load(rounding)
+            self._quiet = 0
         news = self._publish()
         if self._ticks >= PATIENCE:
             news |= self._ask(rounding)
@@ -282,6 +283,7 @@ class Profile:
                 if translation is not None:
                     translation.cut = region.cut
                     self.space.statistics.from_disk += 1
+                    self._on_region(region.entry)
 
     def _connect(self) -> RegionClient:
         """A new compiler knows nothing of the code yet."""
