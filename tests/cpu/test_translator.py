@@ -112,7 +112,7 @@ def test_what_is_hot_is_compiled_and_found_again_by_later_runs(directory):
 
 
 def has_stencils_beside_regions(cpu):
-    """Whether code at which a region begins is also part of stencils, or the region is not what is entered."""
+    """Whether code at which a region begins is also part of stencils, or something else is entered there."""
     space = translation_space(cpu.memory, "riscv64", counted=False)
     return any(
         stencils.covers(entry, entry + 1) or space.code.handler(entry).value != region.start
