@@ -226,6 +226,23 @@ def test_a_compiler_that_talks_nonsense_is_left(tmp_path, sent):
         assert not client.is_ready
 
 
+def test_a_compiler_that_has_gone_is_no_signal_for_the_guest(tmp_path):
+    """SIGPIPE ends programs that have not asked for anything else, and the guest's are such."""
+    arrived = []
+    previous = signal.signal(signal.SIGPIPE, lambda number, frame: arrived.append(number))
+    try:
+        with listen(tmp_path) as listener:
+            client = RegionClient(tmp_path, version())
+            assert client.is_ready
+            listener.accept()[0].close()
+            ask(client, 1)
+            assert answers(client, 1) == []
+    finally:
+        signal.signal(signal.SIGPIPE, previous)
+    assert arrived == []
+    assert client.is_lost
+
+
 def test_answers_in_pieces(tmp_path):
     message = pack(Reply(1, CODE, [(CODE, CODE + 8)], "00", 2), b"image" * 100)
     with listen(tmp_path) as listener:

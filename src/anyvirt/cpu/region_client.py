@@ -124,7 +124,8 @@ class RegionClient:
     def _flush(self) -> None:
         try:
             while self._unsent and self._connection is not None:
-                sent = self._connection.send(self._unsent[0])
+                # For a guest that has not asked otherwise SIGPIPE is deadly.
+                sent = self._connection.send(self._unsent[0], socket.MSG_NOSIGNAL)
                 self._unsent[0] = self._unsent[0][sent:]
                 if not self._unsent[0]:
                     self._unsent.popleft()
