@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from anyvirt.errors import UsageError
-from anyvirt.guest import Guest, Limits, Mount, make_limits
+from anyvirt.guest import Disk, DiskFormat, Guest, Limits, Mount, make_limits
 from anyvirt.isa.names import Isa
 
 
@@ -72,6 +72,40 @@ def test_mounts_are_parsed_as_the_command_line_writes_them(tmp_path):
 def test_other_mounts_are_refused(text):
     with pytest.raises(UsageError):
         Mount.parse(text)
+
+
+def test_disks_are_parsed_as_the_command_line_writes_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "disk").touch()
+    assert Disk.parse("disk") == Disk(tmp_path / "disk", DiskFormat.RAW, read_only=False)
+    assert Disk.parse("disk:qcow2:ro") == Disk(tmp_path / "disk", DiskFormat.QCOW2, read_only=True)
+    assert Disk.parse("disk:ro:raw").read_only
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":ro", "disk:rw", "disk:raw:qcow2", "disk:ro:ro", "/nowhere", "/dev", "/dev/null"]
+)
+def test_other_disks_are_refused(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "disk").touch()
+    with pytest.raises(UsageError):
+        Disk.parse(text)
+
+
+def test_what_is_booted_is_checked(tmp_path):
+    kernel = tmp_path / "kernel"
+    for parts, message in (
+        ({"kernel": kernel}, "kernel .* does not exist"),
+        ({"initrd": tmp_path}, "initial file system .* is not a file"),
+        ({"append": "a\nb"}, "printable ASCII"),
+        ({"append": "\N{SNOWMAN}"}, "printable ASCII"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            Guest(**parts)
+    kernel.touch()
+    assert Guest(kernel=str(kernel)).kernel == kernel
+    with pytest.raises(UsageError, match="not both"):
+        Guest(rootfs=tmp_path, initrd=kernel)
 
 
 def test_the_host_has_an_isa():

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
-    from anyvirt.guest import Guest, Limits, Mount
+    from anyvirt.guest import Disk, DiskFormat, Guest, Limits, Mount
     from anyvirt.instance import ExitStatus, Instance, Process, State, Streams, TerminalSize, Usage
     from anyvirt.isa.names import Isa
     from anyvirt.machines.machine import Machine
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AnyvirtError",
     "CommandNotFoundError",
+    "Disk",
+    "DiskFormat",
     "EngineUnavailableError",
     "ExitStatus",
     "Guest",
@@ -81,7 +83,7 @@ _HOMES = {
         "UnsupportedError",
         "UsageError",
     ),
-    "anyvirt.guest": ("Guest", "Limits", "Mount"),
+    "anyvirt.guest": ("Disk", "DiskFormat", "Guest", "Limits", "Mount"),
     "anyvirt.instance": ("ExitStatus", "Instance", "Process", "State", "Streams", "TerminalSize", "Usage"),
     "anyvirt.isa.names": ("Isa",),
     "anyvirt.machines.machine": ("Machine",),
@@ -108,6 +110,10 @@ def run(
     env: Mapping[str, str] | None = None,
     workdir: str | None = None,
     hostname: str | None = None,
+    kernel: Path | str | None = None,
+    initrd: Path | str | None = None,
+    append: str = "",
+    disks: Sequence[Disk | str] = (),
     input: bytes | None = None,
     capture_output: bool = False,
     timeout: float | None = None,
@@ -116,13 +122,17 @@ def run(
     """Run `command` as a guest to its end and return its status, time, usage and, if captured, output.
 
     `on` names the engine (None: the lightest that can run it). `memory` is in bytes or like `"512M"`, `cpus`
-    a number of CPUs such as 1.5, `mounts` holds Mount objects or `"SRC:DST[:ro]"`. `timeout` is in seconds;
-    after it the guest is killed and GuestTimeoutError raised. `check` raises for any exit status but 0.
+    a number of CPUs such as 1.5, `mounts` holds Mount objects or `"SRC:DST[:ro]"`. `kernel`, `initrd`,
+    `append` and `disks` (Disk objects or `"FILE[:ro][:qcow2]"`) are for engines that boot a kernel. `timeout`
+    is in seconds; after it the guest is killed and GuestTimeoutError raised. `check` raises for any exit
+    status but 0.
     Every error is an AnyvirtError.
     """
     from anyvirt.running import run_guest
 
-    guest = _guest(command, rootfs, memory, cpus, pids, mounts, env, workdir, hostname)
+    guest = _guest(
+        command, rootfs, memory, cpus, pids, mounts, env, workdir, hostname, kernel, initrd, append, disks
+    )
     return run_guest(guest, on=on, input=input, capture_output=capture_output, timeout=timeout, check=check)
 
 
@@ -177,10 +187,14 @@ def _guest(
     env: Mapping[str, str] | None,
     workdir: str | None,
     hostname: str | None,
+    kernel: Path | str | None,
+    initrd: Path | str | None,
+    append: str,
+    disks: Sequence[Disk | str],
 ) -> Guest:
     from pathlib import Path
 
-    from anyvirt.guest import Guest, Mount, make_limits
+    from anyvirt.guest import Disk, Guest, Mount, make_limits
 
     return Guest(
         command=command,
@@ -190,4 +204,8 @@ def _guest(
         hostname=hostname,
         limits=make_limits(memory=memory, cpus=cpus, pids=pids),
         mounts=tuple(mount if isinstance(mount, Mount) else Mount.parse(mount) for mount in mounts),
+        kernel=Path(kernel) if kernel is not None else None,
+        initrd=Path(initrd) if initrd is not None else None,
+        append=append,
+        disks=tuple(disk if isinstance(disk, Disk) else Disk.parse(disk) for disk in disks),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -72,6 +73,41 @@ class Mount:
         return cls(Path(source), rest[0], read_only=rest[1:] == ["ro"])
 
 
+class DiskFormat(StrEnum):
+    """What a disk's file holds."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A file or block device of the host that a guest with a kernel of its own has as a disk."""
+
+    path: Path
+    format: DiskFormat = DiskFormat.RAW
+    """Never guessed from the content, which a guest could have written."""
+    read_only: bool = False
+
+    def __post_init__(self) -> None:
+        path = Path(os.path.abspath(self.path))
+        if not path.exists():
+            raise UsageError(f"disk {path} does not exist on the host")
+        if not (path.is_file() or path.is_block_device()):
+            raise UsageError(f"disk {path} is neither a file nor a block device")
+        object.__setattr__(self, "path", path)
+
+    @classmethod
+    def parse(cls, text: str) -> Disk:
+        """The disk that `FILE` describes, with any of `:ro`, `:raw` and `:qcow2` behind it."""
+        path, *words = text.split(":")
+        formats = [DiskFormat(word) for word in words if word in tuple(DiskFormat)]
+        others = [word for word in words if word not in tuple(DiskFormat)]
+        if not path or len(formats) > 1 or others not in ([], ["ro"]):
+            raise UsageError(f"disk {text!r} is not FILE, with :ro to read only and :qcow2 for such images")
+        return cls(Path(path), formats[0] if formats else DiskFormat.RAW, read_only=bool(others))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Guest:
     """What the user wants run.
@@ -90,6 +126,13 @@ class Guest:
     hostname: str | None = None
     limits: Limits = Limits()
     mounts: Sequence[Mount] = ()
+    kernel: Path | None = None
+    """File with the kernel to boot; None lets the engine find one."""
+    initrd: Path | None = None
+    """Archive (cpio, as the kernel takes it) that is unpacked into memory and is the guest's root."""
+    append: str = ""
+    """Words for the kernel's command line, behind the engine's own."""
+    disks: Sequence[Disk] = ()
     gdb: str | None = None
     """Where the command waits for gdb before its first instruction: `:PORT`, `HOST:PORT` or `unix:PATH`."""
 
@@ -103,6 +146,7 @@ class Guest:
             raise UsageError("a guest's command is a sequence of words, not one string: write ['ls', '-l']")
         object.__setattr__(self, "command", tuple(os.fspath(word) for word in self.command))
         object.__setattr__(self, "mounts", tuple(self.mounts))
+        object.__setattr__(self, "disks", tuple(self.disks))
         object.__setattr__(self, "env", MappingProxyType(dict(self.env)))
         self._check_strings()
         if self.rootfs is not None:
@@ -113,8 +157,19 @@ class Guest:
             raise UsageError("an idle guest has no command that gdb could debug")
         for name in ("trace", "coverage"):
             self._check_record(name)
+        self._check_kernel()
         if self.workdir is not None and not self.workdir.startswith("/"):
             raise UsageError(f"working directory {self.workdir!r} must be an absolute path in the guest")
+
+    def _check_kernel(self) -> None:
+        for name, what in (("kernel", "kernel"), ("initrd", "initial file system")):
+            path = getattr(self, name)
+            if path is not None:
+                object.__setattr__(self, name, _existing_file(Path(path), what))
+        if self.initrd is not None and self.rootfs is not None:
+            raise UsageError("a guest's root is a root filesystem or an initial file system, not both")
+        if not self.append.isascii() or not self.append.isprintable():
+            raise UsageError(f"the kernel's command line has printable ASCII characters, not {self.append!r}")
 
     def _check_record(self, name: str) -> None:
         path = getattr(self, name)
@@ -142,6 +197,15 @@ def _existing_directory(path: Path) -> Path:
         raise UsageError(f"root filesystem {path} does not exist")
     if not path.is_dir():
         raise UsageError(f"root filesystem {path} is not a directory")
+    return path
+
+
+def _existing_file(path: Path, what: str) -> Path:
+    path = Path(os.path.abspath(path))
+    if not path.exists():
+        raise UsageError(f"{what} {path} does not exist")
+    if not path.is_file():
+        raise UsageError(f"{what} {path} is not a file")
     return path
 
 

@@ -146,6 +146,9 @@ class Instance(Process):
 
     engine: str
     guest: Guest
+    start_phases: Sequence[tuple[str, float]] = ()
+    """What the start consisted of, and the seconds that each part took, where that is worth knowing: of a
+    machine's boot, once `wait` has returned."""
 
     @property
     @abstractmethod

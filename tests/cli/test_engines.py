@@ -50,4 +50,4 @@ def test_an_engine_that_does_not_work_says_why(monkeypatch):
 def test_the_markdown_matrix_has_a_row_for_each_capability():
     lines = matrix_markdown().splitlines()
     assert len(lines) == 2 + len(Capability)
-    assert lines[0] == "| capability | native | container | user |"
+    assert lines[0] == "| capability | native | container | user | translator | interpreter |"

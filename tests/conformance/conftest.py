@@ -2,26 +2,38 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from anyvirt.engines import engine_names, get
-from anyvirt.engines.engine import Engine
+from anyvirt.engines.engine import Engine, World
 from anyvirt.guest import Guest
 from anyvirt.instance import Streams, TerminalSize
 from anyvirt.linux.program import find_program
-from anyvirt.running import run_guest
+from anyvirt.pipes import GuestPipes
+from anyvirt.running import Completed, run_guest
 
 
 def pytest_generate_tests(metafunc):
     """A test marked with capabilities runs once for each engine that claims them all."""
     marker = metafunc.definition.get_closest_marker("capabilities")
     if marker is not None:
-        names = [name for name in engine_names() if get(name).capabilities >= set(marker.args)]
+        worlds = [marker.kwargs["world"]] if "world" in marker.kwargs else list(World)
+        able = [get(name) for name in engine_names() if get(name).capabilities >= set(marker.args)]
+        engines = [engine for engine in able if engine.world in worlds]
+        boots = metafunc.definition.get_closest_marker("fresh") is not None
+        slow = (pytest.mark.slow, pytest.mark.timeout(400))
+        names = [pytest.param(e.name, marks=slow if boots and _is_machine(e) else ()) for e in engines]
         metafunc.parametrize("subject", names, indirect=True)
+
+
+def _is_machine(engine):
+    return engine.world is World.MACHINE
 
 
 @dataclass
@@ -53,12 +65,68 @@ class Subject:
         return session
 
 
+@dataclass
+class MachineSubject(Subject):
+    """An engine of whole machines: what needs no machine of its own runs in one that all tests share."""
+
+    root: Path
+    kernel: Path
+    shared: Callable
+    is_fresh: bool
+
+    def guest(self, script=None, **parts):
+        words = (*self.shell, script) if script is not None else ()
+        return Guest(command=words, **{"rootfs": self.root, "kernel": self.kernel, **parts})
+
+    def run(self, script, *, input=None, timeout=60, **parts):
+        if self.is_fresh or parts.keys() - {"env", "workdir"}:
+            is_to_be_reached = timeout < 10
+            limit = timeout if is_to_be_reached else BOOT + timeout
+            return super().run(script, input=input, timeout=limit, **parts)
+        with ExitStack() as stack:
+            pipes = GuestPipes(stack, feed=input, capture=True, limit=None)
+            began = time.monotonic()
+            process = self.shared().exec((*self.shell, script), streams=pipes.guest_ends, **parts)
+            stack.callback(process.close)
+            pipes.started(process.end_fd)
+            pipes.carry(began + timeout)
+            status = process.wait(timeout)
+            seconds = time.monotonic() - began
+            out, errors = bytes(pipes.stdout), bytes(pipes.stderr)
+            return Completed(self.engine.name, status, seconds, process.usage(), out, errors)
+
+    def start(self, guest, terminal=None):
+        """A session of a machine of its own where one is needed, else of the one that is shared."""
+        plain = Guest(command=guest.command, rootfs=self.root, kernel=self.kernel)
+        if self.is_fresh or guest != plain:
+            guest = replace(guest, rootfs=guest.rootfs or self.root, kernel=self.kernel)
+            return super().start(guest, terminal)
+        session = Session(_Shared(self.shared()), guest, terminal)
+        self._cleanup(session.close)
+        return session
+
+
+class _Shared:
+    """Starts commands in a machine that is there, as an engine starts guests."""
+
+    def __init__(self, instance):
+        self._instance = instance
+
+    def start(self, guest, streams, terminal):
+        return self._instance.exec(guest.command, streams=streams, terminal=terminal)
+
+
+BOOT = 100
+"""Seconds that a machine may take to boot on a busy host."""
+
+
 class Session:
     """A running guest and the host's end of its output."""
 
     def __init__(self, engine, guest, terminal):
         self.reader, writer = os.pipe()
         null = os.open(os.devnull, os.O_RDONLY)
+        self._patience = BOOT if getattr(engine, "world", None) is World.MACHINE else 0
         try:
             size = TerminalSize(*terminal) if terminal else None
             self.instance = engine.start(guest, Streams(null, writer, writer), size)
@@ -70,10 +138,9 @@ class Session:
     def expect(self, text, seconds=30):
         """Read until `text` was shown."""
         import select
-        import time
 
         source = self.reader if self.instance.terminal is None else self.instance.terminal
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds + self._patience
         while text not in self.seen:
             ready = select.select([source], [], [], max(0, deadline - time.monotonic()))[0]
             assert ready, f"{text!r} was not shown; what was shown: {self.seen!r}"
@@ -88,8 +155,6 @@ class Session:
 
     def drain(self, seconds):
         """Read what is shown for `seconds`."""
-        import time
-
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             if not self.silent(left):
@@ -115,6 +180,8 @@ def subject(request):
     availability = engine.probe()
     if not availability.available:
         pytest.skip(f"engine {engine.name} is not available: {availability.reason}")
+    if _is_machine(engine):
+        return request.getfixturevalue("machine_subjects")(engine, request)
     shell, busybox = ("/bin/sh", "-c"), None
     if engine.refusal(find_program(Guest(command=["/bin/sh"]))) is not None:
         busybox = request.getfixturevalue("riscv64_busybox")
@@ -122,13 +189,64 @@ def subject(request):
     return Subject(engine, shell, busybox, request.addfinalizer)
 
 
+@pytest.fixture(scope="session")
+def machine_subjects(riscv64_kernel, riscv64_busybox, tmp_path_factory):
+    """Makes the subject of an engine of machines; each has one machine that all tests share."""
+    (kernel,) = (riscv64_kernel / "boot").glob("vmlinux-*")
+    root = busybox_root(tmp_path_factory.mktemp("machines") / "root", riscv64_busybox)
+    running = {}
+
+    def shared(engine):
+        if engine.name not in running:
+            guest = Guest(rootfs=root, kernel=kernel)
+            running[engine.name] = engine.start(guest, Streams())
+        return running[engine.name]
+
+    def make(engine, request):
+        return MachineSubject(
+            engine,
+            ("/bin/sh", "-c"),
+            riscv64_busybox,
+            request.addfinalizer,
+            root,
+            kernel,
+            lambda: shared(engine),
+            is_fresh=request.node.get_closest_marker("fresh") is not None,
+        )
+
+    yield make
+    for instance in running.values():
+        instance.close()
+
+
+def busybox_root(root, busybox):
+    """A root filesystem that is busybox and nothing else."""
+    for directory in ("bin", "etc", "proc", "dev", "sys", "tmp", "mnt", "run"):
+        (root / directory).mkdir(parents=True)
+    (root / "tmp").chmod(0o1777)
+    shutil.copy(busybox, root / "bin/busybox")
+    for name in APPLETS.split():
+        (root / "bin" / name).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (root / "etc/marker").write_text("this is the guest's own root\n")
+    return root
+
+
+APPLETS = (
+    "cat dd dmesg free grep head hostname ip kill ls mkdir mknod mktemp mount nc nproc ps rm seq sh sleep "
+    "sort stty sync tr true uname wc yes"
+)
+
+
 @pytest.fixture
-def rootfs(tmp_path):
-    """A root filesystem that holds the host's shell, a few tools and their libraries, and nothing else."""
+def rootfs(request, subject, tmp_path):
+    """A root filesystem that holds a shell and a few tools that the subject can run, and nothing else."""
     import re
     import subprocess
 
     root = tmp_path / "rootfs"
+    if _is_machine(subject.engine):
+        return busybox_root(root, subject.busybox)
     for directory in ("bin", "etc", "proc", "dev", "sys", "tmp"):
         (root / directory).mkdir(parents=True)
     files = set()

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from anyvirt.engines.engine import Capability
+from anyvirt.engines.engine import Capability, World
 from anyvirt.errors import AnyvirtError
-from anyvirt.guest import Guest, Limits, Mount
+from anyvirt.guest import Disk, Guest, Limits, Mount
+from anyvirt.images.cpio import CpioWriter
 from anyvirt.instance import ExitStatus, State, Streams, TerminalSize
 from anyvirt.isa.names import Isa
 
@@ -45,6 +46,7 @@ def test_terminal_can_be_resized(subject):
 
 
 @pytest.mark.capabilities(Capability.EXEC)
+@pytest.mark.fresh
 def test_exec_runs_further_commands_in_an_idle_guest(subject):
     instance = subject.start(Guest(env={"WHERE": "inside"})).instance
     reader, writer = os.pipe()
@@ -62,6 +64,7 @@ def test_exec_runs_further_commands_in_an_idle_guest(subject):
 
 
 @pytest.mark.capabilities(Capability.EXEC)
+@pytest.mark.fresh
 def test_exec_of_a_command_that_does_not_exist_is_an_error_not_a_death(subject):
     instance = subject.start(Guest()).instance
     with pytest.raises(AnyvirtError) as caught:
@@ -71,6 +74,7 @@ def test_exec_of_a_command_that_does_not_exist_is_an_error_not_a_death(subject):
 
 
 @pytest.mark.capabilities(Capability.EXEC, Capability.TERMINAL)
+@pytest.mark.fresh
 def test_exec_on_a_terminal(subject):
     instance = subject.start(Guest()).instance
     process = instance.exec((*subject.shell, "stty size; read x; echo got $x"), terminal=TerminalSize(20, 60))
@@ -83,6 +87,7 @@ def test_exec_on_a_terminal(subject):
 
 
 @pytest.mark.capabilities(Capability.PAUSE)
+@pytest.mark.fresh
 def test_pause_stops_execution_and_resume_continues_it(subject):
     session = subject.start(subject.guest("echo ready; while :; do echo tick; sleep 0.02; done"))
     session.expect(b"tick")
@@ -96,6 +101,7 @@ def test_pause_stops_execution_and_resume_continues_it(subject):
 
 
 @pytest.mark.capabilities(Capability.PAUSE)
+@pytest.mark.fresh
 def test_a_paused_guest_can_be_killed(subject):
     session = subject.start(subject.guest("echo ready; sleep 100"))
     session.expect(b"ready")
@@ -106,12 +112,18 @@ def test_a_paused_guest_can_be_killed(subject):
 
 @pytest.mark.capabilities(Capability.ISOLATION)
 def test_isolation_hides_the_host_s_processes(subject):
-    completed = subject.run("for d in /proc/[0-9]*; do cat $d/comm; done")
-    assert len(completed.stdout.splitlines()) < 8
+    # A kernel's own threads have no command line.
+    completed = subject.run("for d in /proc/[0-9]*; do head -c 100 $d/cmdline; echo; done")
+    assert len([line for line in completed.stdout.splitlines() if line]) < 8
+
+
+@pytest.mark.capabilities(Capability.ISOLATION, world=World.PROCESS)
+def test_isolation_keeps_the_host_s_processes_from_signals(subject):
     assert subject.run(f"kill -0 {os.getpid()}").returncode != 0
 
 
 @pytest.mark.capabilities(Capability.ISOLATION)
+@pytest.mark.fresh
 def test_isolation_throws_changes_to_files_away(subject):
     name = f"/etc/anyvirt-conformance-{os.getpid()}"
     assert subject.run(f"echo x > {name} && cat {name}").stdout == b"x\n"
@@ -126,6 +138,10 @@ def test_isolation_throws_changes_to_files_away(subject):
 def test_isolation_gives_a_network_of_its_own_with_loopback_up(subject):
     lines = subject.run("cat /proc/net/dev").stdout.decode().splitlines()[2:]
     assert [line.split(":")[0].strip() for line in lines] == ["lo"]
+    if subject.engine.world is World.MACHINE:
+        script = "echo x | nc -l -p 5555 & sleep 1; nc 127.0.0.1 5555 </dev/null"
+        assert subject.run(script).stdout == b"x\n"
+        return
     script = (
         "import socket; s = socket.create_server(('127.0.0.1', 0)); "
         "c = socket.create_connection(s.getsockname()); c.sendall(b'x'); print(s.accept()[0].recv(1))"
@@ -133,7 +149,7 @@ def test_isolation_gives_a_network_of_its_own_with_loopback_up(subject):
     assert subject.run(f'"{sys.executable}" -c "{script}"').stdout == b"b'x'\n"
 
 
-@pytest.mark.capabilities(Capability.ISOLATION)
+@pytest.mark.capabilities(Capability.ISOLATION, world=World.PROCESS)
 @pytest.mark.parametrize(
     "attempt",
     [
@@ -152,14 +168,17 @@ def test_isolation_refuses_what_would_reach_the_host(subject, attempt):
 
 
 @pytest.mark.capabilities(Capability.ROOTFS)
+@pytest.mark.fresh
 def test_rootfs_is_all_that_the_guest_sees(subject, rootfs):
     completed = subject.run("cat /etc/marker; ls /", rootfs=rootfs)
     lines = completed.stdout.decode().splitlines()
     assert lines[0] == "this is the guest's own root"
-    assert set(lines[1:]) <= {"bin", "etc", "proc", "dev", "sys", "tmp", "lib", "lib64", "usr", "run"}
+    places = ("bin", "dev", "etc", "lib", "lib64", "mnt", "proc", "run", "sys", "tmp", "usr")
+    assert set(lines[1:]) <= set(places)
 
 
 @pytest.mark.capabilities(Capability.ROOTFS)
+@pytest.mark.fresh
 def test_rootfs_is_writable_and_unchanged_afterwards(subject, rootfs):
     before = sorted(path.relative_to(rootfs) for path in rootfs.rglob("*"))
     completed = subject.run("echo new > /etc/marker && mkdir /new && cat /etc/marker", rootfs=rootfs)
@@ -169,6 +188,7 @@ def test_rootfs_is_writable_and_unchanged_afterwards(subject, rootfs):
 
 
 @pytest.mark.capabilities(Capability.ROOTFS)
+@pytest.mark.fresh
 def test_rootfs_without_the_command(subject, rootfs):
     (rootfs / "bin/sh").unlink()
     with pytest.raises(AnyvirtError, match="root filesystem") as caught:
@@ -177,6 +197,7 @@ def test_rootfs_without_the_command(subject, rootfs):
 
 
 @pytest.mark.capabilities(Capability.SHARE)
+@pytest.mark.fresh
 def test_share_is_the_host_s_own_directory(subject, tmp_path):
     (tmp_path / "in").write_text("from the host\n")
     completed = subject.run(
@@ -187,6 +208,7 @@ def test_share_is_the_host_s_own_directory(subject, tmp_path):
 
 
 @pytest.mark.capabilities(Capability.SHARE)
+@pytest.mark.fresh
 def test_share_read_only_is_read_only(subject, tmp_path):
     (tmp_path / "in").write_text("kept\n")
     mounts = [Mount(tmp_path, "/data", read_only=True)]
@@ -196,6 +218,7 @@ def test_share_read_only_is_read_only(subject, tmp_path):
 
 
 @pytest.mark.capabilities(Capability.SHARE)
+@pytest.mark.fresh
 def test_share_of_one_file(subject, tmp_path):
     (tmp_path / "file").write_text("one file\n")
     mounts = [Mount(tmp_path / "file", "/run/new/place")]
@@ -203,27 +226,74 @@ def test_share_of_one_file(subject, tmp_path):
 
 
 @pytest.mark.capabilities(Capability.HOSTNAME)
+@pytest.mark.fresh
 def test_hostname_is_the_guest_s_own(subject):
     before = os.uname().nodename
     assert subject.run("hostname", hostname="guest-7.example").stdout == b"guest-7.example\n"
     assert os.uname().nodename == before
 
 
-@pytest.mark.capabilities(Capability.LIMITS)
+@pytest.mark.capabilities(Capability.LIMITS, world=World.PROCESS)
 def test_limits_of_memory_kill_what_exceeds_them(subject):
     script = f'"{sys.executable}" -c "x = bytearray(b\'x\') * (200 << 20); print(len(x))"'
     assert subject.run(script, limits=Limits(memory=1 << 30)).stdout == b"209715200\n"
     assert subject.run(script, limits=Limits(memory=64 << 20)).returncode == 137
 
 
-@pytest.mark.capabilities(Capability.LIMITS)
+@pytest.mark.capabilities(Capability.PIDS)
 def test_limits_of_processes_refuse_more(subject):
     script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 5 & done; echo all"
     assert b"all" in subject.run(script + "; kill $(jobs -p)", limits=Limits(pids=64)).stdout
     assert b"all" not in subject.run(script, limits=Limits(pids=8)).stdout
 
 
-@pytest.mark.capabilities(Capability.LIMITS)
+@pytest.mark.capabilities(Capability.LIMITS, world=World.MACHINE)
+@pytest.mark.fresh
+def test_limits_are_the_size_of_a_machine(subject):
+    completed = subject.run("grep MemTotal /proc/meminfo; nproc", limits=Limits(memory=256 << 20, cpus=2))
+    _, kibibytes, _, cpus = completed.stdout.split()
+    assert 128 << 10 < int(kibibytes) < 256 << 10
+    assert cpus == b"2"
+
+
+@pytest.mark.capabilities(Capability.KERNEL)
+@pytest.mark.fresh
+def test_kernel_is_the_one_that_was_named(subject):
+    completed = subject.run("uname -r; cat /proc/cmdline", append="a.word=7 b.word=8")
+    release, words = completed.stdout.decode().splitlines()
+    assert subject.kernel.name == f"vmlinux-{release}"
+    assert words.endswith(" a.word=7 b.word=8")
+
+
+@pytest.mark.capabilities(Capability.KERNEL)
+@pytest.mark.fresh
+def test_kernel_unpacks_the_root_that_was_given(subject, tmp_path):
+    path = tmp_path / "root.cpio"
+    with path.open("wb") as file, CpioWriter(file) as archive:
+        archive.tree(subject.root)
+    completed = subject.run("cat /etc/marker; echo more > /more; ls /", rootfs=None, initrd=path)
+    assert completed.stdout.startswith(b"this is the guest's own root\n")
+    assert b"more" in completed.stdout
+
+
+@pytest.mark.capabilities(Capability.DISKS)
+@pytest.mark.fresh
+def test_disks_are_read_and_written(subject, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_bytes(b"first".ljust(1 << 20, b"\0"))
+    second.write_bytes(b"second".ljust(1 << 20, b"\0"))
+    script = (
+        "head -c 5 /dev/vda; head -c 6 /dev/vdb; "
+        "echo changed | dd of=/dev/vda bs=512 seek=3 conv=notrunc 2>/dev/null; "
+        "echo changed | dd of=/dev/vdb bs=512 seek=3 conv=notrunc 2>/dev/null || echo refused"
+    )
+    completed = subject.run(script, disks=[Disk(first), Disk(second, read_only=True)])
+    assert completed.stdout == b"firstsecondrefused\n"
+    assert first.read_bytes()[3 * 512 :].startswith(b"changed\n")
+    assert second.read_bytes() == b"second".ljust(1 << 20, b"\0")
+
+
+@pytest.mark.capabilities(Capability.LIMITS, world=World.PROCESS)
 def test_limits_of_cpu_time_slow_down(subject):
     script = f'"{sys.executable}" -c "for i in range(20_000_000): pass"'
     free = subject.run(script)

@@ -3,12 +3,12 @@
 import os
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 
 from anyvirt.engines.engine import Capability
 from anyvirt.errors import CommandNotFoundError, GuestTimeoutError, NotExecutableError
-from anyvirt.guest import Guest
 from anyvirt.instance import ExitStatus, State
 from anyvirt.running import run_guest
 
@@ -59,6 +59,7 @@ def test_signals_reach_the_guest(subject):
     assert session.instance.wait(20) == ExitStatus(code=7)
 
 
+@pytest.mark.fresh
 def test_stop_is_a_request_and_kill_is_not(subject):
     session = subject.start(
         subject.guest("trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done")
@@ -70,6 +71,7 @@ def test_stop_is_a_request_and_kill_is_not(subject):
     assert stubborn.instance.stop(0.2).shell == 128 + 9
 
 
+@pytest.mark.fresh
 def test_states(subject):
     session = subject.start(subject.guest("echo ready; sleep 100"))
     session.expect(b"ready\n")
@@ -82,6 +84,7 @@ def test_states(subject):
     session.instance.signal(signal.SIGTERM)
 
 
+@pytest.mark.fresh
 def test_a_guest_that_hangs_is_killed_when_its_time_is_up(subject):
     began = time.monotonic()
     with pytest.raises(GuestTimeoutError):
@@ -89,6 +92,7 @@ def test_a_guest_that_hangs_is_killed_when_its_time_is_up(subject):
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.fresh
 def test_a_flood_is_bounded(subject):
     with pytest.raises(GuestTimeoutError):
         run_guest(
@@ -108,9 +112,10 @@ def test_mistakes_are_told_apart(subject, tmp_path):
         (str(truncated), NotExecutableError),
     ):
         with pytest.raises(error):
-            run_guest(Guest(command=[command]), on=subject.engine.name)
+            run_guest(replace(subject.guest("true"), command=[command], rootfs=None), on=subject.engine.name)
 
 
+@pytest.mark.fresh
 def test_nothing_is_left_behind(subject):
     def host():
         children = {pid for pid in os.listdir("/proc") if pid.isdigit() and _parent(pid) == os.getpid()}

@@ -17,17 +17,20 @@ get = importlib.import_module("anyvirt.engines").get
 
 def test_every_built_in_engine_loads_under_its_own_name():
     names = importlib.import_module("anyvirt.engines").engine_names()
-    assert names[:3] == ("native", "container", "user")
+    assert names[:5] == ("native", "container", "user", "translator", "interpreter")
     assert [get(name).name for name in names] == list(names)
 
 
 def test_engines_are_ordered_by_weight():
-    weights = [get(name).weight for name in ("native", "container", "user")]
+    weights = [get(name).weight for name in ("native", "container", "user", "translator", "interpreter")]
     assert weights == sorted(set(weights))
 
 
 def test_an_unknown_engine_is_refused_with_the_names_there_are():
-    with pytest.raises(UsageError, match="no engine 'vmware': the engines are native, container, user"):
+    with pytest.raises(
+        UsageError,
+        match="no engine 'vmware': the engines are native, container, user, translator, interpreter",
+    ):
         get("vmware")
 
 

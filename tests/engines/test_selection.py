@@ -43,7 +43,7 @@ def test_the_lightest_that_isolates_is_chosen(engines):
 
 
 def test_a_capability_decides(engines):
-    choice = choose(Guest(command=["true"], limits=Limits(pids=5)))
+    choice = choose(Guest(command=["true"], limits=Limits(cpus=2)))
     assert choice.engine.name == "heavy"
     assert "no limits" in choice.verdicts[1].reason
 

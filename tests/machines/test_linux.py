@@ -85,3 +85,30 @@ def test_an_idle_kernel_leaves_the_host_alone(kernel, initrd):
         before = time.process_time()
         m.run(seconds=4)
         assert time.process_time() - before < 2
+
+
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_a_counted_boot_is_the_same_in_every_tier_and_run(kernel, initrd, cpus):
+    seen = []
+    for tier in ("interpreter", "stencil", "stencil"):
+        with anyvirt.Machine(
+            kernel=kernel, initrd=initrd, append="console=ttyS0", memory="256M", cpus=cpus, tier=tier, seed=7
+        ) as m:
+            assert m.run(instructions=300_000_000).reason is Reason.LIMIT
+            memory = hashlib.sha256()
+            for page in m.board.memory.dirty_pages():
+                memory.update(m.board.memory.view(page, 4096))
+            harts = [(hart.pc, hart.cpu.instructions, list(hart.x)) for hart in m.harts]
+            seen.append((m.clock.now(), memory.hexdigest(), harts))
+    assert seen[0] == seen[1] == seen[2]
+
+
+def test_a_counted_boot_comes_to_the_same_shell(kernel, initrd):
+    with anyvirt.Machine(
+        kernel=kernel, initrd=initrd, append="console=ttyS0 quiet", memory="256M", tier="stencil", seed=7
+    ) as m:
+        m.console.expect(PROMPT, instructions=10_000_000_000)
+        m.console.send("uname -m\n")
+        m.console.expect("riscv64", instructions=1_000_000_000)
+        m.console.send("exit\n")
+        assert m.run(instructions=5_000_000_000).reason is Reason.POWEROFF

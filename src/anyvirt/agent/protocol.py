@@ -62,6 +62,7 @@ class Kind(IntEnum):
     SIGNAL = 12  # u32 signal, u32: 1 to its process group
     RESIZE = 13  # u16 rows, u16 columns, 4 zero bytes (struct winsize)
     SHUTDOWN = 14  # u32 Shutdown, u32 milliseconds between SIGTERM and SIGKILL
+    INTERFACE_UP = 15  # text: a network interface, such as lo
 
     WELCOME = 64  # nonce, u32 version, u32 steps of the plan done, u32 error of the next, u32 its kind, uname
     DONE = 65  # u32 error number or 0, u32 Step
@@ -233,6 +234,18 @@ class HostName:
     """Set the guest's host name."""
 
     kind: ClassVar = Kind.HOST_NAME
+    name: str
+
+    def payload(self) -> bytes:
+        """See Request."""
+        return texts(self.name)
+
+
+@dataclass(frozen=True)
+class InterfaceUp:
+    """Let a network interface, such as `lo`, carry packets."""
+
+    kind: ClassVar = Kind.INTERFACE_UP
     name: str
 
     def payload(self) -> bytes:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from anyvirt.instance import ExitStatus, Streams, TerminalSize, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
     from anyvirt.engines.engine import Engine
@@ -51,6 +51,8 @@ class Outcome:
     seconds: float
     usage: Usage
     out_of_memory_kills: int
+    start: Sequence[tuple[str, float]] = ()
+    """What the start consisted of, and the seconds it took, where the engine says so."""
 
 
 def run_in_foreground(engine: Engine, guest: Guest, timeout: float | None = None) -> Outcome:
@@ -74,7 +76,7 @@ def run_in_foreground(engine: Engine, guest: Guest, timeout: float | None = None
                 _forward_signals(instance, watcher, numbers)
         status = watcher.result()
         seconds = time.monotonic() - began
-        return Outcome(status, seconds, instance.usage(), instance.out_of_memory_kills)
+        return Outcome(status, seconds, instance.usage(), instance.out_of_memory_kills, instance.start_phases)
 
 
 class _Watcher:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from anyvirt.guest import Guest, Mount, make_limits
+from anyvirt.guest import Disk, Guest, Mount, make_limits
 
 if TYPE_CHECKING:
     from anyvirt.engines.engine import Engine
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 @click.option("--hostname", metavar="NAME", help="The guest's host name.")
 @click.option(
     "--rootfs", metavar="DIR", help="Directory that the guest sees as / (default: the host's own root)."
+)
+@click.option("--kernel", metavar="FILE", help="Kernel to boot, where the guest has one (default: Debian's).")
+@click.option("--initrd", metavar="FILE", help="Archive (cpio) that is unpacked as the guest's root.")
+@click.option("--append", metavar="WORDS", default="", help="Words for the kernel's command line.")
+@click.option(
+    "--disk", "disks", multiple=True, metavar="FILE[:ro][:qcow2]", help="Give the guest a disk (repeatable)."
 )
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Kill it after."
@@ -59,6 +65,10 @@ def command(
     workdir: str | None,
     hostname: str | None,
     rootfs: str | None,
+    kernel: str | None,
+    initrd: str | None,
+    append: str,
+    disks: tuple[str, ...],
     timeout: float | None,
     gdb: str | None,
     trace: str | None,
@@ -81,6 +91,10 @@ def command(
         hostname=hostname,
         limits=make_limits(memory=memory, cpus=cpus, pids=pids),
         mounts=tuple(Mount.parse(mount) for mount in mounts),
+        kernel=Path(kernel) if kernel is not None else None,
+        initrd=Path(initrd) if initrd is not None else None,
+        append=append,
+        disks=tuple(Disk.parse(disk) for disk in disks),
         gdb=gdb,
         trace=Path(trace) if trace is not None else None,
         coverage=Path(coverage) if coverage is not None else None,
@@ -98,6 +112,8 @@ def command(
             f"the guest reached its memory limit of {format_size(guest.limits.memory)} and was killed for it"
         )
     if verbose:
+        if outcome.start:
+            _say("start: " + ", ".join(f"{what} {seconds:.3f} s" for what, seconds in outcome.start))
         usage = outcome.usage
         _say(
             f"{outcome.status} after {outcome.seconds:.3f} s; CPU {usage.user_seconds:.3f} s user, "

@@ -53,7 +53,9 @@ def compare(
     timeout: float | None = None,
     progress: Callable[[Step], None] | None = None,
 ) -> Comparison:
-    """Measure `command`, or the built-in workloads, on `engines` (None: all) and relate them to native.
+    """Measure `command`, or the built-in workloads, on `engines` and relate them to native.
+
+    Without `engines` it is all of them whose samples do not take a long start each (Engine.is_compared).
 
     `repeat` is the number of samples of each cell (None: as many as give a steady median in reasonable
     time), `timeout` the seconds that one run may take, `progress` is told each step. An engine that does not
@@ -66,7 +68,8 @@ def compare(
         raise UsageError(f"a timeout of {timeout:g} s leaves no time to run: give more than 0")
     if command is not None and not command:
         raise UsageError("there is no command to measure: name one, or leave it away for the workloads")
-    chosen = [get(name) for name in _unique(engines or engine_names())]
+    usual = [name for name in engine_names() if get(name).is_compared]
+    chosen = [get(name) for name in _unique(engines or usual)]
     limits = _Limits(repeat, timeout or TIMEOUT)
     measure = _Workloads(limits, progress) if command is None else _Command(command, limits, progress)
     return measure.run(chosen, tuple(command or ()))

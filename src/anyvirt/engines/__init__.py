@@ -21,6 +21,8 @@ _BUILT_IN = {
     "native": "anyvirt.engines.native:NativeEngine",
     "container": "anyvirt.engines.container:ContainerEngine",
     "user": "anyvirt.engines.user:UserEngine",
+    "translator": "anyvirt.engines.translator:TranslatorEngine",
+    "interpreter": "anyvirt.engines.interpreter:InterpreterEngine",
 }
 
 

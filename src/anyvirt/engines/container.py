@@ -55,6 +55,7 @@ class ContainerEngine(Engine):
             Capability.SHARE,
             Capability.HOSTNAME,
             Capability.LIMITS,
+            Capability.PIDS,
         }
     )
     weight = 10

@@ -54,6 +54,9 @@ class Capability(StrEnum):
     SHARE = "share"
     HOSTNAME = "hostname"
     LIMITS = "limits"
+    PIDS = "pids"
+    KERNEL = "kernel"
+    DISKS = "disks"
     FOREIGN_ISA = "foreign-isa"
     DEBUG = "debug"
     TRACE = "trace"
@@ -72,7 +75,10 @@ _SUMMARIES = {
     Capability.ROOTFS: "runs the guest on a root filesystem of its own (--rootfs)",
     Capability.SHARE: "shares host files and directories with the guest (--mount)",
     Capability.HOSTNAME: "gives the guest a host name of its own (--hostname)",
-    Capability.LIMITS: "limits memory, CPU time and processes (--memory, --cpus, --pids)",
+    Capability.LIMITS: "limits memory and CPUs (--memory, --cpus)",
+    Capability.PIDS: "limits processes (--pids)",
+    Capability.KERNEL: "boots a kernel of the guest's own (--kernel, --initrd, --append)",
+    Capability.DISKS: "gives the guest disks (--disk)",
     Capability.DEBUG: "lets gdb debug the guest's command (--gdb)",
     Capability.TRACE: "records what the guest's command executes (--trace, --coverage)",
     Capability.FOREIGN_ISA: "runs programs of other instruction sets than the host's",
@@ -104,6 +110,8 @@ class Engine(ABC):
     capabilities: ClassVar[frozenset[Capability]]
     weight: ClassVar[int]
     """Rank when an engine is chosen for the user: the lightest that can run the guest wins."""
+    is_compared: ClassVar[bool] = True
+    """Whether comparisons include it unless told otherwise: not where every sample takes a long start."""
     joins_terminal: ClassVar[bool]
     """Whether a guest can use the caller's terminal as it is (a process of the caller's session), or
     needs a pseudo-terminal of its own to have one at all."""
@@ -111,6 +119,10 @@ class Engine(ABC):
     @abstractmethod
     def probe(self) -> Availability:
         """Find out, by trying rather than by version numbers, whether the engine works here."""
+
+    def probe_for(self, guest: Guest) -> Availability:
+        """As `probe`, for one guest, which may bring what the host lacks."""
+        return self.probe()
 
     @abstractmethod
     def refusal(self, program: Program) -> str | None:
@@ -132,7 +144,7 @@ class Engine(ABC):
 
     def check(self, guest: Guest) -> None:
         """Raise the error that tells why this engine cannot run `guest`, if it cannot."""
-        availability = self.probe()
+        availability = self.probe_for(guest)
         if not availability.available:
             remedy = f"; {availability.remedy}" if availability.remedy else ""
             raise EngineUnavailableError(
@@ -171,7 +183,10 @@ _OPTIONS = {
     Capability.ROOTFS: "--rootfs",
     Capability.SHARE: "--mount",
     Capability.HOSTNAME: "--hostname",
-    Capability.LIMITS: "--memory, --cpus and --pids",
+    Capability.LIMITS: "--memory and --cpus",
+    Capability.PIDS: "--pids",
+    Capability.KERNEL: "--kernel, --initrd and --append",
+    Capability.DISKS: "--disk",
     Capability.DEBUG: "--gdb",
     Capability.TRACE: "--trace and --coverage",
 }
@@ -183,7 +198,10 @@ def needed_capabilities(guest: Guest) -> tuple[Capability, ...]:
         Capability.ROOTFS: guest.rootfs is not None,
         Capability.SHARE: bool(guest.mounts),
         Capability.HOSTNAME: guest.hostname is not None,
-        Capability.LIMITS: bool(guest.limits),
+        Capability.LIMITS: guest.limits.memory is not None or guest.limits.cpus is not None,
+        Capability.PIDS: guest.limits.pids is not None,
+        Capability.KERNEL: guest.kernel is not None or guest.initrd is not None or bool(guest.append),
+        Capability.DISKS: bool(guest.disks),
         Capability.DEBUG: guest.gdb is not None,
         Capability.TRACE: guest.trace is not None or guest.coverage is not None,
     }

@@ -40,7 +40,7 @@ def choose(guest: Guest) -> Choice:
     Raises CommandNotFoundError or NotExecutableError for the command itself, and an error that carries every
     engine's reason when none can run it.
     """
-    program = find_program(guest) if guest.command else None
+    program = _program(guest)
     verdicts: list[Verdict] = []
     for engine in sorted((get(name) for name in engine_names()), key=lambda engine: engine.weight):
         obstacle = _obstacle(engine, guest, program)
@@ -56,7 +56,12 @@ def choose(guest: Guest) -> Choice:
 
 def obstacle(engine: Engine, guest: Guest) -> str | None:
     """Why `engine` cannot run `guest` on this host, or None when it can."""
-    return _obstacle(engine, guest, find_program(guest) if guest.command else None, named=True)
+    return _obstacle(engine, guest, _program(guest), named=True)
+
+
+def _program(guest: Guest) -> Program | None:
+    """What the guest's command names, unless that is to be seen only in the guest."""
+    return find_program(guest) if guest.command and guest.initrd is None else None
 
 
 def _obstacle(engine: Engine, guest: Guest, program: Program | None, *, named: bool = False) -> str | None:
@@ -68,7 +73,7 @@ def _obstacle(engine: Engine, guest: Guest, program: Program | None, *, named: b
     refusal = engine.refusal(program) if program else None
     if refusal is not None:
         return refusal
-    availability = engine.probe()
+    availability = engine.probe_for(guest)
     if not availability.available:
         return f"not available here: {availability.reason}"
     return None

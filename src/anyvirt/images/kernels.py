@@ -21,6 +21,7 @@ from anyvirt.isa.names import Isa
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from anyvirt.images.debian import Archive
     from anyvirt.images.store import Store
 
 _PLACES = ("boot/vmlinu[xz]*", "boot/Image*", "lib/modules/*/vmlinu[xz]", "usr/lib/modules/*/vmlinu[xz]")
@@ -121,16 +122,15 @@ def debian_kernel(isa: Isa, store: Store | None = None) -> Kernel:
 
     Raises UsageError for an ISA that Debian has none for, PackageError if it cannot be fetched.
     """
-    from anyvirt.images.debian import Archive
     from anyvirt.images.store import Progress, Store
 
-    source = DEBIAN_KERNELS.get(isa)
-    if source is None:
-        raise UsageError(f"no kernel was given, and Debian has none for {isa}: name one with its path")
     store = store or Store()
-    archive = Archive(store.directory / "debian", suite=source.suite, architecture=source.architecture)
-    package = archive.dependencies(source.package)[0]
-    key = f"kernels/{package}-{source.architecture}"
+    stored = stored_kernels(isa, store)
+    if stored:
+        return stored[0]
+    archive = debian_archive(isa, store)
+    package = archive.dependencies(DEBIAN_KERNELS[isa].package)[0]
+    key = f"kernels/{package}-{DEBIAN_KERNELS[isa].architecture}"
 
     def fetch(place: Path) -> None:
         with Progress(f"fetching Debian's kernel {package}"):
@@ -146,6 +146,28 @@ def debian_kernel(isa: Isa, store: Store | None = None) -> Kernel:
     if kernel is None:
         raise ImageError(f"there is no kernel in Debian's package {package}")
     return kernel
+
+
+def stored_kernels(isa: Isa, store: Store) -> list[Kernel]:
+    """Debian's kernels for `isa` that were fetched into the store before, the newest first."""
+    source = DEBIAN_KERNELS.get(isa)
+    if source is None:
+        return []
+    places = (store.directory / "kernels").glob(f"linux-image-*-{source.architecture}")
+    found = [kernel for place in places for kernel in installed_kernels(place / "root")]
+    return sorted(found, key=lambda kernel: _version_order(kernel.path), reverse=True)
+
+
+def debian_archive(isa: Isa, store: Store) -> Archive:
+    """Where Debian's kernel for `isa` is fetched from. Raises UsageError, and PackageError if that cannot
+    be done on this machine; nothing is fetched here.
+    """
+    from anyvirt.images.debian import Archive
+
+    source = DEBIAN_KERNELS.get(isa)
+    if source is None:
+        raise UsageError(f"no kernel was given, and Debian has none for {isa}: name one with its path")
+    return Archive(store.directory / "debian", suite=source.suite, architecture=source.architecture)
 
 
 def _is_for(kernel: Kernel, isa: Isa) -> bool:

@@ -85,10 +85,10 @@ _X86_64 = ProgramIsa(
     ),
     system_calls={
         "read": 0, "write": 1, "close": 3, "mmap": 9, "munmap": 11, "rt_sigprocmask": 14, "ioctl": 16,
-        "madvise": 28, "getpid": 39, "clone": 56, "execve": 59, "wait4": 61, "kill": 62, "uname": 63,
-        "fcntl": 72, "fsync": 74, "chdir": 80, "fchown": 93, "umask": 95, "getppid": 110, "setsid": 112,
-        "setgroups": 116, "setresuid": 117, "setresgid": 119, "chroot": 161, "sync": 162, "mount": 165,
-        "umount2": 166, "reboot": 169, "sethostname": 170, "getdents64": 217, "exit_group": 231,
+        "madvise": 28, "getpid": 39, "socket": 41, "clone": 56, "execve": 59, "wait4": 61, "kill": 62,
+        "uname": 63, "fcntl": 72, "fsync": 74, "chdir": 80, "fchown": 93, "umask": 95, "getppid": 110,
+        "setsid": 112, "setgroups": 116, "setresuid": 117, "setresgid": 119, "chroot": 161, "sync": 162,
+        "mount": 165, "umount2": 166, "reboot": 169, "sethostname": 170, "getdents64": 217, "exit_group": 231,
         "openat": 257, "mkdirat": 258, "unlinkat": 263, "symlinkat": 266, "ppoll": 271, "signalfd4": 289,
         "dup3": 292, "pipe2": 293, "finit_module": 313,
     },
@@ -136,8 +136,8 @@ _RISCV64 = ProgramIsa(
         "pipe2": 59, "getdents64": 61, "read": 63, "write": 64, "ppoll": 73, "signalfd4": 74, "sync": 81,
         "fsync": 82, "exit_group": 94, "kill": 129, "rt_sigprocmask": 135, "reboot": 142,
         "setresuid": 147, "setresgid": 149, "setsid": 157, "setgroups": 159, "uname": 160,
-        "sethostname": 161, "umask": 166, "getpid": 172, "getppid": 173, "munmap": 215, "clone": 220,
-        "execve": 221, "mmap": 222, "madvise": 233, "wait4": 260, "finit_module": 273,
+        "sethostname": 161, "umask": 166, "getpid": 172, "getppid": 173, "socket": 198, "munmap": 215,
+        "clone": 220, "execve": 221, "mmap": 222, "madvise": 233, "wait4": 260, "finit_module": 273,
     },
 )  # fmt: skip
 

@@ -326,6 +326,28 @@ def test_read_only(reader, shared):
     assert (shared / "file").read_bytes() == bytes(range(200))
 
 
+def test_a_single_file_is_all_that_is_seen_of_its_directory(shared):
+    device = VirtioP9(FakeMemory(), shared, tag="share", only=b"file")
+    client = Client(device)
+    assert sorted(client.names()) == [".", "..", "file"]
+    client.open("file", flags=os.O_RDWR)
+    assert client.write(0, b"new") == 3
+    assert (shared / "file").read_bytes().startswith(b"new")
+    for name in ("directory", "out", "fifo"):
+        with fails("ENOENT"):
+            client.walk(name)
+    with fails("EACCES"):
+        client.create("another")
+    with fails("EACCES"):
+        client.ask(UNLINKAT, struct.pack("<I", ROOT) + text("file") + bytes(4))
+    with fails("EACCES"):
+        client.ask(RENAMEAT, struct.pack("<I", ROOT) + text("file") + struct.pack("<I", ROOT) + text("other"))
+    with fails("EACCES"):
+        client.set_attributes(1, mode=0o700, fid=ROOT)
+    assert sorted(os.listdir(shared)) == ["absolute", "directory", "fifo", "file", "out"]
+    device.close()
+
+
 def test_fids(client):
     client.walk("file")
     with fails("EBADF"):

@@ -8,6 +8,7 @@ from anyvirt.agent.guest.setup import (
     make_directory,
     make_link,
     mount,
+    raise_interface,
     set_host_name,
     switch_root,
 )
@@ -68,6 +69,8 @@ def _with_one_text(agent: u64, kind: u64, word: u64) -> u64:
         return switch_root(agent, word)
     if kind == Kind.HOST_NAME:
         return set_host_name(word)
+    if kind == Kind.INTERFACE_UP:
+        return raise_interface(agent, word)
     if kind == Kind.CHANNEL and load64(agent + Agent.CHANNEL) == NONE:
         return open_channel(agent, word)
     return u64(_UNKNOWN)

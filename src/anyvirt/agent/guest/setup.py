@@ -18,6 +18,10 @@ _DETACH = 2  # MNT_DETACH
 _PATIENCE = 10
 _DIRECTORY_MODE = 0o755
 _PATH_LIMIT = 2048
+_INTERNET, _DATAGRAMS = 2, 0o2000002  # AF_INET, SOCK_DGRAM | SOCK_CLOEXEC
+_GET_FLAGS, _SET_FLAGS = 0x8913, 0x8914  # SIOCGIFFLAGS, SIOCSIFFLAGS
+_INTERFACE_NAME = 16  # IFNAMSIZ, and where the flags are in struct ifreq
+_IS_UP = 1  # IFF_UP
 
 
 def make_directory(path: u64, mode: u64) -> u64:
@@ -93,6 +97,24 @@ def _move(agent: u64, directory: u64, root: u64) -> None:
 def set_host_name(name: u64) -> u64:
     """Set the guest's host name."""
     return error_of(system_call("sethostname", name, length(name)))
+
+
+def raise_interface(agent: u64, name: u64) -> u64:
+    """Set the flag of a network interface that it is up (netdevice(7))."""
+    if length(name) >= _INTERFACE_NAME:
+        return u64(36)  # ENAMETOOLONG
+    socket = system_call("socket", _INTERNET, _DATAGRAMS, 0)
+    if socket < 0:
+        return error_of(socket)
+    request = load64(agent + Agent.SCRATCH)
+    append(request, name)
+    result = system_call("ioctl", socket, _GET_FLAGS, request)
+    if result == 0:
+        flags = request + _INTERFACE_NAME
+        store8(flags, load8(flags) | _IS_UP)
+        result = system_call("ioctl", socket, _SET_FLAGS, request)
+    system_call("close", socket)
+    return error_of(result)
 
 
 def error_of(result: s64) -> u64:

@@ -128,16 +128,20 @@ class VirtioP9(VirtioDevice):
         *,
         tag: str,
         read_only: bool = False,
+        only: bytes | None = None,
         queue_size: int = 128,
         post: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
-        """`tag` is the name by which the guest mounts it. Raises UsageError if there is no such directory."""
+        """`tag` is the name by which the guest mounts it; `only` names a file that is all it sees there.
+
+        Raises UsageError if there is no such directory.
+        """
         super().__init__(memory, queue_sizes=[queue_size], features=P9Feature.MOUNT_TAG, post=post)
         self._tag = tag.encode()
         self._fids: dict[int, Fid] = {}
         self._most = LEAST_MESSAGE
         try:
-            self._files = SharedDirectory(directory, read_only=read_only)
+            self._files = SharedDirectory(directory, read_only=read_only, only=only)
         except OSError as problem:
             raise UsageError(f"cannot share the directory {directory}: {problem.strerror}") from None
         self._answers: dict[int, Callable[[_Fields], bytes]] = {

@@ -74,10 +74,12 @@ def name_of(name: bytes) -> bytes:
 
 
 class SharedDirectory:
-    """A directory of the host that a guest sees."""
+    """A directory of the host that a guest sees, or a single file in it as if it had nothing else."""
 
-    def __init__(self, path: Path | str, *, read_only: bool) -> None:
+    def __init__(self, path: Path | str, *, read_only: bool, only: bytes | None = None) -> None:
+        """With the name `only`, that is all there is; the directory itself cannot be changed then."""
         self.read_only = read_only
+        self._only = only
         self._root = Fid(os.open(path, _HOLD & ~os.O_NOFOLLOW | os.O_DIRECTORY))
         self._device = os.fstat(self._root.held).st_dev
 
@@ -97,13 +99,15 @@ class SharedDirectory:
         """A file in a directory; its parent for `..`, but not above the shared directory."""
         if name == b"..":
             return self.at(self.location(fid)[:-1])
+        if self._is_hidden(fid, name):
+            raise error(errno.ENOENT)
         return Fid(os.open(name_of(name), _HOLD, dir_fd=fid.held))
 
     def location(self, fid: Fid) -> list[bytes]:
         """The names on the way from the shared directory to a file, as of now."""
         root = os.fsencode(os.readlink(self._root.path)).rstrip(b"/")
         path = os.fsencode(os.readlink(fid.path))
-        if os.path.samestat(os.fstat(fid.held), os.fstat(self._root.held)):
+        if self._is_root(fid):
             return []
         if not path.startswith(root + b"/"):
             raise error(errno.ENOENT)
@@ -119,6 +123,18 @@ class SharedDirectory:
             finally:
                 before.close()
         return fid
+
+    def _is_hidden(self, directory: Fid, name: bytes) -> bool:
+        return self._only not in (None, name) and self._is_root(directory)
+
+    def _is_root(self, fid: Fid) -> bool:
+        return os.path.samestat(os.fstat(fid.held), os.fstat(self._root.held))
+
+    def _check_changeable(self, directory: Fid) -> None:
+        """Refuse changes of names where they are not the guest's to change."""
+        self.check_writable()
+        if self._only is not None and self._is_root(directory):
+            raise error(errno.EACCES)
 
     def qid(self, fid: Fid) -> bytes:
         """How the guest tells files apart."""
@@ -152,7 +168,7 @@ class SharedDirectory:
 
     def create(self, fid: Fid, name: bytes, flags: int, mode: int) -> None:
         """Make a regular file in a directory, or open the one that is there; the fid becomes the file."""
-        self.check_writable()
+        self._check_changeable(fid)
         passed = flags & _PASSED_FLAGS
         try:
             exclusive = passed | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | _OPEN
@@ -186,6 +202,8 @@ class SharedDirectory:
             entries = [(b".", own, 4), (b"..", own, 4)]
             with os.scandir(descriptor) as listing:
                 for entry in listing:
+                    if self._is_hidden(fid, os.fsencode(entry.name)):
+                        continue
                     with contextlib.suppress(FileNotFoundError):
                         status = entry.stat(follow_symlinks=False)
                         entries.append((os.fsencode(entry.name), self.qid_of(status), status.st_mode >> 12))
@@ -196,19 +214,19 @@ class SharedDirectory:
 
     def make_directory(self, fid: Fid, name: bytes, mode: int) -> bytes:
         """Make a directory; its qid."""
-        self.check_writable()
+        self._check_changeable(fid)
         os.mkdir(name_of(name), mode & 0o7777, dir_fd=fid.held)
         return self._qid_in(fid, name)
 
     def make_symlink(self, fid: Fid, name: bytes, target: bytes) -> bytes:
         """Make a symbolic link, which only the guest ever follows; its qid."""
-        self.check_writable()
+        self._check_changeable(fid)
         os.symlink(target, name_of(name), dir_fd=fid.held)
         return self._qid_in(fid, name)
 
     def make_node(self, fid: Fid, name: bytes, mode: int) -> bytes:
         """Make a file, a FIFO or a socket; no device nodes."""
-        self.check_writable()
+        self._check_changeable(fid)
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
             raise error(errno.EPERM)
         os.mknod(name_of(name), stat.S_IFMT(mode) | mode & 0o7777, dir_fd=fid.held)
@@ -219,17 +237,18 @@ class SharedDirectory:
 
     def link(self, directory: Fid, fid: Fid, name: bytes) -> None:
         """Give a file another name."""
-        self.check_writable()
+        self._check_changeable(directory)
         os.link(fid.path, name_of(name), dst_dir_fd=directory.held, follow_symlinks=True)
 
     def rename(self, old: Fid, old_name: bytes, new: Fid, new_name: bytes) -> None:
         """Give a file another place."""
-        self.check_writable()
+        self._check_changeable(old)
+        self._check_changeable(new)
         os.rename(name_of(old_name), name_of(new_name), src_dir_fd=old.held, dst_dir_fd=new.held)
 
     def remove(self, fid: Fid, name: bytes, *, is_directory: bool) -> None:
         """Remove a name."""
-        self.check_writable()
+        self._check_changeable(fid)
         (os.rmdir if is_directory else os.unlink)(name_of(name), dir_fd=fid.held)
 
     def set_owner(self, fid: Fid, user: int, group: int) -> None:
@@ -262,6 +281,6 @@ class SharedDirectory:
         os.utime(fid.path, ns=(accessed, modified))
 
     def _change(self, fid: Fid) -> None:
-        self.check_writable()
+        self._check_changeable(fid)
         if stat.S_ISLNK(os.fstat(fid.held).st_mode):
             raise error(errno.EOPNOTSUPP)

@@ -1,0 +1,1 @@
+"""The process that a machine lives in: it runs the machine and joins its commands with the host."""

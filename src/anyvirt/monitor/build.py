@@ -1,0 +1,210 @@
+"""Making the machine of an order: kernel, initial file system, board, and the devices on its PCI bus."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anyvirt.agent.protocol import Link, MakeDirectory, Mount, MountFlag, Request
+from anyvirt.boards import virt_map
+from anyvirt.devices.pci.bus import Window
+from anyvirt.devices.pci.ecam import EcamHost
+from anyvirt.devices.pci.function import Space
+from anyvirt.devices.virtio.blk import VirtioBlk
+from anyvirt.devices.virtio.console import PortSettings, VirtioConsole
+from anyvirt.devices.virtio.p9 import VirtioP9
+from anyvirt.devices.virtio.pci import VirtioPci
+from anyvirt.devices.virtio.rng import VirtioRng
+from anyvirt.isa.names import Isa
+from anyvirt.machines.ending import Reason
+from anyvirt.machines.machine import Machine
+from anyvirt.monitor.agent_channel import AgentChannel
+from anyvirt.monitor.disks import open_disk
+from anyvirt.monitor.machine import End, MountStep
+
+if TYPE_CHECKING:
+    from anyvirt.boards.virt import VirtBoard
+    from anyvirt.devices.virtio.device import VirtioDevice
+    from anyvirt.images.kernels import Kernel
+    from anyvirt.monitor.orders import MachineOrder, Share
+    from anyvirt.monitor.phases import Phases
+
+_COMMAND_LINE = "console=ttyS0 quiet panic=-1"
+_ROOT_TAG = "root"
+_PLACES = "/run/anyvirt"
+"""Where shares of single files are mounted in the guest."""
+_SHARE_OPTIONS = "trans=virtio,version=9p2000.L,msize=524288,cache=none"
+"""Both sides see at once what the other does."""
+_PATIENCE = 10.0
+_TAIL_LINES = 6
+_LOOK = 0.01
+_PORT_NAME = "org.anyvirt.agent"
+_ENDS = {Reason.POWEROFF: End.OFF, Reason.RESET: End.RESET, Reason.FAILURE: End.FAILURE}
+
+
+def build_machine(order: MachineOrder, phases: Phases) -> VirtMachine:
+    """The machine, ready to run. Raises UsageError, ImageError, PackageError and what devices raise."""
+    from anyvirt.images.kernels import find_kernel
+
+    path = Path(order.kernel) if order.kernel is not None else None
+    root = Path(order.root) if order.root not in (None, "/") else None
+    kernel = find_kernel(Isa.RISCV64, path=path, rootfs=root)
+    phases.mark("finding a kernel")
+    return VirtMachine(order, kernel, phases)
+
+
+class VirtMachine:
+    """A machine on the board `virt`. Satisfies `anyvirt.monitor.machine.MonitoredMachine`."""
+
+    def __init__(self, order: MachineOrder, kernel: Kernel, phases: Phases) -> None:
+        self.channel = AgentChannel()
+        self.shares = tuple(_mount_step(number, share) for number, share in enumerate(order.shares))
+        self._disks = [open_disk(disk) for disk in order.disks]
+        self.is_lasting = any(not disk.read_only for disk in order.disks)
+        self._order = order
+        self._state = threading.Condition()
+        self._is_wanted = True
+        self._is_standing = False
+        with tempfile.TemporaryDirectory(prefix="anyvirt-") as directory:
+            initrd = _initial_file_system(order, kernel, Path(directory))
+            phases.mark("initial file system")
+            self._machine = Machine(
+                kernel=kernel.path,
+                initrd=initrd,
+                append=f"{_COMMAND_LINE} {order.append}".rstrip(),
+                memory=order.memory,
+                cpus=order.cpus,
+                tier=order.tier,
+                attach=self._attach,
+            )
+        phases.mark("machine")
+
+    def run(self) -> End:
+        """See MonitoredMachine."""
+        while True:
+            with self._state:
+                self._is_standing = True
+                self._state.notify_all()
+                self._state.wait_for(lambda: self._is_wanted)
+                self._is_standing = False
+            ending = self._machine.run()
+            if ending.is_final:
+                return _ENDS[ending.reason]
+
+    def pause(self) -> None:
+        """See MonitoredMachine."""
+        with self._state:
+            self._is_wanted = False
+            # A stop in the moment before a run has begun has no effect on it.
+            while not self._is_standing:
+                self._machine.stop()
+                self._state.wait(_LOOK)
+
+    def resume(self) -> None:
+        """See MonitoredMachine."""
+        with self._state:
+            self._is_wanted = True
+            self._state.notify_all()
+
+    def close(self) -> None:
+        """See MonitoredMachine."""
+        for disk in self._disks:
+            disk.close()
+
+    def console_tail(self) -> str:
+        """See MonitoredMachine."""
+        lines = [line.rstrip() for line in self._machine.console.text.splitlines() if line.strip()]
+        return "; the last that its kernel said: " + " / ".join(lines[-_TAIL_LINES:]) if lines else ""
+
+    # Devices --------------------------------------------------------------------------------------------
+
+    def _attach(self, board: VirtBoard) -> None:
+        host = EcamHost(
+            memory_map=board.memory_map,
+            windows=(
+                Window(*virt_map.PCI_IO, Space.IO, 0),
+                Window(*virt_map.PCI_MEMORY),
+                Window(*virt_map.PCI_MEMORY_64),
+            ),
+            interrupts=board.pci_wires,
+        )
+        board.attach_pci(host)
+        memory = board.memory
+        port = PortSettings(self.channel.backend, _PORT_NAME)
+        console = VirtioConsole(memory, [PortSettings(_Nobody()), port])
+        self.channel.connect(console.ports[1], board.lock)
+        devices: list[VirtioDevice] = [console, VirtioRng(memory)]
+        if self._order.root is not None:
+            devices.append(VirtioP9(memory, self._order.root, tag=_ROOT_TAG, read_only=True))
+        devices += [_share(board, number, share) for number, share in enumerate(self._order.shares)]
+        devices += [VirtioBlk(memory, disk) for disk in self._disks]
+        for device in devices:
+            host.bus.add(VirtioPci(device).function)
+
+
+class _Nobody:
+    """Port 0, a console that nobody uses. Satisfies `anyvirt.devices.virtio.console.PortBackend`."""
+
+    def read(self, limit: int, /) -> bytes:
+        return b""
+
+    def write(self, data: memoryview, /) -> int:
+        return len(data)
+
+    def guest_opened(self, is_open: bool, /) -> None:
+        pass
+
+
+def _share(board: VirtBoard, number: int, share: Share) -> VirtioP9:
+    tag = f"share{number}"
+    if os.path.isdir(share.source):
+        return VirtioP9(board.memory, share.source, tag=tag, read_only=share.read_only)
+    directory, name = os.path.split(share.source)
+    return VirtioP9(board.memory, directory, tag=tag, read_only=share.read_only, only=os.fsencode(name))
+
+
+def _mount_step(number: int, share: Share) -> MountStep:
+    """A directory is mounted where it is wanted; a file's place is bound to it, or made a link to it."""
+    flags = MountFlag.READ_ONLY if share.read_only else MountFlag(0)
+    is_directory = os.path.isdir(share.source)
+    place = share.target if is_directory else f"{_PLACES}/{number}"
+    mount: list[Request] = [
+        MakeDirectory(place),
+        Mount(f"share{number}", place, "9p", flags, _SHARE_OPTIONS, wait=_PATIENCE),
+    ]
+    what = f"{share.source} at {share.target}"
+    if is_directory:
+        return MountStep([mount], what)
+    file = f"{place}/{os.path.basename(share.source)}"
+    bound: list[Request] = [Mount(file, share.target, "none", MountFlag.BIND)]
+    linked: list[Request] = [MakeDirectory(os.path.dirname(share.target)), Link(file, share.target)]
+    return MountStep([[*mount, *bound], linked], what)
+
+
+def _initial_file_system(order: MachineOrder, kernel: Kernel, directory: Path) -> Path:
+    """The agent with what it needs to make the root, behind the user's archive if there is one."""
+    from anyvirt.images.initramfs import Initramfs, SharedRoot, make_initramfs
+
+    disks = ("virtio_blk",) if order.disks else ()
+    shares = ("9pnet_virtio", "9p") if order.shares else ()
+    made = make_initramfs(
+        Initramfs(
+            Isa.RISCV64,
+            kernel.modules,
+            load=(*disks, *shares),
+            load_if_present=("ext4",) if order.disks else (),
+            root=SharedRoot(_ROOT_TAG) if order.root is not None else None,
+            host_name=order.host_name,
+        ),
+        directory,
+    )
+    if order.initrd is None:
+        return made
+    content = Path(order.initrd).read_bytes()
+    both = directory / "both"
+    # The kernel unpacks archives one behind the other, each at a multiple of four bytes.
+    both.write_bytes(content + bytes(-len(content) % 4) + made.read_bytes())
+    return both

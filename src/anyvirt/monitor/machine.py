@@ -1,0 +1,61 @@
+"""What the monitor needs of a machine, whoever made it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anyvirt.agent.protocol import Request
+    from anyvirt.agent.streams import ByteStream
+
+
+class End(Enum):
+    """How a machine ended by itself."""
+
+    OFF = "was turned off"
+    RESET = "asked for a reset, as kernels do when they give up"
+    FAILURE = "turned itself off for a failure"
+
+
+@dataclass(frozen=True)
+class MountStep:
+    """What is asked of the agent for one share: the first way that works."""
+
+    ways: Sequence[Sequence[Request]]
+    what: str
+    """For an error."""
+
+
+class MonitoredMachine(Protocol):
+    """A machine that is ready to run."""
+
+    @property
+    def channel(self) -> ByteStream:
+        """The agent's."""
+
+    @property
+    def shares(self) -> Sequence[MountStep]:
+        """What remains to be done once the agent is there."""
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether the guest changes anything on the host that has to be in order when it ends."""
+
+    def run(self) -> End:
+        """Run until it ends by itself."""
+
+    def pause(self) -> None:
+        """Let it stand still; returns when it does. Any thread may call it."""
+
+    def resume(self) -> None:
+        """Let it go on. Any thread may call it."""
+
+    def close(self) -> None:
+        """Flush and let go of what it has on the host. Nothing runs any more."""
+
+    def console_tail(self) -> str:
+        """The last lines that the guest's kernel printed."""
