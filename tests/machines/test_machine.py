@@ -174,6 +174,20 @@ def test_tiers_count_the_same(program, cpus):
     assert shown[0] == shown[1]
 
 
+def test_a_hart_that_waits_since_a_counted_run_is_woken_in_real_time(machine):
+    with machine("ticks") as m:
+        hart = m.harts[0]
+        ending = m.run(instructions=10_000_000, until=lambda: hart.is_waiting)
+        assert ending.reason is Reason.CONDITION
+        assert m.run(seconds=LONG).reason is Reason.POWEROFF
+
+
+def test_a_machine_that_ran_in_real_time_goes_on_counted(machine):
+    with machine("ticks", cpus=2) as m:
+        m.run(seconds=LONG, until=lambda: m.harts[1].cpu.pc < 0x8020_0000 or m.clock.now() > 100_000)
+        assert m.run(instructions=10_000_000).reason is Reason.POWEROFF
+
+
 def test_time_leaps_while_all_harts_wait(machine):
     with machine("echo") as m:
         m.console.expect("ready", instructions=1_000_000)

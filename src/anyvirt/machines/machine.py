@@ -13,7 +13,7 @@ from anyvirt.boards.virt_map import BOOT_ROM, HartInterrupt
 from anyvirt.boards.virt_tree import Chosen, HartDescription
 from anyvirt.cpu.executor import StopReason
 from anyvirt.cpu.machine_memory import MachineMemory
-from anyvirt.cpu.tiers import TIER_VARIABLE, Tier, make_executor
+from anyvirt.cpu.tiers import Tier, chosen_tier, make_executor
 from anyvirt.devices.test_finisher import Finish, Outcome
 from anyvirt.errors import AnyvirtError, UsageError
 from anyvirt.machines.clock import MachineClock
@@ -104,7 +104,7 @@ class Machine:
         self.console.connect(self.board.uart)
         if attach is not None:
             attach(self.board)
-        self._tier = tier or os.environ.get(TIER_VARIABLE) or Tier.STENCIL
+        self._tier = chosen_tier() if tier is None else tier
         self._timers: dict[int, Alarm] = {}
         self.harts = self._make_harts()
         """The CPUs."""

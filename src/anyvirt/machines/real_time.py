@@ -61,6 +61,8 @@ class RealTimeRun:
         clock.resume()
         for hart in harts:
             hart.system.set_time(clock.now())
+            # A hart that waits since a counted run has told nobody for what.
+            hart.system.settle_alarm()
         try:
             for thread in threads:
                 thread.start()
