@@ -250,6 +250,22 @@ def test_breakpoints_and_hooks_are_the_executor_s(machine, limit):
         m.console.expect("asleep", timeout=LONG)
 
 
+@pytest.mark.parametrize("limit", [{"seconds": LONG}, {"instructions": 1_000_000}])
+def test_no_hart_s_breakpoint_is_lost_when_several_reach_theirs(tmp_path, tier, limit):
+    from anyvirt.isa.riscv64_system import riscv64_system
+
+    start, cpus = 0x8000_0000, 4
+    image = tmp_path / "firmware.bin"
+    image.write_bytes(riscv64_system.assemble("addi t0, zero, 1\nwait: wfi\njal zero, wait", pc=start))
+    with anyvirt.Machine(firmware=image, memory=SMALL, tier=tier, cpus=cpus) as m:
+        for hart in m.harts:
+            hart.breakpoints.add(start)
+        reached = [m.run(**limit) for _ in range(cpus)]
+        assert {ending.reason for ending in reached} == {Reason.HOOK}
+        assert {ending.hart for ending in reached} == set(range(cpus))
+        assert m.run(seconds=0.1).reason is Reason.LIMIT
+
+
 def test_further_devices_can_be_attached(program):
     class Seen:
         def read(self, offset, size):

@@ -25,6 +25,11 @@ class Hookable(ABC):
     _hooks: Hooks | None = None
 
     @property
+    def is_hook_unpassed(self) -> bool:
+        """Whether the last run ended in front of the instruction whose hook it had been told to pass."""
+        return False
+
+    @property
     def hooks(self) -> Hooks:
         """Python functions that are called at addresses, blocks and memory accesses."""
         if self._hooks is None:

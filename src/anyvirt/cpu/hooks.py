@@ -323,10 +323,11 @@ class Hooks:
         """Run to the next event, passing what has been served."""
         passed = self._passed if self._passed == cpu.pc else None
         self._passed = None
-        if not self._instrumented:
-            return cpu.run_to_event(budget, passed=passed, instrumented=False)
-        limit = _UNLIMITED if budget is None else budget
-        return cpu.run_to_event(limit, passed=passed, instrumented=True)
+        limit = _UNLIMITED if budget is None and self._instrumented else budget
+        stop = cpu.run_to_event(limit, passed=passed, instrumented=self._instrumented)
+        if stop.reason is StopReason.INTERRUPTED and stop.pc == passed and cpu.is_hook_unpassed:
+            self._passed = passed
+        return stop
 
     def _serve(self, cpu: Hookable, event: Stop) -> Stop | None:
         """Call the hooks of an event; the stop if one of them ends the run."""

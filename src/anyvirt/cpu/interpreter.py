@@ -121,6 +121,11 @@ class Interpreter(Hookable):
         self._slots[_FLOAT_ROUNDING] = value >> 5 & 7
         self._slots[_FLOAT_CONTROL] = control_for(value >> 5)
 
+    @property
+    def is_hook_unpassed(self) -> bool:
+        """See Hookable.is_hook_unpassed."""
+        return self._slots[_HOOK_PASSED] != 0
+
     def instrument(self, instruments: Instruments) -> None:
         """See Hookable.instrument."""
         self._set(Slot.INSTRUMENTS, instruments.address)

@@ -35,11 +35,13 @@ class CountedRun:
         self._ending: Ending | None = None
         self._left = 0
 
-    def end(self, ending: Ending) -> None:
-        """Let the run end; the first ending counts."""
+    def end(self, ending: Ending) -> bool:
+        """Let the run end; the first ending counts. Whether it was this one."""
+        is_first = self._ending is None
         self._ending = self._ending or ending
         for hart in self._harts:
             hart.wake()
+        return is_first
 
     def notice(self) -> None:
         """Conditions are looked at after each turn anyway."""

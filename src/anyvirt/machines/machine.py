@@ -96,7 +96,8 @@ class Machine:
         self._seed = seed
         self._run: RealTimeRun | CountedRun | None = None
         self._ended: Ending | None = None
-        self._wants_stop = False
+        self._untold: list[Ending] = []
+        """Breakpoints that harts have reached when another hart had ended the run: later runs tell them."""
         self.clock = MachineClock()
         """The machine's time, which stands between runs."""
         self.console = Console(self)
@@ -195,6 +196,8 @@ class Machine:
             raise UsageError("a run is limited by seconds or by instructions, not by both")
         if self._run is not None:
             raise UsageError("the machine is running already")
+        if self._untold:
+            return self._untold.pop(0)
         if self._ended is not None:
             return self._ended
         if instructions is not None:
@@ -221,8 +224,9 @@ class Machine:
         """Let a run end for a reason: for what belongs to the machine."""
         if ending.is_final and self._ended is None:
             self._ended = ending
-        if self._run is not None:
-            self._run.end(ending)
+        is_told = self._run is not None and self._run.end(ending)
+        if ending.reason is Reason.HOOK and not is_told:
+            self._untold.append(ending)
 
     def notice(self) -> None:
         """Something has happened that whoever runs the machine may want to look at."""
@@ -239,6 +243,7 @@ class Machine:
         self.board.reset()
         self.harts = self._make_harts()
         self._ended = None
+        self._untold.clear()
         self._start()
 
     @property

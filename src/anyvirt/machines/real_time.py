@@ -35,13 +35,15 @@ class RealTimeRun:
         self._ending: Ending | None = None
         self._error: BaseException | None = None
 
-    def end(self, ending: Ending) -> None:
-        """Let the run end; the first ending counts."""
+    def end(self, ending: Ending) -> bool:
+        """Let the run end; the first ending counts. Whether it was this one."""
         with self._changed:
+            is_first = self._ending is None
             self._ending = self._ending or ending
             self._changed.notify_all()
         for hart in self._machine.harts:
             hart.wake()
+        return is_first
 
     def notice(self) -> None:
         """Something has happened that whoever waits may want to look at."""
