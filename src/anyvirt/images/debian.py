@@ -193,6 +193,10 @@ class Archive:
         }
         return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
 
+    def _apt_get(self, *words: str, cwd: Path, options: Mapping[str, str] | None = None) -> None:
+        """Run apt-get on this archive alone. Raises PackageError."""
+        _output("apt-get", "-q", *self._options(options), *words, cwd=cwd)
+
     def _update_once(self) -> None:
         if self._updated.exists():
             return
@@ -211,7 +215,7 @@ class Archive:
     def _update(self) -> None:
         for options in _WAYS_TO_UPDATE:
             try:
-                _output("apt-get", "-q", *self._options(options), "update", cwd=self.directory)
+                self._apt_get("update", cwd=self.directory, options=options)
             except InconsistentArchiveError as error:
                 inconsistent = error
             else:
@@ -223,7 +227,7 @@ class Archive:
         shutil.rmtree(download, ignore_errors=True)
         download.mkdir(parents=True)
         try:
-            _output("apt-get", "-q", *self._options(), "download", package, cwd=download)
+            self._apt_get("download", package, cwd=download)
             archives = list(download.glob("*.deb"))
             if len(archives) != 1:
                 raise PackageError(f"apt-get downloaded {len(archives)} files for {package}")
