@@ -46,5 +46,5 @@ def test_a_program_for_another_cpu_is_refused(tmp_path):
     ],
 )
 def test_what_it_cannot_honour_it_refuses_and_names_who_can(parts, option):
-    with pytest.raises(UnsupportedError, match=f"engine native has no .*{option}.*container can"):
+    with pytest.raises(UnsupportedError, match=f"engine native has no .*{option}.*container.* can"):
         NativeEngine().start(Guest(command=["true"], **parts), Streams())

@@ -197,7 +197,7 @@ class MachineInstance(MachineCommand, Instance):
         if number == signals.SIGKILL:
             if not self.finished:
                 self._killed = True
-                self._process.kill()
+                self._kill()
         else:
             super().signal(number)
 
@@ -299,6 +299,10 @@ class MachineInstance(MachineCommand, Instance):
         else:
             self._failure = GuestStartError(f"the machine's monitor ended with status {status}")
 
+    def _kill(self) -> None:
+        """Kill the monitor; Popen's own kill would take its account if it has ended, and throw it away."""
+        os.kill(self._process.pid, signals.SIGKILL)
+
     def _reap(self) -> int:
         """Wait for the monitor's end, and take its account; its return code."""
         deadline = time.monotonic() + _ENDING_LIMIT
@@ -307,7 +311,7 @@ class MachineInstance(MachineCommand, Instance):
             poll = select.poll()
             poll.register(pidfd, select.POLLIN)
             if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                self._process.kill()
+                self._kill()
         finally:
             os.close(pidfd)
         _, status, rusage = os.wait4(self._process.pid, 0)
