@@ -32,6 +32,8 @@ PERSEVERANCE = 8
 """Ticks without anything new after which the next ones come later and later."""
 WINDOW = 32
 """Pages of code before and after a hot place that the compiler gets to see."""
+NEIGHBOURHOOD = 6
+"""The same of those of which it is told each time what has been decoded, after a look at every record."""
 SMALLEST_LIMIT, LARGEST_LIMIT = 96, 384
 """Most instructions of a region at first, and after it has turned out to be too small."""
 MOST_TARGETS, LEAST_SHARE = 24, 32
@@ -243,7 +245,7 @@ class Profile:
             },
             barriers=sorted(self.space.barriers),
             pages=pages,
-            visited=[page for page in _around(entry) if page in self._sent or page in pages],
+            visited=[page for page in _around(entry, NEIGHBOURHOOD) if page in self._sent or page in pages],
             marks=self.space.code.marks,
         )
 
@@ -251,7 +253,7 @@ class Profile:
         """Pages of code around a place that the compiler has not seen."""
         return [
             page
-            for page in _around(entry)
+            for page in _around(entry, WINDOW)
             if page not in self._sent and self.space.code.read(page, PAGE_SIZE) is not None
         ]
 
@@ -297,7 +299,7 @@ class Profile:
         return RegionClient(self._directory, version())
 
 
-def _around(entry: int) -> range:
-    """Addresses of the pages around a place."""
+def _around(entry: int, pages: int) -> range:
+    """Addresses of so many pages before and after a place."""
     middle = entry // PAGE_SIZE
-    return range(max(middle - WINDOW, 0) * PAGE_SIZE, (middle + WINDOW) * PAGE_SIZE, PAGE_SIZE)
+    return range(max(middle - pages, 0) * PAGE_SIZE, (middle + pages) * PAGE_SIZE, PAGE_SIZE)
