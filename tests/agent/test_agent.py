@@ -3,6 +3,7 @@
 import os
 import signal
 import struct
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from anyvirt.agent.protocol import (
     COMMAND_LIMIT,
     HEADER,
     WINDOW,
+    InterfaceUp,
     Kind,
     Link,
     LoadModule,
@@ -65,6 +67,26 @@ def test_a_plan_that_fails_is_told_to_whoever_connects(start_agent, tmp_path):
     assert not (tmp_path / "later").exists()
     agent.client.close()
     assert agent.process.stderr.read() == b"anyvirt: step 2 of the plan failed with error 2\n"
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_interfaces_carry_packets_when_they_are_up(start_agent, isa):
+    if os.getuid() != 0:
+        pytest.skip("a namespace of networks needs root")
+    client = start_agent(isa, prefix=["unshare", "--net"]).client
+    client.connect(TIMEOUT)
+    script = (
+        "import socket; server = socket.create_server(('127.0.0.1', 0)); "
+        "socket.create_connection(server.getsockname(), timeout=5)"
+    )
+    connect = Run((sys.executable, "-c", script), ENVIRONMENT)
+    assert finish(client.run(connect))[2] == ExitStatus(code=1)
+    client.request(InterfaceUp("lo"), TIMEOUT)
+    assert finish(client.run(connect))[2] == ExitStatus(code=0)
+    with pytest.raises(AgentError, match="interface up: No such device"):
+        client.request(InterfaceUp("lo7"), TIMEOUT)
+    with pytest.raises(AgentError, match="interface up: File name too long"):
+        client.request(InterfaceUp("x" * 16), TIMEOUT)
 
 
 def test_output_errors_and_status(client):
