@@ -243,6 +243,17 @@ def test_a_compiler_that_has_gone_is_no_signal_for_the_guest(tmp_path):
     assert client.is_lost
 
 
+def test_a_compiler_may_go_while_it_is_being_told(tmp_path):
+    with listen(tmp_path) as listener:
+        client = RegionClient(tmp_path, version())
+        assert client.is_ready
+        request = Request(1, "riscv64", CODE, False, 1 << 38, pages=[PAGE * n for n in range(500)])
+        client.ask(request, bytes(500 * PAGE))
+        listener.accept()[0].close()
+        assert list(client.answers()) == []
+    assert client.is_lost
+
+
 def test_answers_in_pieces(tmp_path):
     message = pack(Reply(1, CODE, [(CODE, CODE + 8)], "00", 2), b"image" * 100)
     with listen(tmp_path) as listener:

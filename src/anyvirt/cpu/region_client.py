@@ -83,7 +83,7 @@ class RegionClient:
             return
         self._flush()
         try:
-            while data := self._connection.recv(1 << 18):
+            while self._connection is not None and (data := self._connection.recv(1 << 18)):
                 for header, image in self._unpacker.feed(data):
                     self.waiting -= 1
                     yield unpack_reply(header), image
