@@ -34,6 +34,12 @@ PACKAGES = (
     SystemPackage(
         "gcc-riscv64-linux-gnu", "riscv64-linux-gnu-gcc", "compiles the user engine's test programs"
     ),
+    *(
+        SystemPackage(
+            f"gcc-{name}-linux-gnu", f"{name}-linux-gnu-gcc", "compiles programs for another instruction set"
+        )
+        for name in ("mips", "mipsel", "powerpc", "aarch64", "sparc64", "alpha")
+    ),
     SystemPackage(
         "libc6-dev-riscv64-cross", "/usr/riscv64-linux-gnu/include/stdio.h", "the C library for those"
     ),
