@@ -52,6 +52,16 @@ def test_with_a_limit_no_more_rounds_and_no_more_time(per_round, limit):
         assert rounds == limit
 
 
+def test_what_an_engine_prepares_once_does_not_count():
+    asked = []
+
+    def seconds(rounds):
+        asked.append(rounds)
+        return rounds * 1e-5 + (3.0 if max(asked) >= 100 and asked.count(rounds) == 1 else 0.0)
+
+    assert calibrate(seconds, RunTimePlan(), 10_000) == 10_000
+
+
 def measure(engines, name="integer", baseline="native", plan=QUICK):
     with Bench(engines) as bench:
         return measure_workload(
