@@ -58,17 +58,17 @@ class Profile:
         directory: Path,
         *,
         counted: bool,
-        on_region: Callable[[int], None] = lambda entry: None,
+        on_regions: Callable[[list[int]], None] = lambda entries: None,
     ) -> None:
         """Use what is kept in `directory`, and the compiler that listens there.
 
-        `on_region` is called with the entry of each region that has been published.
+        `on_regions` is called with the entries of regions that have been published.
         """
         self.space = space
         self._isa = isa
         self._directory = directory
         self._counted = counted
-        self._on_region = on_region
+        self._on_regions = on_regions
         self._arrivals: Counter[int] = Counter()
         self._targets: dict[int, Counter[int]] = {}
         self._untold: set[int] = set()
@@ -188,7 +188,7 @@ class Profile:
             translation.generation = self._generations.get(reply.entry, 0)
             translation.cut = reply.cut
             del self._arrivals[reply.entry]
-            self._on_region(reply.entry)
+            self._on_regions([reply.entry])
 
     def _ask(self, rounding: int) -> bool:
         asked = False
@@ -274,6 +274,7 @@ class Profile:
         if kind not in self._caches:
             self._caches[kind] = RegionCache(self._directory / CACHE, kind)
         cache = self._caches[kind]
+        loaded = []
         for page in list(code.pages()):
             content = code.read(page, PAGE_SIZE)
             for region in cache.load(page, content) if content else ():
@@ -285,7 +286,8 @@ class Profile:
                 if translation is not None:
                     translation.cut = region.cut
                     self.space.statistics.from_disk += 1
-                    self._on_region(region.entry)
+                    loaded.append(region.entry)
+        self._on_regions(loaded)
 
     def _connect(self) -> RegionClient:
         """A new compiler knows nothing of the code yet."""
