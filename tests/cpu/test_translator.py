@@ -140,10 +140,11 @@ def test_code_around_a_region_is_translated_anew(directory):
     cpu._space.forget_all()
     stencils.forget_all()
     cpu._view.place(CODE)
-    assert stencils.translate(cpu._state)
-    stencils.make_way([CODE + 20])
+    assert stencils.translate(cpu._state, decode=True)
+    assert cpu.translate(CODE + 20)
+    stencils.make_way([CODE + 20], cpu._state)
     assert not any(part.covers(CODE + 20, CODE + 21) for part in stencils._all())
-    assert any(part.covers(CODE + 24, CODE + 25) for part in stencils._all())
+    assert any(part.covers(CODE + 8, CODE + 9) for part in stencils._all())
 
 
 def test_what_is_found_must_be_true(directory):

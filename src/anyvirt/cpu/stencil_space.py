@@ -77,8 +77,11 @@ class StencilSpace(ABC):
         """
 
     @abstractmethod
-    def make_way(self, addresses: Iterable[int]) -> None:
-        """Give up what was made from the instructions at guest addresses: something better begins there."""
+    def make_way(self, addresses: Iterable[int], state: int) -> None:
+        """Give up what was made from the instructions at guest addresses: something better begins there.
+
+        `state` is the state block of a CPU that was about to execute what is around them.
+        """
 
     def synchronize(self) -> None:  # noqa: B027 - stores are seen as they happen, in most memories
         """A guest says that it has changed code."""
@@ -166,15 +169,17 @@ class FlatStencilSpace(StencilSpace):
                 self._tier.adopt(state)
             return self.publish(self._tier, _slot(state, Slot.RECORD), 0, decode=decode)
 
-    def make_way(self, addresses: Iterable[int]) -> None:
+    def make_way(self, addresses: Iterable[int], state: int) -> None:
         """See StencilSpace.make_way. What is around the instructions is translated anew, without them."""
         with self.lock:
             found = {part for address in addresses for part in self._made_from(address, 1)}
             self._give_up(found)
+            self._tier.adopt(state)
             for field, _ in (entry for translation in found for entry in translation.entries):
                 record = field - HANDLER_FIELD
                 if not self.is_translated(record):
-                    self.publish(self._tier, record, 0)
+                    # Their records are empty now.
+                    self.publish(self._tier, record, 0, decode=True)
 
     def synchronize(self) -> None:
         """See StencilSpace.synchronize."""
@@ -210,7 +215,7 @@ class MachineStencilSpace(StencilSpace):
                 self._tier.adopt(state)
             return self.publish(self._tier, record, number * PAGE_SIZE - address, decode=decode)
 
-    def make_way(self, addresses: Iterable[int]) -> None:
+    def make_way(self, addresses: Iterable[int], state: int) -> None:
         """See StencilSpace.make_way. Regions are for machines whose guest addresses are physical."""
         for address in addresses:
             region = self._memory.mapping_at(address)

@@ -205,7 +205,7 @@ class Translator(Interpreter):
     def _prefer_regions(self, entries: list[int]) -> None:
         """A loop that is executed as stencils would never come by the record that leads into the region."""
         if self._stencils is not None:
-            self._stencils.make_way(entries)
+            self._stencils.make_way(entries, self._state)
 
     def _known_stencils(self) -> StencilSpace | None:
         """The stencils, where there are any; they are small, but loaded only when they are wanted."""
