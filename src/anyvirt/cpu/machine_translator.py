@@ -26,8 +26,8 @@ _PENDING, _REASON, _RECORD, _SOURCE, _ROUNDING = (
     int(slot) // 8 for slot in (Slot.PENDING, Slot.REASON, Slot.RECORD, Slot.SOURCE, Slot.FLOAT_ROUNDING)
 )
 _ONLY_SAMPLE = 1 << 8 * Request.SAMPLE
-GLANCE, NEWS = 2, 4
-"""Jumps that are looked at in a row, while the compiler has enough to do, and more after one to new code."""
+LOOKS, GLANCE, NEWS = 6, 1, 4
+"""Jumps that are looked at in a row, those while the compiler has enough to do, and more after new code."""
 
 
 class MachineTranslator(StencilExecutor):
@@ -98,23 +98,24 @@ class MachineTranslator(StencilExecutor):
         """Look at where the next jumps lead; something else may stop the run meanwhile."""
         slots, requests, view = self._slots, self._requests, self._machine_view
         profile = self._known_profile()
-        left = BURST if profile.is_curious else GLANCE
+        left = LOOKS if profile.is_curious else GLANCE
         news = False
         while left > 0:
             left -= 1
             source = slots[_SOURCE]
             slots[_SOURCE] = 0
             view.settle()
-            goes_on = profile.note_at(view.program_counter(), source)
             if (
                 self._wants_stencils
                 and not self._space.is_translated(slots[_RECORD])
                 and self._space.translate(self._state)
             ):
-                # Where something was missing there is more to be found.
+                # Where something was missing there is more to be found; it is warm at best.
                 left = min(left + NEWS, BURST)
                 news = True
-            if not goes_on or slots[_PENDING] & ~_ONLY_SAMPLE:
+            elif not profile.note_here(source):
+                break
+            if slots[_PENDING] & ~_ONLY_SAMPLE:
                 break
             requests[Request.SAMPLE] = 1
             view.enter(self._state)
@@ -122,4 +123,4 @@ class MachineTranslator(StencilExecutor):
                 break
         requests[Request.SAMPLE] = 0
         pace = profile.serve(slots[_ROUNDING])
-        self._ticker.rest(Pace.SOON if news else pace)
+        self._ticker.rest(Pace.SOON if news else Pace.LATER if pace is Pace.LATER else Pace.STEADY)

@@ -143,11 +143,12 @@ class MachineView:
         """The number of the page whose records the CPU is at; None if it is at one of its own."""
         return self._code.page_number(self._slots[_RECORD] & -self._code.stride)
 
-    def known_code(self) -> Iterator[tuple[int, int]]:
-        """Guest addresses of the pages of code that the TLB in use knows, and their numbers."""
+    def known_code(self, middle: int, reach: int) -> Iterator[tuple[int, int]]:
+        """The pages of code that the TLB in use knows up to `reach` pages from one: addresses and numbers."""
         table = ctypes.string_at(self._slots[_MEMORY] + CODE_TABLE, CODE_ENTRIES * CodeEntry.SIZE)
+        first, span = middle - reach * PAGE_SIZE, 2 * reach * PAGE_SIZE
         for tag, records in struct.iter_unpack("<QQ", table):
-            if tag != NO_TAG:
+            if tag != NO_TAG and tag - first & _WORD <= span:
                 number = self._code.page_number(records + (tag << self._shift) & _WORD)
                 if number is not None:
                     yield tag, number

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from anyvirt.cpu.memory import PAGE_SIZE
 from anyvirt.cpu.paged_translation import PagedTranslationSpace, Surroundings
 from anyvirt.cpu.profile import (
-    HOT,
     IMAGE_ENTRY,
     LARGEST_LIMIT,
     PATIENCE,
@@ -19,6 +18,7 @@ from anyvirt.cpu.profile import (
     Profile,
     frequent_targets,
 )
+from anyvirt.jit.layout import INSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 HOME = 1 << 40
 """The address at which the compiler is shown the page of the entry; others are where they are from there."""
-REACH = 16
+SEEN = 4
+"""Times that a place has to be seen to be hot: much of what a kernel does when it starts it does once."""
+REACH = 12
 """Pages before and after that of the entry that the compiler gets to see."""
 _WORD = (1 << 64) - 1
 
@@ -55,22 +57,30 @@ class PagedProfile(Profile):
         self._view = view
         self._here: dict[int, int] = {}
         """Places that could be asked for, as far as the CPU was there just now; an address of each."""
+        self._jumps: dict[int, set[int]] = {}
+        """Places of the jumps that have been seen, by the numbers of their pages."""
         self._waiting: dict[int, Surroundings] = {}
         """What the compiler was shown, by number of the request."""
 
-    def note_at(self, pc: int, source: int) -> bool:
-        """`Profile.note` with addresses."""
-        place, origin = self.place(pc), self.place(source) if source > 1 else source
-        if place is None:
-            return source != 1
-        goes_on = self.note(place, origin or 0)
+    def note_here(self, source: int) -> bool:
+        """`Profile.note` with the address of the jump by which control has come to where the CPU is."""
+        if source == INSIDE:
+            return False
+        number = self._view.record_page()
+        if number is None:
+            return True
+        pc, origin = self._view.program_counter(), self.place(source) if source else 0
+        place = number * PAGE_SIZE + pc % PAGE_SIZE
+        if origin:
+            self._jumps.setdefault(origin // PAGE_SIZE, set()).add(origin)
+        self.note(place, origin or 0)
         if place in self._urgent or self._is_hot(place):
             self._here[place] = pc
-        return goes_on
+        return True
 
     def _is_hot(self, place: int) -> bool:
         times = self._arrivals[place]
-        return times >= HOT << 2 * self._asked.get(place, 0) and self.space.at(place) is None
+        return times >= SEEN << 2 * self._asked.get(place, 0) and self.space.at(place) is None
 
     def place(self, pc: int) -> int | None:
         """Where the code at an address is, if the CPU knows it there."""
@@ -107,11 +117,9 @@ class PagedProfile(Profile):
         self._numbers += 1
         place, home = self.place(pc) or 0, pc & -PAGE_SIZE
         pages: dict[int, int] = {}
-        for address, number in self._view.known_code():
+        for address, number in self._view.known_code(home, REACH):
             distance = address - home & _WORD
-            distance -= distance >> 63 << 64
-            if abs(distance) <= REACH * PAGE_SIZE:
-                pages[HOME + distance] = number
+            pages[HOME + distance - (distance >> 63 << 64)] = number
         surroundings = Surroundings(dict(sorted(pages.items())))
         request = Request(
             number=self._numbers,
@@ -146,16 +154,15 @@ class PagedProfile(Profile):
         shown: dict[int, int] = {}
         for address, number in surroundings.pages.items():
             shown.setdefault(number, address)
-        result = {}
-        for source, targets in self._targets.items():
-            page = shown.get(source // PAGE_SIZE)
-            if page is not None:
-                result[page + source % PAGE_SIZE] = [
-                    shown[target // PAGE_SIZE] + target % PAGE_SIZE
-                    for target in frequent_targets(targets)
-                    if target // PAGE_SIZE in shown
-                ]
-        return result
+        return {
+            page + source % PAGE_SIZE: [
+                shown[target // PAGE_SIZE] + target % PAGE_SIZE
+                for target in frequent_targets(self._targets[source])
+                if target // PAGE_SIZE in shown
+            ]
+            for number, page in shown.items()
+            for source in self._jumps.get(number, ())
+        }
 
     def _accept(self, reply: Reply, image: bytes) -> None:
         surroundings = self._waiting.pop(reply.number, None)

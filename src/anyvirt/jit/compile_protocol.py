@@ -84,7 +84,7 @@ class Reply:
 
 def pack(message: Request | Reply, payload: bytes = b"") -> bytes:
     """The bytes of a message."""
-    header = json.dumps(asdict(message)).encode()
+    header = json.dumps(vars(message)).encode()
     return _LENGTHS.pack(len(header), len(payload)) + header + payload
 
 
