@@ -161,6 +161,10 @@ class Profile:
         news = self._publish()
         if self._ticks >= PATIENCE:
             news |= self._ask(rounding)
+        return self._pace(news)
+
+    def _pace(self, news: bool) -> Pace:
+        """When to come again, after there was something new or not."""
         self._quiet = 0 if news else self._quiet + 1
         if self.is_curious and self._quiet < PERSEVERANCE:
             return Pace.SOON
@@ -192,10 +196,9 @@ class Profile:
 
     def _ask(self, rounding: int) -> bool:
         asked = False
-        if self._client is None or (self._client.is_lost and self._fruitless < MOST_CONNECTIONS):
-            self._client = self._connect()
-        for entry in self._candidates() if self._client.is_ready else ():
-            if not self._client.is_ready:
+        client = self._compiler()
+        for entry in self._candidates() if client.is_ready else ():
+            if not client.is_ready:
                 break
             self._urgent.pop(entry, None)
             request = self.request(entry, self._unsent(entry), rounding)
@@ -208,9 +211,15 @@ class Profile:
             self._sent.update(request.pages)
             self._untold.clear()
             self._asked[entry] = self._asked.get(entry, 0) + 1
-            self._client.ask(request, code)
+            client.ask(request, code)
             asked = True
         return asked
+
+    def _compiler(self) -> RegionClient:
+        """The connection to the compiler, a new one if the last has gone."""
+        if self._client is None or (self._client.is_lost and self._fruitless < MOST_CONNECTIONS):
+            self._client = self._connect()
+        return self._client
 
     def _candidates(self) -> list[int]:
         hot = [
@@ -235,14 +244,7 @@ class Profile:
             rounding=rounding,
             alone=self.space.code.alone,
             limit=min(SMALLEST_LIMIT << self._generations.get(entry, 0), LARGEST_LIMIT),
-            indirect={
-                source: [
-                    target
-                    for target, count in targets.most_common(MOST_TARGETS)
-                    if count * LEAST_SHARE >= targets.total()
-                ]
-                for source, targets in ((source, self._targets[source]) for source in self._untold)
-            },
+            indirect={source: frequent_targets(self._targets[source]) for source in self._untold},
             barriers=sorted(self.space.barriers),
             pages=pages,
             visited=[page for page in _around(entry, NEIGHBOURHOOD) if page in self._sent or page in pages],
@@ -299,6 +301,15 @@ class Profile:
         self._sent.clear()
         self._untold.update(self._targets)
         return RegionClient(self._directory, version())
+
+
+def frequent_targets(targets: Counter[int]) -> list[int]:
+    """The targets of an indirect jump that a region should know."""
+    return [
+        target
+        for target, count in targets.most_common(MOST_TARGETS)
+        if count * LEAST_SHARE >= targets.total()
+    ]
 
 
 def _around(entry: int, pages: int) -> range:

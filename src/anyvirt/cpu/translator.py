@@ -49,7 +49,7 @@ class Translator(Interpreter):
                 "interpreter",
                 "regions of code whose addresses are translated",
                 "they are made of physical pages",
-                alternatives=("the interpreter and stencil tiers",),
+                alternatives=("MachineTranslator",),
             )
         self._wants_stencils = stencils
         self._stencils: StencilSpace | None = None
@@ -76,14 +76,14 @@ class Translator(Interpreter):
 
     def translate(self, entry: int, *, counted: bool = False) -> bool:
         """Compile the region around `entry` now, in this process; whether there is one. Imports LLVM."""
-        from anyvirt.jit.compile_server import Client, compile_image
+        from anyvirt.jit.compile_server import GuestPages, compile_image
 
         space = translation_space(self.memory, self.isa, counted=counted)
         profile = Profile(self.isa, space, self._directory, counted=counted)
         request = profile.request(entry, [], self._slots[_ROUNDING])
-        client = Client(None)  # type: ignore[arg-type]
-        client.read_code = space.code.read  # type: ignore[method-assign]
-        reply, image = compile_image(client, request)
+        code = GuestPages()
+        code.read_code = space.code.read  # type: ignore[method-assign]
+        reply, image = compile_image(code, request)
         if not image:
             return False
         return space.publish(reply.entry, reply.ranges, reply.digest, image, IMAGE_ENTRY) is not None
