@@ -251,11 +251,6 @@ class Interpreter(Hookable):
             access = Access.EXECUTE
         return Stop(reason, pc, 0, address, Access(access), bus_error)
 
-    @property
-    def is_in_device(self) -> bool:
-        """Whether a device is at work for the CPU; in flat memory there are none."""
-        return bool(getattr(self._view, "in_device", False))
-
     def interrupt(self) -> None:
         """Make a running `run` return INTERRUPTED soon; if none is running, the next one does at once."""
         self._requests[Request.STOP] = 1

@@ -221,14 +221,7 @@ class Machine:
         assert cpu.system is not None
         cpu.system.on_timer = self._timer_of(number)
         for interrupt, wire in self.board.interrupts[number].items():
-            wire.connect(partial(self._drive, cpu, interrupt))
-
-    def _drive(self, cpu: Interpreter, interrupt: int, level: bool) -> None:
-        """The level of a wire to a hart's CPU has changed."""
-        cpu.set_interrupt(interrupt, level)
-        if level and cpu.is_in_device and self.counted_run is not None:
-            # Where a run begins interrupts are taken at once: let that make no difference.
-            cpu.interrupt()
+            wire.connect(partial(cpu.system.set_interrupt, interrupt))
 
     def _start(self) -> None:
         """Load what the machine begins with, and let its harts stand where they begin."""
