@@ -38,6 +38,8 @@ SMALLEST_LIMIT, LARGEST_LIMIT = 96, 384
 """Most instructions of a region at first, and after it has turned out to be too small."""
 MOST_TARGETS, LEAST_SHARE = 24, 32
 """Of an indirect jump, the targets that a region knows, if one in so many of its jumps leads there."""
+MOST_ARRIVALS = 32
+"""Places that control has come to most often, of which those in a region become entries of it."""
 MOST_SUSPECTS = 4
 """Regions with the same jump of which each may be too small."""
 MOST_CONNECTIONS = 8
@@ -183,7 +185,7 @@ class Profile:
     def _accept(self, reply: Reply, image: bytes) -> None:
         if not image:
             return
-        translation = self.space.publish(reply.entry, reply.ranges, reply.digest, image, IMAGE_ENTRY)
+        translation = self.publish_image(reply, image)
         if translation is None:
             # What the compiler knows of the code is out of date.
             self._sent.clear()
@@ -191,8 +193,21 @@ class Profile:
             self.space.statistics.instructions += reply.instructions
             translation.generation = self._generations.get(reply.entry, 0)
             translation.cut = reply.cut
-            del self._arrivals[reply.entry]
-            self._on_regions([reply.entry])
+            for entry in translation.entries:
+                del self._arrivals[entry]
+            self._on_regions(translation.entries)
+
+    def publish_image(self, reply: Reply, image: bytes) -> Translation | None:
+        """Let CPUs enter what was compiled for a request, if its code is still the same."""
+        return self.space.publish(
+            reply.entry,
+            reply.ranges,
+            reply.digest,
+            image,
+            IMAGE_ENTRY,
+            others=reply.others,
+            instructions=reply.instructions,
+        )
 
     def _ask(self, rounding: int) -> bool:
         asked = False
@@ -234,6 +249,9 @@ class Profile:
         from anyvirt.jit.compile_protocol import Request
 
         self._numbers += 1
+        # What has turned out too small around a place is so for a region that begins there, too.
+        around = (translation.generation for translation in self.space.containing(entry))
+        self._generations[entry] = max(self._generations.get(entry, 0), *around, 0)
         return Request(
             number=self._numbers,
             isa=self._isa,
@@ -243,13 +261,20 @@ class Profile:
             memory_size=self.space.code.memory_size,
             rounding=rounding,
             alone=self.space.code.alone,
-            limit=min(SMALLEST_LIMIT << self._generations.get(entry, 0), LARGEST_LIMIT),
+            limit=min(SMALLEST_LIMIT << self._generations[entry], LARGEST_LIMIT),
+            arrivals=self._arrivals_near(entry),
             indirect={source: frequent_targets(self._targets[source]) for source in self._untold},
             barriers=sorted(self.space.barriers),
             pages=pages,
             visited=[page for page in _around(entry, NEIGHBOURHOOD) if page in self._sent or page in pages],
             marks=self.space.code.marks,
         )
+
+    def _arrivals_near(self, entry: int) -> list[int]:
+        """Where else control has come to of late, or enters translations, in the pages around a place."""
+        pages = _around(entry, NEIGHBOURHOOD)
+        places = {pc for pc, _ in self._arrivals.most_common(MOST_ARRIVALS)} | self.space.entries()
+        return sorted(pc for pc in places if pc in range(pages.start, pages.stop) and pc != entry)
 
     def _unsent(self, entry: int) -> list[int]:
         """Pages of code around a place that the compiler has not seen."""
@@ -288,12 +313,19 @@ class Profile:
                 if self.space.at(region.entry) is not None:
                     continue
                 translation = self.space.publish(
-                    region.entry, region.ranges, region.digest, region.image, IMAGE_ENTRY, read=read
+                    region.entry,
+                    region.ranges,
+                    region.digest,
+                    region.image,
+                    IMAGE_ENTRY,
+                    others=region.others,
+                    instructions=region.instructions,
+                    read=read,
                 )
                 if translation is not None:
                     translation.cut = region.cut
                     self.space.statistics.from_disk += 1
-                    yield region.entry
+                    yield from translation.entries
 
     def _connect(self) -> RegionClient:
         """A new compiler knows nothing of the code yet."""

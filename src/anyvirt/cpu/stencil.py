@@ -33,6 +33,8 @@ _SEEN = (
 )  # fmt: skip
 """What decoding needs to know of a CPU's view of machine memory."""
 
+_WORD = (1 << 64) - 1
+
 
 @dataclass(frozen=True)
 class StencilImage:
@@ -95,6 +97,12 @@ class StencilTier:
     def adopt(self, state: int) -> None:
         """Decode as the CPU with a state block would: how may depend on its mode."""
         ctypes.memmove(self._state + Slot.END, state + Slot.END, STATE_SIZE - Slot.END)
+
+    def record_at(self, address: int) -> int:
+        """Host address of the record for a guest address; 0 for one where nothing can be translated."""
+        if not 0 <= address - self._get(Job.FIRST) < self._get(Job.SPAN):
+            return 0
+        return self._slots[Slot.RECORDS // 8] + (address << self._slots[Slot.RECORD_SHIFT // 8]) & _WORD
 
     def translate(
         self, record: int, *, limit: int = LARGEST_REGION, decode: bool = False

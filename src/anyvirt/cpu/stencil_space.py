@@ -11,6 +11,7 @@ import ctypes
 import threading
 import weakref
 from abc import ABC, abstractmethod
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from anyvirt.cpu.arena import ArenaFullError, Placement, arena
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.host import host
 from anyvirt.cpu.memory import PAGE_SIZE, FlatMemory
-from anyvirt.cpu.stencil import StencilTier
+from anyvirt.cpu.stencil import StencilImage, StencilTier
 from anyvirt.jit.layout import HANDLER_FIELD, Request, Slot
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from anyvirt.cpu.machine_memory import MachineMemory
 
 _MASK = (1 << 64) - 1
+_MOST_CONTINUATIONS = 16
+"""Translations that are made at a time because code goes on behind one."""
 
 
 @dataclass(eq=False)
@@ -83,14 +86,37 @@ class StencilSpace(ABC):
         `state` is the state block of a CPU that was about to execute what is around them.
         """
 
+    def go_on_at(self, addresses: Iterable[int]) -> None:  # noqa: B027 - code of machines is in pages
+        """Translate what has been decoded at guest addresses, where that can be told."""
+
     def synchronize(self) -> None:  # noqa: B027 - stores are seen as they happen, in most memories
         """A guest says that it has changed code."""
 
     def publish(self, tier: StencilTier, record: int, origin: int, *, decode: bool = False) -> bool:
-        """Translate from a record on; `origin` is what the ranges of the image are relative to."""
+        """Translate from a record on; `origin` is what the ranges of the image are relative to.
+
+        Where code goes on behind what fits into a translation it is translated, too: nobody would be seen
+        to jump there.
+        """
         image = tier.translate(record, decode=decode)
-        if image is None:
+        if image is None or not self._place(image, origin):
             return False
+        self.go_on(tier, [end for _, end in image.ranges], origin)
+        return True
+
+    def go_on(self, tier: StencilTier, addresses: Iterable[int], origin: int) -> None:
+        """Translate what has been decoded at some addresses, and so on."""
+        work = deque(addresses)
+        for _ in range(_MOST_CONTINUATIONS):
+            while work and not self._is_interpreted(tier.record_at(work[0])):
+                work.popleft()
+            if not work:
+                return
+            image = tier.translate(tier.record_at(work.popleft()))
+            if image is not None and self._place(image, origin):
+                work += [end for _, end in image.ranges]
+
+    def _place(self, image: StencilImage, origin: int) -> bool:
         try:
             placement = arena().place(image.image)
         except ArenaFullError:
@@ -108,6 +134,13 @@ class StencilSpace(ABC):
                 handler.value = code
         self.instructions += image.instructions
         return True
+
+    @staticmethod
+    def _is_interpreted(record: int) -> bool:
+        if not record:
+            return False
+        handler = ctypes.c_uint64.from_address(record + HANDLER_FIELD).value
+        return handler != 0 and not arena().contains(handler)
 
     @staticmethod
     def is_translated(record: int) -> bool:
@@ -180,6 +213,11 @@ class FlatStencilSpace(StencilSpace):
                 if not self.is_translated(record):
                     # Their records are empty now.
                     self.publish(self._tier, record, 0, decode=True)
+
+    def go_on_at(self, addresses: Iterable[int]) -> None:
+        """See StencilSpace.go_on_at."""
+        with self.lock:
+            self.go_on(self._tier, addresses, 0)
 
     def synchronize(self) -> None:
         """See StencilSpace.synchronize."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import weakref
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.arena import ArenaFullError, Placement, arena
@@ -22,7 +22,7 @@ from anyvirt.cpu.memory import PAGE_SIZE
 from anyvirt.jit.guest_code import code_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from anyvirt.cpu.code import CodeSpace
     from anyvirt.cpu.guest_code import GuestCode
@@ -49,6 +49,10 @@ class Translation:
     """How often control left it for a place that it could have contained."""
     generation: int = 0
     """How often its region has been compiled anew."""
+    instructions: int = 0
+    """How many of the guest's it has."""
+    entries: list[int] = field(default_factory=list)
+    """Where it is entered: `entry`, unless another one is now, and others."""
 
     def covers(self, start: int, end: int) -> bool:
         """Whether some of its instructions lie in [start, end)."""
@@ -83,11 +87,15 @@ class TranslationSpace:
         memory.on_code_change.append(self.forget)
 
     def __del__(self) -> None:
-        arena().abandon([translation.placement for translation in self._by_entry.values()])
+        arena().abandon([translation.placement for translation in set(self._by_entry.values())])
 
     def at(self, entry: int) -> Translation | None:
         """The translation that is entered at an address."""
         return self._by_entry.get(entry)
+
+    def entries(self) -> set[int]:
+        """Addresses at which translations are entered."""
+        return set(self._by_entry)
 
     def containing(self, pc: int) -> Iterator[Translation]:
         """Translations that an instruction is part of."""
@@ -125,11 +133,14 @@ class TranslationSpace:
         image: bytes,
         offset: int,
         *,
+        others: Iterable[int] = (),
+        instructions: int = 0,
         read: Callable[[int, int], bytes | None] | None = None,
     ) -> Translation | None:
         """Let CPUs enter an image at `offset` for the code at `entry`; None if that has changed.
 
-        `read` is from `reading`, by those who publish many.
+        It is entered at `others`, too, but where what is there has more than its `instructions`. `read` is
+        from `reading`, by those who publish many.
         """
         with self._lock:
             if self._is_barred(ranges):
@@ -141,24 +152,39 @@ class TranslationSpace:
                 pass
             if code_digest(ranges, read or self.code.read) != digest:
                 return None
-            handler = self.code.handler(entry)
-            if handler is None:
+            if self.code.handler(entry) is None:
                 return None
             try:
                 placement = arena().place(image)
             except ArenaFullError:
                 self.forget_all()
                 return None
-            old = self._by_entry.get(entry)
-            if old is not None:
-                self._give_up(old)
-            translation = Translation(entry, ranges, digest, placement, placement.address + offset)
-            self._by_entry[entry] = translation
+            start = placement.address + offset
+            translation = Translation(entry, ranges, digest, placement, start, instructions=instructions)
             for page in _pages(ranges):
                 self._by_page.setdefault(page, set()).add(translation)
-            handler.value = translation.start
+            self._enter_at(translation, entry)
+            for other in others:
+                old = self._by_entry.get(other)
+                if old is None or old.instructions <= instructions:
+                    self._enter_at(translation, other)
             self.statistics.published += 1
             return translation
+
+    def _enter_at(self, translation: Translation, entry: int) -> None:
+        """Let CPUs enter a translation at an address, and no other one there."""
+        handler = self.code.handler(entry)
+        if handler is None:
+            return
+        old = self._by_entry.get(entry)
+        if old is not None:
+            old.entries.remove(entry)
+            if not old.entries:
+                del self._by_entry[entry]
+                self._give_up(old)
+        self._by_entry[entry] = translation
+        translation.entries.append(entry)
+        handler.value = translation.start
 
     def _is_barred(self, ranges: list[tuple[int, int]]) -> bool:
         """Whether some instruction of a translation must not be part of one."""
@@ -188,31 +214,30 @@ class TranslationSpace:
     def forget_all(self) -> None:
         """Give up everything."""
         with self._lock:
-            for translation in list(self._by_entry.values()):
+            for translation in set(self._by_entry.values()):
                 self._give_up(translation)
 
     def revalidate(self) -> None:
         """Records were emptied although code may be the same: go on with what was made from that."""
         with self._lock:
-            for translation in list(self._by_entry.values()):
-                handler = self.code.handler(translation.entry)
-                if (
-                    handler is not None
-                    and code_digest(translation.ranges, self.code.read) == translation.digest
-                ):
-                    handler.value = translation.start
-                else:
+            for translation in set(self._by_entry.values()):
+                handlers = [self.code.handler(entry) for entry in translation.entries]
+                if None in handlers or code_digest(translation.ranges, self.code.read) != translation.digest:
                     self._give_up(translation)
+                    continue
+                for handler in handlers:
+                    handler.value = translation.start  # type: ignore[union-attr]
 
     def _give_up(self, translation: Translation) -> None:
-        del self._by_entry[translation.entry]
         for page in _pages(translation.ranges):
             self._by_page[page].discard(translation)
             if not self._by_page[page]:
                 del self._by_page[page]
-        handler = self.code.handler(translation.entry)
-        if handler is not None and handler.value == translation.start:
-            handler.value = 0
+        for entry in translation.entries:
+            del self._by_entry[entry]
+            handler = self.code.handler(entry)
+            if handler is not None and handler.value == translation.start:
+                handler.value = 0
         arena().retire(translation.placement)
         self.statistics.given_up += 1
 

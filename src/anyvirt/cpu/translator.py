@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.interpreter import Interpreter
-from anyvirt.cpu.profile import IMAGE_ENTRY, Profile
+from anyvirt.cpu.profile import Profile
 from anyvirt.cpu.ticker import Pace, Ticker
 from anyvirt.cpu.translation import translation_space
 from anyvirt.errors import UnsupportedError
@@ -86,7 +86,7 @@ class Translator(Interpreter):
         reply, image = compile_image(code, request)
         if not image:
             return False
-        return space.publish(reply.entry, reply.ranges, reply.digest, image, IMAGE_ENTRY) is not None
+        return profile.publish_image(reply, image) is not None
 
     def _select(self, counted: bool) -> None:
         """Use the records that lead into translations."""
@@ -177,6 +177,7 @@ class Translator(Interpreter):
             )
         profile, stencils = self._profile, self._known_stencils()
         left = BURST if profile.is_curious else GLANCE
+        news = False
         while left > 0:
             left -= 1
             source = slots[_SOURCE]
@@ -191,6 +192,7 @@ class Translator(Interpreter):
             ):
                 # Where something was missing there is more to be found.
                 left = min(left + NEWS, BURST)
+                news = True
             if not goes_on or slots[_PENDING] & ~_ONLY_SAMPLE:
                 break
             requests[Request.SAMPLE] = 1
@@ -200,12 +202,18 @@ class Translator(Interpreter):
         requests[Request.SAMPLE] = 0
         # Regions are made of physical pages: they are for machines whose guests use no other addresses.
         pace = Pace.LATER if slots[_TRANSLATION] else profile.serve(slots[_ROUNDING])
-        self._ticker.rest(pace, time.monotonic() - began)
+        self._ticker.rest(Pace.SOON if news else pace, time.monotonic() - began)
 
     def _prefer_regions(self, entries: list[int]) -> None:
-        """A loop that is executed as stencils would never come by the record that leads into the region."""
-        if self._stencils is not None:
-            self._stencils.make_way(entries, self._state)
+        """A loop that is executed as stencils would never come by the record that leads into the region.
+
+        And what is behind the end of one should be translated in some way.
+        """
+        if self._stencils is None:
+            return
+        self._stencils.make_way(entries, self._state)
+        regions = {region for entry in entries if (region := self._space.at(entry)) is not None}
+        self._stencils.go_on_at([end for region in regions for _, end in region.ranges])
 
     def _known_stencils(self) -> StencilSpace | None:
         """The stencils, where there are any; they are small, but loaded only when they are wanted."""

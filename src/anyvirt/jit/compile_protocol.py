@@ -45,6 +45,8 @@ class Request:
     """Most instructions of the region."""
     indirect: dict[int, list[int]] = field(default_factory=dict)
     """Seen targets by the address of the indirect jump, as far as they are new since the last request."""
+    arrivals: list[int] = field(default_factory=list)
+    """Where control has been seen to come from elsewhere: the region is to be entered there, too."""
     barriers: list[int] = field(default_factory=list)
     """Instructions that must not become part of a region."""
     pages: list[int] = field(default_factory=list)
@@ -80,6 +82,8 @@ class Reply:
     instructions: int = 0
     cut: bool = False
     """The limit on its size has kept instructions out of it."""
+    others: list[int] = field(default_factory=list)
+    """Where it can be entered besides `entry`."""
 
 
 def pack(message: Request | Reply, payload: bytes = b"") -> bytes:
@@ -103,7 +107,13 @@ def unpack_request(header: dict[str, Any]) -> Request:
 
 def _is_sound(request: Request) -> bool:
     """Whether everything in a request is of its type; JSON would let anything pass."""
-    numbers: list[object] = [*request.barriers, *request.pages, *request.visited, *request.indirect]
+    numbers: list[object] = [
+        *request.arrivals,
+        *request.barriers,
+        *request.pages,
+        *request.visited,
+        *request.indirect,
+    ]
     for targets in request.indirect.values():
         numbers += targets
     for name, value in asdict(request).items():
@@ -124,7 +134,8 @@ def unpack_reply(header: dict[str, Any]) -> Reply:
     """The reply with this header. Raises ProtocolError."""
     try:
         ranges = [(int(start), int(end)) for start, end in header.pop("ranges")]
-        return Reply(**header, ranges=ranges)
+        others = [int(entry) for entry in header.pop("others")]
+        return Reply(**header, ranges=ranges, others=others)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ProtocolError(str(error)) from None
 

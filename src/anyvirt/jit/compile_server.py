@@ -139,7 +139,12 @@ def compile_image(code: GuestPages, request: Request) -> tuple[Reply, bytes]:
     templates = _templates(request.isa, request.memory, request.rounding, request.alone)
     if request.paged is not (templates.isa.system is not None):
         return Reply(request.number, request.entry), b""
-    hints = Hints(code.indirect | request.indirect, frozenset(request.barriers), code.has_run)
+    hints = Hints(
+        code.indirect | request.indirect,
+        frozenset(request.barriers),
+        code.has_run,
+        frozenset(_possible_entries(request)),
+    )
     plan = discover(templates, code.read_code, request.entry, hints, request.limit)
     if not plan.steps or (request.paged and not PagedRegionFunction.can_begin(plan)):
         return Reply(request.number, request.entry), b""
@@ -157,7 +162,17 @@ def compile_image(code: GuestPages, request: Request) -> tuple[Reply, bytes]:
     image = compile_region(function)
     ranges = plan.ranges()
     digest = code_digest(ranges, code.read_code)
-    return Reply(request.number, request.entry, ranges, digest, len(plan.steps), plan.is_cut), image
+    reply = Reply(
+        request.number, request.entry, ranges, digest, len(plan.steps), plan.is_cut, list(plan.others)
+    )
+    return reply, image
+
+
+def _possible_entries(request: Request) -> list[int]:
+    """Arrivals that can be entries of one region: in a machine each page has records of its own."""
+    if request.memory == "flat":
+        return request.arrivals
+    return [pc for pc in request.arrivals if pc // PAGE_SIZE == request.entry // PAGE_SIZE]
 
 
 def compile_request(code: GuestPages, request: Request, directory: Path) -> tuple[Reply, bytes]:
@@ -165,7 +180,9 @@ def compile_request(code: GuestPages, request: Request, directory: Path) -> tupl
     reply, image = compile_image(code, request)
     page = request.entry & -PAGE_SIZE
     if image and not request.paged:
-        region = StoredRegion(reply.entry, reply.ranges, reply.digest, image, reply.cut)
+        region = StoredRegion(
+            reply.entry, reply.ranges, reply.digest, image, reply.cut, reply.others, reply.instructions
+        )
         RegionCache(directory, request.kind).store(page, code.pages[page], region)
     return reply, image
 

@@ -83,6 +83,8 @@ class Plan:
 
     is_cut: bool = False
     """The limit on its size has kept instructions out."""
+    others: tuple[int, ...] = ()
+    """Instructions at which control comes in besides `entry`."""
 
     def ranges(self) -> list[tuple[int, int]]:
         """Addresses covered, as (start, end), ascending and disjoint."""
@@ -106,6 +108,8 @@ class Hints:
     """Instructions to be left out."""
     has_run: Callable[[int], bool] = lambda pc: True
     """Whether an instruction may have been executed before; branches to others are not followed."""
+    arrivals: frozenset[int] = frozenset()
+    """Where control has been seen to come from elsewhere."""
 
 
 class _Found(NamedTuple):
@@ -147,6 +151,8 @@ class _Discovery:
                 pc, found.length, found.pattern, operands, found.template, found.target(pc), expected
             )
         self._plan.is_cut |= bool(self._work)
+        self._plan.others = tuple(sorted(self._hints.arrivals & self._found.keys() - {self._plan.entry}))
+        self._plan.leaders.update(self._plan.others)
         return self._plan
 
     def _follow(self, pc: int, limit: int) -> None:
@@ -292,6 +298,7 @@ class RegionFunction:
         self._in_memory = frozenset().union(*(step.template.dynamic_files for step in plan.steps.values()))
         self._dirty: dict[int, int] = {}
         self._written = {pc: self._writes(step) for pc, step in plan.steps.items()}
+        self._entries = frozenset((plan.entry, *plan.others))
         self._blocks = self._find_blocks()
         self.spans: dict[int, Span] = {}
         """For each access that shares a look at the TLB, those that it does with."""
@@ -397,10 +404,9 @@ class RegionFunction:
                 f"  {USUAL} = alloca i64",
                 "  %usual.entry = load i64, ptr %usual.slot",
                 f"  store i64 %usual.entry, ptr {USUAL}",
-                *self._check_address(),
             ]
         lines += self._check_rounding()
-        lines.append(f"  br label %{self._label(self._plan.entry)}")
+        lines += self._find_entry()
         return "\n".join(lines)
 
     def _check_rounding(self) -> list[str]:
@@ -429,16 +435,24 @@ class RegionFunction:
             "  ret void",
         ]
 
-    def _check_address(self) -> list[str]:
-        """Code of a machine can be executed at several addresses; a region is for one of them."""
+    def _find_entry(self) -> list[str]:
+        """Go to the instruction whose record has led here.
+
+        Code of a machine can be executed at several addresses; a region is for one of them.
+        """
+        start = self._label(self._plan.entry)
+        if not self._plan.others and not self._machine:
+            return [f"  br label %{start}"]
+        places = " ".join(
+            f"i64 {_signed(pc << self._shift & _MASK)}, label %{self._label(pc)}"
+            for pc in (self._plan.entry, *self._plan.others)
+        )
         return [
             "  %here = ptrtoint ptr %record to i64",
             "  %base = ptrtoint ptr %records to i64",
             "  %scaled = sub i64 %here, %base",
-            f"  %expected = icmp eq i64 %scaled, {_signed(self._plan.entry << self._shift & _MASK)}",
-            "  br i1 %expected, label %begin, label %elsewhere, !prof !0",
+            f"  switch i64 %scaled, label %elsewhere [{places}]",
             *self._refuse("elsewhere", INTERPRET),
-            "begin:",
         ]
 
     def _variable(self, name: str) -> _Register:
@@ -595,7 +609,7 @@ class RegionFunction:
                 label = self._branch(step, after, unused - 1)
             case Way.JUMP:
                 label = self._indirect(step, after, unique)
-            case Way.INTERPRET if step.pc != self._plan.entry:
+            case Way.INTERPRET if step.pc not in self._entries:
                 label = f"interpret{unique}"
                 self._side += [f"{label}:", *self._flush(before, f"i{unique}")]
                 self._go(step.pc, self._left(unused, f"i{unique}"), f"i{unique}")
@@ -684,17 +698,19 @@ class RegionFunction:
         """The second of `EXIT_VALUES`."""
         return "i64 0" if self._machine else "ptr %records"
 
-    def _chain(self, pc: int, dirty: int, unused: int, *, source: int | None = None) -> str:
-        """Leave for an instruction outside of the region; `source` is a branch that leads there."""
+    def _chain(self, pc: int, dirty: int, unused: int, *, source: int = 0) -> str:
+        """Leave for an instruction outside of the region; `source` is a branch that leads there, if one does.
+
+        The run can be stopped on the way: what is behind a region that has been cut off may be hot, too.
+        """
         self._chains += 1
         unique = f"x{self._chains}"
         self._side.append(f"{unique}:")
         if not self._machine and pc >= self._memory_size:
             self._leave_memory(str(_signed(pc)), dirty, unused, unique)
             return unique
-        if source is not None:
-            self._check_pending(pc, dirty, unused, unique, f"go.{unique}", source)
-            self._side.append(f"go.{unique}:")
+        self._check_pending(pc, dirty, unused, unique, f"go.{unique}", source)
+        self._side.append(f"go.{unique}:")
         self._side += self._flush(dirty, unique)
         self._go(pc, self._left(unused, unique), unique)
         return unique

@@ -15,7 +15,7 @@ import struct
 
 # As in anyvirt.jit.guest_code: hashlib is slow to import.
 from _blake2 import blake2b
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +26,13 @@ CACHE = "regions"
 """Directory, within the cache directory, of all these files."""
 LARGEST_CACHE = 256 << 20
 """Bytes of all files together."""
-_MAGIC = b"anyvirt regions 2\n"
+_MAGIC = b"anyvirt regions 3\n"
 _HEADER = struct.Struct(f"<{len(_MAGIC)}s32s")
-_REGION = struct.Struct("<Q16sIII")
-"""Entry, digest, number of ranges, bytes of the image, whether it is cut; then the ranges, then the image."""
+_REGION = struct.Struct("<Q16sIIIII")
+"""Entry, digest, number of ranges, bytes of the image, whether it is cut, number of other entries and of
+instructions; then the ranges, the other entries, and the image."""
 _RANGE = struct.Struct("<QQ")
+_ENTRY = struct.Struct("<Q")
 _REGIONS_OF_A_FILE = 256
 _LARGEST_FILE = 64 << 20
 
@@ -46,6 +48,9 @@ class StoredRegion:
     image: bytes = b""
     cut: bool = False
     """See `anyvirt.jit.compile_protocol.Reply`."""
+    others: list[int] = field(default_factory=list)
+    """See there."""
+    instructions: int = 0
 
 
 class RegionCache:
@@ -73,7 +78,8 @@ class RegionCache:
         name = self._name(page, code)
         with contextlib.suppress(OSError):
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            others = [other for other in self._read(name) if other.entry != region.entry]
+            entries = {region.entry, *region.others}
+            others = [other for other in self._read(name) if other.entry not in entries]
             self._write(name, [region, *others][:_REGIONS_OF_A_FILE])
 
     def prune(self, limit: int = LARGEST_CACHE) -> None:
@@ -136,8 +142,10 @@ def _pack(regions: list[StoredRegion], name: str) -> bytes:
     for region in regions:
         digest = bytes.fromhex(region.digest)
         sizes = len(region.ranges), len(region.image)
-        parts.append(_REGION.pack(region.entry, digest, *sizes, region.cut))
+        counts = len(region.others), region.instructions
+        parts.append(_REGION.pack(region.entry, digest, *sizes, region.cut, *counts))
         parts += [_RANGE.pack(*pair) for pair in region.ranges]
+        parts += [_ENTRY.pack(entry) for entry in region.others]
         parts.append(region.image)
     body = b"".join(parts)
     return _HEADER.pack(_MAGIC, _checksum(name, body)) + body
@@ -159,12 +167,14 @@ def _unpack_regions(content: bytes) -> list[StoredRegion]:
     """Raises struct.error if there is less than the lengths say."""
     regions, position = [], _HEADER.size
     while position < len(content):
-        entry, digest, count, size, cut = _REGION.unpack_from(content, position)
+        entry, digest, count, size, cut, more, instructions = _REGION.unpack_from(content, position)
         position += _REGION.size
         ranges = [_RANGE.unpack_from(content, position + _RANGE.size * number) for number in range(count)]
         position += _RANGE.size * count
+        others = [_ENTRY.unpack_from(content, position + _ENTRY.size * number)[0] for number in range(more)]
+        position += _ENTRY.size * more
         (image,) = struct.unpack_from(f"{size}s", content, position)
-        regions.append(StoredRegion(entry, ranges, digest.hex(), image, bool(cut)))
+        regions.append(StoredRegion(entry, ranges, digest.hex(), image, bool(cut), others, instructions))
         position += size
     return regions
 

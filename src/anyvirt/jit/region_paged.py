@@ -84,14 +84,15 @@ class PagedRegionFunction(RegionFunction):
 
     # Addresses ------------------------------------------------------------------------------------------
 
-    def _check_address(self) -> list[str]:
-        """Nothing to check: what is at the address is what the record belongs to."""
+    def _find_entry(self) -> list[str]:
+        """There is one; what is at its address is what the record belongs to."""
         return [
             "  %here = ptrtoint ptr %record to i64",
             "  %base = ptrtoint ptr %records to i64",
             "  %scaled = sub i64 %here, %base",
             f"  %begin.pc = ashr exact i64 %scaled, {self._shift}",
             f"  %delta = sub i64 %begin.pc, {_signed(self._plan.entry)}",
+            f"  br label %{self._label(self._plan.entry)}",
         ]
 
     def _addresses(self, step: Step) -> dict[str, object]:
