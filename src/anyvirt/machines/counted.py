@@ -14,7 +14,7 @@ from anyvirt.cpu.system import NEVER
 from anyvirt.machines.ending import Ending, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from anyvirt.machines.hart import Hart
     from anyvirt.machines.machine import Machine
@@ -25,15 +25,20 @@ _LONGEST = 1_000_000
 """The same for a hart on its own, so that conditions are looked at."""
 
 
+_ENDLESS = 1 << 62
+
+
 class CountedRun:
     """One run."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, harts: Sequence[Hart] | None = None) -> None:
+        """`harts` are those that take turns: all of them unless given."""
         self._machine = machine
         self._clock = machine.clock
-        self._harts = machine.harts
+        self._harts = machine.harts if harts is None else harts
         self._ending: Ending | None = None
         self._left = 0
+        self._stepped: Hart | None = None
 
     def end(self, ending: Ending) -> bool:
         """Let the run end; the first ending counts. Whether it was this one."""
@@ -58,6 +63,19 @@ class CountedRun:
                 self._take_turns()
         return self._ending
 
+    def step(self, hart: Hart, until: Callable[[], object] | None) -> Ending:
+        """Execute one instruction of a hart; each of the others executes as many."""
+        self._stepped, self._left = hart, _ENDLESS
+        before = hart.cpu.instructions
+        while self._ending is None:
+            if hart.cpu.instructions != before:
+                self._ending = Ending(Reason.LIMIT)
+            elif until is not None and until():
+                self._ending = Ending(Reason.CONDITION)
+            else:
+                self._take_turns()
+        return self._ending
+
     def _take_turns(self) -> None:
         clock = self._clock
         with self._machine.lock:
@@ -66,7 +84,7 @@ class CountedRun:
         if not active:
             self._leap()
             return
-        turn = self._turn(len(active))
+        turn = 1 if self._stepped in active else self._turn(len(active))
         longest = 0
         for hart in active:
             budget = min(turn, self._left)

@@ -6,6 +6,7 @@ import threading
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from anyvirt.cpu.executor import Access
 from anyvirt.errors import UsageError
 from anyvirt.machines.firmware import START
 
@@ -42,6 +43,7 @@ class Hart:
         self.cpu = cpu
         """The executor, for whatever is not here."""
         self.system: SystemSide = cpu.system
+        cpu.seen_memory = self._look
         self.state = HartState.STOPPED
         self.is_waiting = False
         """Whether it waits for an interrupt."""
@@ -100,6 +102,18 @@ class Hart:
     def now(self) -> int:
         """The machine's time in nanoseconds."""
         return self._clock.now()
+
+    def _look(self, address: int, length: int) -> bytes:
+        """Memory for whoever looks on: devices are not disturbed. Raises GuestFault."""
+        from anyvirt.cpu.memory import GuestFault
+        from anyvirt.devices.bus import BusError
+        from anyvirt.machines.control_registers import physical_address
+
+        try:
+            physical = physical_address(self, address)
+        except BusError:
+            raise GuestFault(address, Access.READ) from None
+        return bytes(self.cpu.memory.view(physical, length))
 
     # Debugging ------------------------------------------------------------------------------------------
 

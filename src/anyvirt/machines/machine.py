@@ -30,7 +30,7 @@ from anyvirt.quantities import parse_size
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -184,27 +184,59 @@ class Machine:
         seconds: float | None = None,
         instructions: int | None = None,
         until: Callable[[], object] | None = None,
+        harts: Sequence[Hart] | None = None,
     ) -> Ending:
         """Run until something ends the run, and say what.
 
         In real time, with a thread for each CPU, for `seconds` if given. With `instructions` it is a counted
         run: exactly so many are executed by all CPUs together, in this thread, and time is instructions, so
         that the same run shows the same. The run also ends when `until`, looked at now and then, is true.
+        With `harts` the other CPUs stand still.
         Raises what a device or hook raises.
         """
         if seconds is not None and instructions is not None:
             raise UsageError("a run is limited by seconds or by instructions, not by both")
+        known = self._known_ending()
+        if known is not None:
+            return known
+        if instructions is not None:
+            counted = self._run = CountedRun(self, harts)
+            return self._finishing(lambda: counted.run(instructions, until))
+        real = self._run = RealTimeRun(self, harts)
+        return self._finishing(lambda: real.run(seconds, until))
+
+    def step(
+        self, hart: Hart, *, others: Sequence[Hart] = (), until: Callable[[], object] | None = None
+    ) -> Ending:
+        """Execute one instruction of a CPU; each of `others` executes as many. It is a counted run.
+
+        The reason is LIMIT when that is done. A hart that waits for an interrupt waits; meanwhile `others`
+        run, or time leaps. Taking an exception or an interrupt counts as an instruction.
+        """
+        known = self._known_ending()
+        if known is not None:
+            return known
+        counted = self._run = CountedRun(self, (hart, *others))
+        return self._finishing(lambda: counted.step(hart, until))
+
+    def serve_gdb(
+        self, address: str = ":1234", *, on_listening: Callable[[str], object] | None = None
+    ) -> None:
+        """Wait for gdb, and let it have the machine until it leaves or the machine ends.
+
+        Each hart is one of its threads. The address is `:PORT` (of this host only), `HOST:PORT` or
+        `unix:PATH`; `on_listening` is called with the real one. When gdb detaches, the machine stands where
+        it is; when it kills, the machine is turned off. Raises UsageError.
+        """
+        from anyvirt.machines.debugging.gdb import serve_gdb
+
+        serve_gdb(self, address, on_listening=on_listening)
+
+    def _known_ending(self) -> Ending | None:
+        """How a run ends that need not be begun."""
         if self._run is not None:
             raise UsageError("the machine is running already")
-        if self._untold:
-            return self._untold.pop(0)
-        if self._ended is not None:
-            return self._ended
-        if instructions is not None:
-            counted = self._run = CountedRun(self)
-            return self._finishing(lambda: counted.run(instructions, until))
-        real = self._run = RealTimeRun(self)
-        return self._finishing(lambda: real.run(seconds, until))
+        return self._untold.pop(0) if self._untold else self._ended
 
     def _finishing(self, run: Callable[[], Ending]) -> Ending:
         try:

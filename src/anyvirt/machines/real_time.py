@@ -15,7 +15,7 @@ from anyvirt.devices.clock import SECOND
 from anyvirt.machines.ending import Ending, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from anyvirt.machines.hart import Hart
     from anyvirt.machines.machine import Machine
@@ -27,8 +27,10 @@ _LOOK = 0.02
 class RealTimeRun:
     """One run. `end` and `notice` may be called from any thread."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, harts: Sequence[Hart] | None = None) -> None:
+        """`harts` are those that run: all of them unless given."""
         self._machine = machine
+        self._harts = machine.harts if harts is None else harts
         self._clock = machine.clock
         self._changed = threading.Condition()
         self._is_noticed = False
@@ -53,7 +55,7 @@ class RealTimeRun:
 
     def run(self, seconds: float | None, until: Callable[[], object] | None) -> Ending:
         """Run to the end, or for some seconds, or until a condition holds."""
-        clock, harts = self._clock, self._machine.harts
+        clock, harts = self._clock, self._harts
         limit = None if seconds is None else time.monotonic() + seconds
         threads = [
             threading.Thread(target=self._run_hart, args=(hart,), name=f"hart {hart.number}", daemon=True)
