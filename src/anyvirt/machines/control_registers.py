@@ -77,6 +77,23 @@ def physical_address(hart: Hart, address: int) -> int:
     return int(physical)
 
 
+def allowed_accesses(hart: Hart, address: int) -> list[str]:
+    """What the hart may do at a virtual address in its present mode, in words, one line for each access."""
+    lines = []
+    for access, name in (
+        (AccessType.READ, "loads"),
+        (AccessType.WRITE, "stores"),
+        (AccessType.EXECUTE, "instructions"),
+    ):
+        view: Any = _HartView(hart)
+        physical, rights = translate(view, u64(address), u64(access))
+        if int(rights) >> access & 1:
+            lines.append(f"{name}: {int(physical):#x}")
+        else:
+            lines.append(f"{name}: {'a page fault' if view.walk_fault == 1 else 'an access fault'}")
+    return lines
+
+
 class _Words:
     """A copy of a register file, as typed Python sees it."""
 
@@ -121,6 +138,9 @@ class _HartView:
         """Nothing is remembered here: the hart begins anew with that."""
 
     forget_area = use_area
+
+    def forget_page(self, area: u64, address: u64) -> None:
+        """The same."""
 
     def want_attention(self) -> None:
         """Every run begins with a look at interrupts."""

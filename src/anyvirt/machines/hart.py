@@ -107,13 +107,12 @@ class Hart:
         """Memory for whoever looks on: devices are not disturbed. Raises GuestFault."""
         from anyvirt.cpu.memory import GuestFault
         from anyvirt.devices.bus import BusError
-        from anyvirt.machines.control_registers import physical_address
 
         try:
-            physical = physical_address(self, address)
+            pieces = self.memory.pieces(address, length)
         except BusError:
             raise GuestFault(address, Access.READ) from None
-        return bytes(self.cpu.memory.view(physical, length))
+        return b"".join(bytes(self.cpu.memory.view(*piece)) for piece in pieces)
 
     # Debugging ------------------------------------------------------------------------------------------
 

@@ -98,16 +98,16 @@ class VirtualMemory(PhysicalMemory):
 
     def read(self, start: int, length: int) -> bytes:
         """See PhysicalMemory.read."""
-        return b"".join(super(VirtualMemory, self).read(*piece) for piece in self._pieces(start, length))
+        return b"".join(super(VirtualMemory, self).read(*piece) for piece in self.pieces(start, length))
 
     def write(self, start: int, data: bytes) -> None:
         """See PhysicalMemory.write."""
         position = 0
-        for physical, length in list(self._pieces(start, len(data))):
+        for physical, length in list(self.pieces(start, len(data))):
             super().write(physical, data[position : position + length])
             position += length
 
-    def _pieces(self, start: int, length: int) -> list[tuple[int, int]]:
+    def pieces(self, start: int, length: int) -> list[tuple[int, int]]:
         """Physical addresses and lengths, a page each. Raises BusError."""
         from anyvirt.machines.control_registers import physical_address
 

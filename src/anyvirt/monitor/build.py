@@ -10,10 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anyvirt.agent.protocol import Link, MakeDirectory, Mount, MountFlag, Request
-from anyvirt.boards import virt_map
-from anyvirt.devices.pci.bus import Window
-from anyvirt.devices.pci.ecam import EcamHost
-from anyvirt.devices.pci.function import Space
 from anyvirt.devices.virtio.blk import VirtioBlk
 from anyvirt.devices.virtio.console import PortSettings, VirtioConsole
 from anyvirt.devices.virtio.p9 import VirtioP9
@@ -22,6 +18,7 @@ from anyvirt.devices.virtio.rng import VirtioRng
 from anyvirt.isa.names import Isa
 from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.machine import Machine
+from anyvirt.machines.pci import attach_pci
 from anyvirt.monitor.agent_channel import AgentChannel
 from anyvirt.monitor.disks import open_disk
 from anyvirt.monitor.machine import End, MountStep
@@ -161,16 +158,7 @@ class VirtMachine:
     # Devices --------------------------------------------------------------------------------------------
 
     def _attach(self, board: VirtBoard) -> None:
-        host = EcamHost(
-            memory_map=board.memory_map,
-            windows=(
-                Window(*virt_map.PCI_IO, Space.IO, 0),
-                Window(*virt_map.PCI_MEMORY),
-                Window(*virt_map.PCI_MEMORY_64),
-            ),
-            interrupts=board.pci_wires,
-        )
-        board.attach_pci(host)
+        host = attach_pci(board)
         memory = board.memory
         port = PortSettings(self.channel.backend, _PORT_NAME)
         console = VirtioConsole(memory, [PortSettings(_Nobody()), port])

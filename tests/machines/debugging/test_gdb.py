@@ -159,6 +159,9 @@ def test_registers_and_memory_as_a_hart_and_as_the_bus_has_it(serve):
         "x/bx 0x10000005",
         "x/wx 0x101000",
         "maintenance packet Qqemu.PhyMemMode:0",
+        "monitor walk 0xffffffc000003000",
+        "monitor device nothing",
+        "monitor continue",
         "info registers priv scause satp",
         "p $scause",
         "p/x $satp >> 60",
@@ -184,6 +187,8 @@ def test_registers_and_memory_as_a_hart_and_as_the_bus_has_it(serve):
     assert re.search(r"scause\s+0x3\s", shown)
     assert "= 0x8\n" in shown
     assert "UXL=2" in shown
+    assert "level 0: entry 3 at" in shown
+    assert "there is no device nothing" in shown and "gdb runs the machine itself" in shown
     assert "= 0x1234" in shown and "= 77" in shown and "double = 1.5" in shown
     assert "traps" not in shown.splitlines()[-1]
     assert "<trapped>" in shown

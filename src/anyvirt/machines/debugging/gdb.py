@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.debug.connection import Address, Listener
 from anyvirt.debug.server import serve
+from anyvirt.machines.debugging.monitor import Monitor
 from anyvirt.machines.debugging.target import MachineTarget
 
 if TYPE_CHECKING:
@@ -31,4 +32,5 @@ def serve_gdb(
     listener = Listener(Address.parse(address))
     if on_listening is not None:
         on_listening(str(listener.address))
-    return serve(MachineTarget(machine, run=run), listener.accept())
+    target = MachineTarget(machine, run=run, execute=Monitor(machine).execute_for)
+    return serve(target, listener.accept())
