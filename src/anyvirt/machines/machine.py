@@ -82,9 +82,10 @@ class Machine:
 
         `kernel` is a RISC-V Image or an ELF file, started in S-mode; `append` is its command line. Our own
         firmware answers its calls, unless `firmware` names another, such as OpenSBI's fw_dynamic or fw_jump,
-        or any program for M-mode. `memory` is in bytes or like "512M". `tier` says how code is executed
-        (`anyvirt.cpu.tiers`). With a `seed`, the date and what the kernel is given as randomness are the same
-        in each run. `attach` is called with the board, to put further devices on it. Raises UsageError.
+        or any program for M-mode; it may start a `kernel` without a header, such as U-Boot. `memory` is in
+        bytes or like "512M". `tier` says how code is executed (`anyvirt.cpu.tiers`). With a `seed`, the date
+        and what the kernel is given as randomness are the same in each run. `attach` is called with the
+        board, to put further devices on it. Raises UsageError.
         """
         if board not in BOARDS:
             raise UsageError(f"there is no board {board!r}: the boards are {', '.join(BOARDS)}")
@@ -149,7 +150,9 @@ class Machine:
         """Load what the machine begins with, and let its harts stand where they begin."""
         memory = self.board.memory
         firmware = load_firmware(memory, self._firmware) if self._firmware is not None else None
-        kernel = load_kernel(memory, self._kernel) if self._kernel is not None else None
+        kernel = None
+        if self._kernel is not None:
+            kernel = load_kernel(memory, self._kernel, may_be_raw=firmware is not None)
         tree = self._load_tree(kernel)
         if firmware is None:
             assert kernel is not None
