@@ -80,13 +80,18 @@ class CpuPoints:
         for key in keys:
             self.add(*key)
 
+    def point_of(self, stop: Stop) -> tuple[PointKind, int, int] | None:
+        """Which point a stop for a hook is about."""
+        return next((point for point, hook in self._hooks.items() if hook is stop.hit), None)
+
     def stopped(self, thread: int, stop: Stop) -> Stopped:
         """What a stop for a hook is to the debugger."""
-        for (kind, _, _), hook in self._hooks.items():
-            if hook is stop.hit:
-                address = max(stop.address, hook.start) if isinstance(hook, Watchpoint) else stop.pc
-                return Stopped(thread, signal.SIGTRAP, kind, address)
-        return Stopped(thread, signal.SIGTRAP)
+        point = self.point_of(stop)
+        if point is None:
+            return Stopped(thread, signal.SIGTRAP)
+        hook = self._hooks[point]
+        address = max(stop.address, hook.start) if isinstance(hook, Watchpoint) else stop.pc
+        return Stopped(thread, signal.SIGTRAP, point[0], address)
 
 
 def peek(memory: Any, address: int, length: int) -> bytes:  # noqa: ANN401 - any memory
@@ -162,15 +167,19 @@ class ExecutorTarget:
         """See DebugTarget."""
         write_place(self._cpus[thread], self.description.registers[number].place, value)
 
-    def read_memory(self, address: int, length: int) -> bytes:
+    def read_memory(self, _thread: int, address: int, length: int) -> bytes:
         """See DebugTarget."""
         return peek(self._memory, address, length)
 
-    def write_memory(self, address: int, data: bytes) -> None:
+    def write_memory(self, _thread: int, address: int, data: bytes) -> None:
         """See DebugTarget."""
         poke(self._memory, address, data)
         for cpu in self._cpus.values():
             cpu.invalidate(address, len(data))
+
+    def packet(self, _thread: int, _packet: bytes) -> bytes:
+        """See DebugTarget: there are none."""
+        return b""
 
     def add_point(self, kind: PointKind, address: int, length: int) -> None:
         """See DebugTarget."""

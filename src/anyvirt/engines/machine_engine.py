@@ -46,6 +46,7 @@ class MachineEngine(Engine):
             Capability.KERNEL,
             Capability.DISKS,
             Capability.FOREIGN_ISA,
+            Capability.DEBUG,
         }
     )
     is_compared = False
@@ -68,6 +69,10 @@ class MachineEngine(Engine):
     def check(self, guest: Guest) -> None:
         """See Engine.check; a machine has whole CPUs, and enough memory to boot."""
         super().check(guest)
+        if guest.gdb is not None:
+            from anyvirt.debug.connection import Address
+
+            Address.parse(guest.gdb)
         _memory(self.name, guest)
         _cpus(self.name, guest)
 
@@ -108,6 +113,7 @@ class MachineEngine(Engine):
             kernel=os.fspath(guest.kernel) if guest.kernel is not None else None,
             initrd=os.fspath(guest.initrd) if guest.initrd is not None else None,
             append=guest.append,
+            gdb=guest.gdb,
         )
 
     @staticmethod

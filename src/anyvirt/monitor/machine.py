@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from anyvirt.agent.protocol import Request
     from anyvirt.agent.streams import ByteStream
@@ -45,8 +45,8 @@ class MonitoredMachine(Protocol):
     def is_lasting(self) -> bool:
         """Whether the guest changes anything on the host that has to be in order when it ends."""
 
-    def run(self) -> End:
-        """Run until it ends by itself."""
+    def run(self, say: Callable[[str], object]) -> End:
+        """Run until it ends by itself; `say` shows a line where errors of the main command are shown."""
 
     def pause(self) -> None:
         """Let it stand still; returns when it does. Any thread may call it."""

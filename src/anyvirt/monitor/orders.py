@@ -57,6 +57,8 @@ class MachineOrder:
     initrd: str | None = None
     """Archive for the initial file system."""
     append: str = ""
+    gdb: str | None = None
+    """Where to wait for gdb before the first instruction."""
 
     def message(self) -> Message:
         """As a channel carries it."""
