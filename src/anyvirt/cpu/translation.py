@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from anyvirt.cpu.code import CodeSpace
+    from anyvirt.cpu.guest_code import GuestCode
     from anyvirt.cpu.machine_code import MachineCodeSpace
     from anyvirt.cpu.machine_memory import MachineMemory
     from anyvirt.cpu.memory import FlatMemory
@@ -67,10 +68,12 @@ class TranslationSpace:
     """The translations of one address space for one instruction set and way of counting."""
 
     def __init__(self, memory: FlatMemory | MachineMemory, code: CodeSpace | MachineCodeSpace) -> None:
-        self.code = guest_code(memory, code)
+        self.code: GuestCode = guest_code(memory, code)
         self._by_entry: dict[int, Translation] = {}
         self._by_page: dict[int, set[Translation]] = {}
         self._lock = memory.lock
+        self._fence = threading.Lock()
+        """To take it orders this thread's accesses to memory; nobody ever holds it."""
         self.barriers = hooked_addresses(memory)
         """Instructions that must not be translated: somebody wants to see them executed."""
         self.changes = 0
@@ -96,8 +99,13 @@ class TranslationSpace:
     ) -> Translation | None:
         """Let CPUs enter an image at `offset` for the code at `entry`; None if that has changed."""
         with self._lock:
-            if any(low <= barrier < high for barrier in self.barriers for low, high in ranges):
+            if self._is_barred(ranges):
                 return None
+            # Whoever stores to the code from now on will have this forgotten; what has been stored is seen.
+            for page in _pages(ranges):
+                self.code.watch(page * PAGE_SIZE)
+            with self._fence:
+                pass
             if code_digest(ranges, self.code.read) != digest:
                 return None
             handler = self.code.handler(entry)
@@ -115,11 +123,13 @@ class TranslationSpace:
             self._by_entry[entry] = translation
             for page in _pages(ranges):
                 self._by_page.setdefault(page, set()).add(translation)
-            for page in _pages(ranges):
-                self.code.watch(page * PAGE_SIZE)
             handler.value = translation.start
             self.statistics.published += 1
             return translation
+
+    def _is_barred(self, ranges: list[tuple[int, int]]) -> bool:
+        """Whether some instruction of a translation must not be part of one."""
+        return any(low <= barrier < high for barrier in self.barriers for low, high in ranges)
 
     def forget(self, start: int, length: int) -> None:
         """Give up what was made from [start, start + length): the bytes have changed."""
