@@ -29,24 +29,26 @@ class SteppedRun(CountedRun):
             raise UsageError(
                 "harts of a machine that is recorded, or has a history, take their turns: use a counted run"
             )
-        super().__init__(machine, _ENDLESS, harts=(hart, *others))
+        # One hart on its own goes on in the turn that is under way, as in any counted run.
+        self._is_alone = len(machine.harts) == 1
+        super().__init__(machine, 1 if self._is_alone else _ENDLESS, harts=(hart, *others))
         self._hart = hart
 
     def run(self, until: Callable[[], object] | None) -> None:
         """See CountedRun."""
-        if len(self._machine.harts) > 1:
-            self._machine.end_turn()
+        if self._is_alone:
+            super().run(until)
+            return
+        self._machine.end_turn()
         before = self._hart.cpu.instructions
         super().run(lambda: self._is_done(before) or (until is not None and until()))
 
     def _is_done(self, before: int) -> bool:
         """Whether the instruction, and those of the others' turn, have been executed."""
-        is_done = self._hart.cpu.instructions != before and (
-            self._machine.turn is None or len(self._machine.harts) == 1
-        )
+        is_done = self._hart.cpu.instructions != before and self._machine.turn is None
         if is_done:
             self.end(Ending(Reason.LIMIT))
         return is_done
 
     def _length(self, active: int) -> int:
-        return 1 if not self._hart.is_waiting else super()._length(active)
+        return super()._length(active) if self._is_alone or self._hart.is_waiting else 1
