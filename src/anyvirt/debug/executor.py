@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from anyvirt.cpu.executor import StopReason
 from anyvirt.cpu.memory import FlatMemory, GuestFault
@@ -22,9 +22,10 @@ from anyvirt.jit.ahead import instruction_set
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from anyvirt.cpu.breakpoints import Breakpoints
     from anyvirt.cpu.executor import Stop
-    from anyvirt.cpu.hookable import Hookable
     from anyvirt.cpu.hooks import Hook
+    from anyvirt.cpu.watchpoints import Watchpoints
     from anyvirt.debug.registers import TargetDescription
     from anyvirt.debug.target import Object
 
@@ -43,10 +44,22 @@ _SIGNALS = {
 }
 
 
+class Stoppable(Protocol):
+    """What has points: an executor, or a hart of a machine, whose executor may become another one."""
+
+    @property
+    def breakpoints(self) -> Breakpoints:
+        """See Hookable."""
+
+    @property
+    def watchpoints(self) -> Watchpoints:
+        """See Hookable."""
+
+
 class CpuPoints:
     """What a debugger wants one CPU to stop at."""
 
-    def __init__(self, cpu: Hookable) -> None:
+    def __init__(self, cpu: Stoppable) -> None:
         self._cpu = cpu
         self._hooks: dict[tuple[PointKind, int, int], Hook] = {}
 
@@ -74,7 +87,7 @@ class CpuPoints:
         for key in list(self._hooks):
             self.remove(*key)
 
-    def move(self, cpu: Hookable) -> None:
+    def move(self, cpu: Stoppable) -> None:
         """Stop another CPU at the same places, instead of this one, which is gone."""
         keys, self._cpu, self._hooks = list(self._hooks), cpu, {}
         for key in keys:

@@ -12,7 +12,8 @@ import pytest
 import anyvirt
 from anyvirt.machines.ending import Reason
 
-TIMEOUT = 90
+pytestmark = pytest.mark.timeout(400)
+TIMEOUT = 200
 
 
 class Served:

@@ -9,6 +9,8 @@ from anyvirt.errors import AnyvirtError, UsageError
 from anyvirt.machines.debugging.commands.table import Section, commands, find_command
 from anyvirt.machines.debugging.monitor import Monitor
 
+pytestmark = pytest.mark.timeout(400)
+
 
 @pytest.fixture
 def monitor(program):

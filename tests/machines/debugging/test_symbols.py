@@ -4,7 +4,7 @@ import shutil
 import subprocess
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anyvirt.errors import UsageError
@@ -58,10 +58,11 @@ def test_files_without_symbols_are_said_to_have_none(tmp_path):
         Symbols().load(tmp_path / "nothing")
 
 
-@given(position=st.integers(0, 4000), garbage=st.binary(min_size=1, max_size=64))
+@settings(deadline=None)
+@given(position=st.integers(0, 1 << 20), garbage=st.binary(min_size=1, max_size=64))
 def test_damaged_files_are_mistakes(position, garbage, tmp_path_factory, elf):
     path = tmp_path_factory.mktemp("damaged") / "elf"
-    content = bytearray(elf)
+    content = bytearray(elf.read_bytes())
     position %= len(content)
     content[position : position + len(garbage)] = garbage
     path.write_bytes(content)
@@ -73,4 +74,4 @@ def test_damaged_files_are_mistakes(position, garbage, tmp_path_factory, elf):
 
 @pytest.fixture(scope="module")
 def elf(program):
-    return program("debugged").read_bytes()
+    return program("debugged")

@@ -210,7 +210,7 @@ class HartPoints:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._harts = machine.harts
-        self._points = [CpuPoints(hart.cpu) for hart in machine.harts]
+        self._points = [CpuPoints(hart) for hart in machine.harts]
         self._wanted: set[tuple[PointKind, int, int]] = set()
         self._there: set[tuple[PointKind, int, int]] = set()
 
@@ -230,7 +230,7 @@ class HartPoints:
         """Let what is there be what is wanted, also after a reset, which has made other harts."""
         if self._machine.harts is not self._harts:
             self._harts, self._there = self._machine.harts, set()
-            self._points = [CpuPoints(hart.cpu) for hart in self._harts]
+            self._points = [CpuPoints(hart) for hart in self._harts]
         for point in self._there - self._wanted:
             for points in self._points:
                 points.remove(*point)
