@@ -20,7 +20,7 @@ from anyvirt.machines.inputs import ReplayError
 from anyvirt.machines.standstill import ASIDE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from anyvirt.machines.hart import Hart
     from anyvirt.machines.machine import Machine
@@ -42,14 +42,19 @@ class Turn:
 class CountedRun:
     """One run."""
 
-    def __init__(self, machine: Machine, instructions: int, *, leaps: int = 0) -> None:
+    def __init__(
+        self, machine: Machine, instructions: int, *, leaps: int = 0, harts: Sequence[Hart] | None = None
+    ) -> None:
         """So many instructions are executed, by all harts together, unless something ends the run before.
 
-        Then time leaps until it has done so `leaps` times since the machine was made.
+        Then time leaps until it has done so `leaps` times since the machine was made. `harts` are those that
+        take turns, all of them unless given: a run of some has turns of its own.
         """
         self._machine = machine
         self._clock = machine.clock
-        self._harts = machine.harts
+        self._harts = machine.harts if harts is None else harts
+        self._has_own_turns = len(self._harts) != len(machine.harts)
+        self._stepped: Hart | None = None
         self._inputs = machine.inputs
         self.ending: Ending | None = None
         """How it has ended."""
@@ -80,15 +85,37 @@ class CountedRun:
 
     def run(self, until: Callable[[], object] | None) -> None:
         """Run to the end, or until a condition holds."""
+        self._go_on(until, lambda: self.left == 0 and self._machine.leaps >= self._leaps)
+
+    def step(self, hart: Hart, until: Callable[[], object] | None) -> None:
+        """Execute one instruction of a hart; each of the others executes as many."""
+        self._stepped = hart
+        self._has_own_turns |= len(self._harts) > 1
+        before = hart.cpu.instructions
+
+        def is_done() -> bool:
+            is_over = self._machine.turn is None or not self._has_own_turns
+            return is_over and hart.cpu.instructions != before
+
+        self._go_on(until, is_done)
+        if self.ending is ASIDE and is_done():
+            self.end(Ending(Reason.LIMIT))
+
+    def _go_on(self, until: Callable[[], object] | None, is_done: Callable[[], bool]) -> None:
         self._thread = threading.get_ident()
+        if self._has_own_turns:
+            self._inputs.require_all_harts()
+            self._machine.end_turn()
         while self.ending is None:
             self._inputs.arrive()
-            if until is not None and until():
-                self.end(Ending(Reason.CONDITION))
-            elif self.left == 0 and self._machine.leaps >= self._leaps:
+            if is_done():
                 self.end(Ending(Reason.LIMIT))
+            elif until is not None and until():
+                self.end(Ending(Reason.CONDITION))
             else:
                 self._step()
+        if self._has_own_turns:
+            self._machine.end_turn()
 
     def _step(self) -> None:
         """Run the hart whose turn it is, or let time leap. What comes here next comes to the same state."""
@@ -112,16 +139,21 @@ class CountedRun:
         if not active:
             return None
         length = self._length(len(active))
+        if self._has_own_turns and self._stepped in active:
+            length = 1
         return Turn({hart.number: length for hart in active})
 
     def _take_turn(self, turn: Turn) -> None:
         """Run the hart whose turn it is, as far as this run goes."""
         number = next(iter(turn.left), None)
         if number is not None:
+            hart = self._machine.harts[number]
             budget = min(turn.left[number], self.left, self._inputs.instructions_to_next())
+            if hart is self._stepped:
+                budget = min(budget, 1)
             if not budget:
                 raise ReplayError("the machine goes another way than it did when it was recorded")
-            if self._advance(self._harts[number], turn, budget) or not turn.left[number]:
+            if self._advance(hart, turn, budget) or not turn.left[number]:
                 del turn.left[number]
         if not turn.left:
             self._machine.end_turn()

@@ -27,7 +27,7 @@ from anyvirt.machines.counted import CountedRun
 from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.firmware import GATE, Gate, firmware_rom
 from anyvirt.machines.hart import Hart
-from anyvirt.machines.inputs import Inputs, Position, ReplayError
+from anyvirt.machines.inputs import NEVER, Inputs, Position, ReplayError
 from anyvirt.machines.loading import load_firmware, load_initrd, load_kernel
 from anyvirt.machines.memory_windows import PhysicalMemory
 from anyvirt.machines.real_time import RealTimeRun
@@ -37,7 +37,7 @@ from anyvirt.machines.state import load_machine, save_machine
 from anyvirt.quantities import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -261,12 +261,14 @@ class Machine:
         seconds: float | None = None,
         instructions: int | None = None,
         until: Callable[[], object] | None = None,
+        harts: Sequence[Hart] | None = None,
     ) -> Ending:
         """Run until something ends the run, and say what.
 
         In real time, with a thread for each CPU, for `seconds` if given. With `instructions` it is a counted
         run: exactly so many are executed by all CPUs together, in this thread, and time is instructions, so
         that the same run shows the same. The run also ends when `until`, looked at now and then, is true.
+        With `harts` the other CPUs stand still.
         Raises what a device or hook raises.
         """
         if seconds is not None and instructions is not None:
@@ -276,20 +278,40 @@ class Machine:
         if instructions is None:
             self.inputs.require_counting()
         if instructions is not None:
-            count = instructions
-            return self._run_all(lambda left: CountedRun(self, count if left is None else left), until)
+            return self._run_counted(instructions, lambda run: run.run(until), harts=harts)
         deadline = None if seconds is None else time.monotonic() + seconds
-        return self._run_all(lambda _: RealTimeRun(self, deadline), until)
-
-    def _run_all(
-        self, make: Callable[[int | None], RealTimeRun | CountedRun], until: Callable[[], object] | None
-    ) -> Ending:
-        """A run, held whenever somebody wants that: `make` is told how many instructions are left of it."""
-        left = None
         with self._standstill.running():
             while True:
-                run = make(left)
-                ending = self._begin(run) or self._finish_run(run, until)
+                run = RealTimeRun(self, deadline, harts=harts)
+                ending = self._begin(run) or self._finish_run(run, partial(run.run, until))
+                if ending is not ASIDE:
+                    return ending
+                self._standstill.serve()
+
+    def step(
+        self, hart: Hart, *, others: Sequence[Hart] = (), until: Callable[[], object] | None = None
+    ) -> Ending:
+        """Execute one instruction of a CPU; each of `others` executes as many. It is a counted run.
+
+        The reason is LIMIT when that is done. A hart that waits for an interrupt waits; meanwhile `others`
+        run, or time leaps. Taking an exception or an interrupt counts as an instruction.
+        """
+        return self._run_counted(NEVER, lambda run: run.step(hart, until), harts=(hart, *others))
+
+    def _run_counted(
+        self,
+        instructions: int,
+        go: Callable[[CountedRun], None],
+        *,
+        leaps: int = 0,
+        harts: Sequence[Hart] | None = None,
+    ) -> Ending:
+        """A counted run, held whenever somebody wants that."""
+        left = instructions
+        with self._standstill.running():
+            while True:
+                run = CountedRun(self, left, leaps=leaps, harts=harts)
+                ending = self._begin(run) or self._finish_run(run, partial(go, run))
                 if ending is not ASIDE:
                     return ending
                 left = run.left
@@ -307,9 +329,9 @@ class Machine:
                 self._run = run
             return late
 
-    def _finish_run(self, run: RealTimeRun | CountedRun, until: Callable[[], object] | None) -> Ending:
+    def _finish_run(self, run: RealTimeRun | CountedRun, go: Callable[[], None]) -> Ending:
         try:
-            run.run(until)
+            go()
         finally:
             with self._ending_lock:
                 self._run = None
@@ -563,9 +585,7 @@ class Machine:
     def run_to(self, position: Position) -> Ending:
         """A counted run to a position that is still to come, unless something ends it before."""
         left = max(position.instructions - self.position.instructions, 0)
-        return self._run_all(
-            lambda rest: CountedRun(self, left if rest is None else rest, leaps=position.leaps), None
-        )
+        return self._run_counted(left, lambda run: run.run(None), leaps=position.leaps)
 
     @property
     def tier(self) -> Tier:

@@ -16,7 +16,7 @@ from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.standstill import ASIDE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from anyvirt.machines.hart import Hart
     from anyvirt.machines.machine import Machine
@@ -28,16 +28,20 @@ _LOOK = 0.02
 class RealTimeRun:
     """One run. `end` and `notice` may be called from any thread."""
 
-    def __init__(self, machine: Machine, deadline: float | None) -> None:
-        """It ends when the host's monotonic clock shows `deadline`, in seconds."""
+    def __init__(
+        self, machine: Machine, deadline: float | None, *, harts: Sequence[Hart] | None = None
+    ) -> None:
+        """It ends when the host's monotonic clock shows `deadline`, in seconds.
+
+        `harts` are those that run: all of them unless given.
+        """
+        self._harts = machine.harts if harts is None else harts
         self._machine = machine
         self._deadline = deadline
         self._clock = machine.clock
         self._changed = threading.Condition()
         self._is_noticed = False
         self._threads: set[int] = set()
-        self.left: int | None = None
-        """There is no number of instructions."""
         self.ending: Ending | None = None
         """How it has ended."""
         self._error: BaseException | None = None
@@ -68,7 +72,7 @@ class RealTimeRun:
 
     def run(self, until: Callable[[], object] | None) -> None:
         """Run to the end, or until the deadline, or until a condition holds."""
-        clock, harts = self._clock, self._machine.harts
+        clock, harts = self._clock, self._harts
         self._machine.end_turn()
         self._threads = {threading.get_ident()}
         threads = [
