@@ -355,6 +355,35 @@ def test_any_way_there_and_back_is_the_same(counter, moves):
         assert m.harts[0].x[9] == (rounds + ROUND - 1) // ROUND
 
 
+def test_single_steps_are_steps_like_others(counting):
+    hart = counting.harts[0]
+    counting.run(instructions=500)
+    place = at(counting)
+    counting.run(instructions=7)
+    later = at(counting)
+    counting.reverse_step(7)
+    for _ in range(7):
+        assert counting.step(hart).reason is Reason.LIMIT
+    assert at(counting) == later
+    counting.reverse_step(7)
+    assert at(counting) == place
+
+
+def test_one_cpu_is_stepped_while_others_stand(counter):
+    m = anyvirt.Machine(firmware=counter, memory="16M", tier="interpreter", seed=1, cpus=3)
+    m.run(instructions=25_000)
+    before = [hart.cpu.instructions for hart in m.harts]
+    m.step(m.harts[1])
+    m.step(m.harts[1], others=[m.harts[2]])
+    m.run(instructions=5, harts=[m.harts[0]])
+    after = [hart.cpu.instructions for hart in m.harts]
+    assert [new - old for old, new in zip(before, after, strict=True)] == [5, 2, 1]
+    m.keep_history()
+    with pytest.raises(UsageError, match="with all of its CPUs"):
+        m.step(m.harts[1])
+    m.run(instructions=10)
+
+
 @pytest.mark.parametrize("tier", TIERS)
 def test_breakpoints_are_reached_backwards(counter, tier):
     m = anyvirt.Machine(firmware=counter, memory="16M", tier=tier, seed=1)

@@ -40,13 +40,9 @@ class Hart:
     """A hart of the machine: `machine.harts[number]`. Look at it while the machine is not running."""
 
     def __init__(self, number: int, cpu: Interpreter, clock: Clock) -> None:
-        assert cpu.system is not None
         self.number = number
         self._clock = clock
-        self.cpu = cpu
-        """The executor, for whatever is not here."""
-        self.system: SystemSide = cpu.system
-        cpu.seen_memory = self._look
+        self._take(cpu)
         self.state = HartState.STOPPED
         self.is_waiting = False
         """Whether it waits for an interrupt."""
@@ -166,10 +162,15 @@ class Hart:
 
     def replace(self, cpu: Interpreter) -> None:
         """Go on with another CPU, which stands where the one so far does; hooks and breakpoints stay."""
-        assert cpu.system is not None
         if self.cpu.has_hooks:
             self.cpu.hooks.move_to(cpu)
-        self.cpu, self.system = cpu, cpu.system
+        self._take(cpu)
+
+    def _take(self, cpu: Interpreter) -> None:
+        assert cpu.system is not None
+        self.cpu = cpu
+        """The executor, for whatever is not here."""
+        self.system: SystemSide = cpu.system
         cpu.seen_memory = self._look
 
     def save_state(self) -> State:

@@ -244,6 +244,11 @@ class Inputs:
         if self.on_given_up is not None:
             self.on_given_up()
 
+    def require_all_harts(self) -> None:
+        """Raises UsageError for a run of some harts only of a machine whose log is kept."""
+        if self.log is not None:
+            raise UsageError("a machine that is recorded, or has a history, runs with all of its CPUs")
+
     def require_counting(self) -> None:
         """Raises UsageError for a run in real time of a machine whose log is kept."""
         if self.log is not None:

@@ -305,8 +305,8 @@ class Machine:
 
     def _check_choice(self, harts: Sequence[Hart] | None) -> None:
         """Raises UsageError for harts that are run without others where what all of them do is kept."""
-        if harts is not None and self.inputs.log is not None and len(set(harts)) < len(self.harts):
-            raise UsageError("a machine that is recorded, or has a history, runs all its CPUs, not some")
+        if harts is not None and len(set(harts)) < len(self.harts):
+            self.inputs.require_all_harts()
 
     def serve_gdb(
         self, address: str = ":1234", *, on_listening: Callable[[str], object] | None = None
