@@ -6,6 +6,7 @@ that of different code: what has been seen is kept by place in physical memory (
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.memory import PAGE_SIZE
@@ -76,14 +77,15 @@ class MachineTranslator(StencilExecutor):
                 self._directory,
                 self._machine_view,
                 counted=bool(self._counted),
-                on_region=self._prefer_region,
+                on_regions=self._prefer_regions,
             )
         return self._profile
 
-    def _prefer_region(self, place: int) -> None:
+    def _prefer_regions(self, places: list[int]) -> None:
         """A loop that is executed as stencils would never come by the record that leads into the region."""
         if self._wants_stencils:
-            self._space.make_way_at(place)
+            for place in places:
+                self._space.make_way_at(place)
 
     def _goes_on(self) -> bool:
         if not self._instrumented and self._slots[_REASON] == UNFIT:
@@ -100,6 +102,7 @@ class MachineTranslator(StencilExecutor):
 
     def _sample(self) -> None:
         """Look at where the next jumps lead; something else may stop the run meanwhile."""
+        began = time.monotonic()
         slots, requests, view = self._slots, self._requests, self._machine_view
         profile = self._known_profile()
         noted = LOOKS if profile.is_curious else GLANCE
@@ -127,4 +130,5 @@ class MachineTranslator(StencilExecutor):
                 break
         requests[Request.SAMPLE] = 0
         pace = profile.serve(slots[_ROUNDING])
-        self._ticker.rest(Pace.SOON if news else Pace.LATER if pace is Pace.LATER else Pace.STEADY)
+        pace = Pace.SOON if news else Pace.LATER if pace is Pace.LATER else Pace.STEADY
+        self._ticker.rest(pace, time.monotonic() - began)

@@ -51,10 +51,10 @@ class PagedProfile(Profile):
         view: MachineView,
         *,
         counted: bool,
-        on_region: Callable[[int], None] = lambda entry: None,
+        on_regions: Callable[[list[int]], None] = lambda entries: None,
     ) -> None:
         """`view` is the CPU's."""
-        super().__init__(isa, space, directory, counted=counted, on_region=on_region)
+        super().__init__(isa, space, directory, counted=counted, on_regions=on_regions)
         self._view = view
         self._here: dict[int, int] = {}
         """Places that could be asked for, as far as the CPU was there just now; an address of each."""
@@ -155,7 +155,7 @@ class PagedProfile(Profile):
         if translation is not None:
             translation.cut = region.cut
             self.space.statistics.from_disk += 1
-            self._on_region(translation.entry)
+            self._on_regions([translation.entry])
 
     def _surroundings(self, pc: int) -> Surroundings:
         """The code around an address that the CPU knows."""
@@ -231,5 +231,5 @@ class PagedProfile(Profile):
         translation.generation = self._generations.get(translation.entry, 0)
         translation.cut = reply.cut
         self._arrivals.pop(translation.entry, None)
-        self._on_region(translation.entry)
+        self._on_regions([translation.entry])
         return True

@@ -14,7 +14,7 @@ from anyvirt.jit.image_layout import Header
 from anyvirt.jit.layout import INSIDE, PAGE_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from anyvirt.cpu.region_client import RegionClient
@@ -58,17 +58,17 @@ class Profile:
         directory: Path,
         *,
         counted: bool,
-        on_region: Callable[[int], None] = lambda entry: None,
+        on_regions: Callable[[list[int]], None] = lambda entries: None,
     ) -> None:
         """Use what is kept in `directory`, and the compiler that listens there.
 
-        `on_region` is called with the entry of each region that has been published.
+        `on_regions` is called with the entries of regions that have been published.
         """
         self.space = space
         self._isa = isa
         self._directory = directory
         self._counted = counted
-        self._on_region = on_region
+        self._on_regions = on_regions
         self._arrivals: Counter[int] = Counter()
         self._targets: dict[int, Counter[int]] = {}
         self._untold: set[int] = set()
@@ -192,7 +192,7 @@ class Profile:
             translation.generation = self._generations.get(reply.entry, 0)
             translation.cut = reply.cut
             del self._arrivals[reply.entry]
-            self._on_region(reply.entry)
+            self._on_regions([reply.entry])
 
     def _ask(self, rounding: int) -> bool:
         asked = False
@@ -261,19 +261,25 @@ class Profile:
 
     def _load(self, rounding: int) -> None:
         """Publish what earlier runs have left on disk for the code that is there."""
-        code, cache = self.space.code, self._cache(rounding)
-        for page in list(code.pages()):
-            content = code.read(page, PAGE_SIZE)
+        cache = self._cache(rounding)
+        with self.space.reading() as read:
+            loaded = list(self._load_pages(cache, read))
+        self._on_regions(loaded)
+
+    def _load_pages(self, cache: RegionCache, read: Callable[[int, int], bytes | None]) -> Iterator[int]:
+        """Publish what a cache has for each page of code; the entries of that."""
+        for page in list(self.space.code.pages()):
+            content = read(page, PAGE_SIZE)
             for region in cache.load(page, content) if content else ():
                 if self.space.at(region.entry) is not None:
                     continue
                 translation = self.space.publish(
-                    region.entry, region.ranges, region.digest, region.image, IMAGE_ENTRY
+                    region.entry, region.ranges, region.digest, region.image, IMAGE_ENTRY, read=read
                 )
                 if translation is not None:
                     translation.cut = region.cut
                     self.space.statistics.from_disk += 1
-                    self._on_region(region.entry)
+                    yield region.entry
 
     def _cache(self, rounding: int) -> RegionCache:
         """What earlier runs have left on disk."""
