@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from anyvirt.cpu.machine_view import MachineView
     from anyvirt.cpu.ticker import Pace
     from anyvirt.jit.compile_protocol import Reply, Request
+    from anyvirt.jit.region_cache import StoredRegion
 
 HOME = 1 << 40
 """The address at which the compiler is shown the page of the entry; others are where they are from there."""
@@ -61,6 +62,12 @@ class PagedProfile(Profile):
         """Places of the jumps that have been seen, by the numbers of their pages."""
         self._waiting: dict[int, Surroundings] = {}
         """What the compiler was shown, by number of the request."""
+        self._looked: dict[int, int] = {}
+        """Versions of the pages for which there may be something on disk that was looked for."""
+        self._unlooked: dict[int, int] = {}
+        """Pages where the CPU was just now and for which that was not yet done; an address of each."""
+        self._stored: dict[int, list[StoredRegion]] = {}
+        """What was on disk by page, as far as the CPU did not know all the pages that it needs."""
 
     def note_here(self, source: int) -> bool:
         """`Profile.note` with the address of the jump by which control has come to where the CPU is."""
@@ -71,6 +78,8 @@ class PagedProfile(Profile):
             return True
         pc, origin = self._view.program_counter(), self.place(source) if source else 0
         place = number * PAGE_SIZE + pc % PAGE_SIZE
+        if number in self._stored or self._looked.get(number) != self.space.versions[number]:
+            self._unlooked[number] = pc
         if origin:
             self._jumps.setdefault(origin // PAGE_SIZE, set()).add(origin)
         self.note(place, origin or 0)
@@ -88,7 +97,7 @@ class PagedProfile(Profile):
         return None if number is None else number * PAGE_SIZE + pc % PAGE_SIZE
 
     def _serve(self, rounding: int) -> Pace:
-        news = self._publish()
+        news = self._publish() | self._look(rounding)
         if self._ticks >= PATIENCE:
             news |= self._ask(rounding)
         return self._pace(news)
@@ -110,17 +119,59 @@ class PagedProfile(Profile):
             asked = True
         return asked
 
+    def _look(self, rounding: int) -> bool:
+        """Publish what earlier runs have left on disk for the pages that the CPU has just been at."""
+        unlooked, self._unlooked = self._unlooked, {}
+        news = False
+        for number, pc in unlooked.items():
+            if self.place(pc) == number * PAGE_SIZE + pc % PAGE_SIZE:
+                news |= self._look_at(number, pc, rounding)
+        return news
+
+    def _look_at(self, number: int, pc: int, rounding: int) -> bool:
+        version = self.space.versions[number]
+        if self._looked.get(number) != version:
+            self._looked[number] = version
+            content = self.space.code.read(number * PAGE_SIZE, PAGE_SIZE) or b""
+            self._stored[number] = self._cache(rounding).load(HOME, content)
+        stored = self._stored.pop(number)
+        if not stored:
+            return False
+        surroundings = self._surroundings(pc)
+        waiting = []
+        for region in stored:
+            if not surroundings.contains(region.ranges):
+                waiting.append(region)
+            elif self.space.at(surroundings.place(region.entry)) is None:
+                self._publish_stored(region, surroundings)
+        if waiting:
+            self._stored[number] = waiting
+        return len(waiting) < len(stored)
+
+    def _publish_stored(self, region: StoredRegion, surroundings: Surroundings) -> None:
+        translation = self.space.publish_region(
+            region.entry, region.ranges, region.digest, region.image, IMAGE_ENTRY, surroundings
+        )
+        if translation is not None:
+            translation.cut = region.cut
+            self.space.statistics.from_disk += 1
+            self._on_regions([translation.entry])
+
+    def _surroundings(self, pc: int) -> Surroundings:
+        """The code around an address that the CPU knows."""
+        home = pc & -PAGE_SIZE
+        pages: dict[int, int] = {}
+        for address, number in self._view.known_code(home, REACH):
+            distance = address - home & _WORD
+            pages[HOME + distance - (distance >> 63 << 64)] = number
+        return Surroundings(dict(sorted(pages.items())))
+
     def request_at(self, pc: int, rounding: int) -> tuple[Request, Surroundings]:
         """What the compiler is to be asked for an address that the CPU knows, and what the request means."""
         from anyvirt.jit.compile_protocol import Request
 
         self._numbers += 1
-        place, home = self.place(pc) or 0, pc & -PAGE_SIZE
-        pages: dict[int, int] = {}
-        for address, number in self._view.known_code(home, REACH):
-            distance = address - home & _WORD
-            pages[HOME + distance - (distance >> 63 << 64)] = number
-        surroundings = Surroundings(dict(sorted(pages.items())))
+        place, surroundings = self.place(pc) or 0, self._surroundings(pc)
         request = Request(
             number=self._numbers,
             isa=self._isa,

@@ -92,6 +92,12 @@ class StencilTier:
         self._set(Job.FIRST, address & -PAGE_SIZE)
         self._set(Job.SPAN, PAGE_SIZE)
 
+    def see_records(self, address: int, page: int) -> None:
+        """Translate code as if the page that these records are of were at a guest address."""
+        self._slots[Slot.RECORDS // 8] = page - (address << self._code.layout.shift) & _MASK
+        self._set(Job.FIRST, address)
+        self._set(Job.SPAN, PAGE_SIZE)
+
     def adopt(self, state: int) -> None:
         """Decode as the CPU with a state block would: how may depend on its mode."""
         ctypes.memmove(self._state + Slot.END, state + Slot.END, STATE_SIZE - Slot.END)
