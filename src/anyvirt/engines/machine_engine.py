@@ -45,6 +45,7 @@ class MachineEngine(Engine):
             Capability.LIMITS,
             Capability.KERNEL,
             Capability.DISKS,
+            Capability.NETWORK,
             Capability.FOREIGN_ISA,
         }
     )
@@ -95,7 +96,7 @@ class MachineEngine(Engine):
 
     def machine_order(self, guest: Guest) -> MachineOrder:
         """The machine for a guest."""
-        from anyvirt.monitor.orders import DiskOrder, MachineOrder, Share
+        from anyvirt.monitor.orders import DiskOrder, MachineOrder, Share, network_order
 
         return MachineOrder(
             tier=self.tier,
@@ -108,6 +109,7 @@ class MachineEngine(Engine):
             kernel=os.fspath(guest.kernel) if guest.kernel is not None else None,
             initrd=os.fspath(guest.initrd) if guest.initrd is not None else None,
             append=guest.append,
+            network=network_order(guest.network, guest.published),
         )
 
     @staticmethod

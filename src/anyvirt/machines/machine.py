@@ -30,7 +30,7 @@ from anyvirt.quantities import parse_size
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import Self
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from anyvirt.cpu.executor import Stop
     from anyvirt.cpu.interpreter import Interpreter
     from anyvirt.devices.clock import Alarm
+    from anyvirt.guest import Network, Published
     from anyvirt.machines.loading import Loaded
+    from anyvirt.network.link import Link
 
 BOARDS = ("virt",)
 ISA = "riscv64_system"
@@ -76,6 +78,8 @@ class Machine:
         firmware: str | Path | None = None,
         tier: Tier | str | None = None,
         seed: int | None = None,
+        network: Network | str | None = None,
+        publish: Sequence[Published | str] = (),
         attach: Callable[[VirtBoard], object] | None = None,
     ) -> None:
         """Make a machine that is ready to run.
@@ -84,7 +88,9 @@ class Machine:
         firmware answers its calls, unless `firmware` names another, such as OpenSBI's fw_dynamic or fw_jump,
         or any program for M-mode. `memory` is in bytes or like "512M". `tier` says how code is executed
         (`anyvirt.cpu.tiers`). With a `seed`, the date and what the kernel is given as randomness are the same
-        in each run. `attach` is called with the board, to put further devices on it. Raises UsageError.
+        in each run. `network` is what the machine's virtio-net card is joined with: `"user"`, `"tap"` or
+        `"tap:NAME"`; `publish` lets ports of the host lead to it (`"[ADDRESS:]HOST:GUEST[/udp]"`).
+        `attach` is called with the board, to put further devices on it. Raises UsageError.
         """
         if board not in BOARDS:
             raise UsageError(f"there is no board {board!r}: the boards are {', '.join(BOARDS)}")
@@ -103,6 +109,11 @@ class Machine:
         self.console = Console(self)
         self.board = self._make_board(parse_size(memory) if isinstance(memory, str) else memory, cpus)
         self.console.connect(self.board.uart)
+        self._link: Link | None = None
+        if network is not None or publish:
+            from anyvirt.machines.network import attach_network
+
+            self._link = attach_network(self.board, network or "none", publish)
         if attach is not None:
             attach(self.board)
         self._tier = chosen_tier() if tier is None else tier
@@ -114,7 +125,11 @@ class Machine:
             gate = Gate(call=self._take_call, acknowledge=self._lower_software_interrupt)
             self.board.memory.add_mmio(*GATE, gate, name="firmware")
             self.board.memory.add_rom(BOOT_ROM.start, firmware_rom(), name="firmware")
-        self._start()
+        try:
+            self._start()
+        except BaseException:
+            self._let_go()
+            raise
 
     # Making ---------------------------------------------------------------------------------------------
 
@@ -268,6 +283,11 @@ class Machine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._link is not None:
+            self._link.close()
 
     # What harts come back with --------------------------------------------------------------------------
 
