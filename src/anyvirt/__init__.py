@@ -128,6 +128,7 @@ def run(
     disks: Sequence[Disk | str] = (),
     network: Network | str | None = None,
     publish: Sequence[Published | str] = (),
+    vsock: Path | str | None = None,
     input: bytes | None = None,
     capture_output: bool = False,
     timeout: float | None = None,
@@ -139,7 +140,8 @@ def run(
     a number of CPUs such as 1.5, `mounts` holds Mount objects or `"SRC:DST[:ro]"`. `kernel`, `initrd`,
     `append` and `disks` (Disk objects or `"FILE[:ro][:qcow2]"`) are for engines that boot a kernel. `network`
     is `"none"`, `"user"`, `"tap"`, `"tap:NAME"` or a Network; `publish` lets ports of the host lead to the
-    guest: Published objects or `"[ADDRESS:]HOST:GUEST[/udp]"`. `timeout`
+    guest: Published objects or `"[ADDRESS:]HOST:GUEST[/udp]"`. `vsock` is where a Unix
+    socket for the guest's virtual sockets is made. `timeout`
     is in seconds; after it the guest is killed and GuestTimeoutError raised. `check` raises for any exit
     status but 0.
     Every error is an AnyvirtError.
@@ -162,6 +164,7 @@ def run(
         disks,
         network,
         publish,
+        vsock,
     )
     return run_guest(guest, on=on, input=input, capture_output=capture_output, timeout=timeout, check=check)
 
@@ -223,6 +226,7 @@ def _guest(
     disks: Sequence[Disk | str],
     network: Network | str | None,
     publish: Sequence[Published | str],
+    vsock: Path | str | None,
 ) -> Guest:
     from pathlib import Path
 
@@ -242,4 +246,5 @@ def _guest(
         disks=tuple(disk if isinstance(disk, Disk) else Disk.parse(disk) for disk in disks),
         network=Network.parse(network) if isinstance(network, str) else network,
         published=tuple(Published.parse(port) if isinstance(port, str) else port for port in publish),
+        vsock=Path(vsock) if vsock is not None else None,
     )

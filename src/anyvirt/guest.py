@@ -212,6 +212,8 @@ class Guest:
     """None leaves it to the engine: loopback alone where guests are isolated, else the host's network."""
     published: Sequence[Published] = ()
     """Ports of the host that lead to the guest, in user-mode networking."""
+    vsock: Path | None = None
+    """Unix socket that is made on the host, through which the guest's virtual sockets are reached."""
     gdb: str | None = None
     """Where the command waits for gdb before its first instruction: `:PORT`, `HOST:PORT` or `unix:PATH`."""
 
@@ -238,6 +240,8 @@ class Guest:
         for name in ("trace", "coverage"):
             self._check_record(name)
         self._check_kernel()
+        if self.vsock is not None:
+            object.__setattr__(self, "vsock", Path(os.path.abspath(self.vsock)))
         (self.network or Network(NetworkMode.NONE)).check_published(self.published)
         if self.workdir is not None and not self.workdir.startswith("/"):
             raise UsageError(f"working directory {self.workdir!r} must be an absolute path in the guest")

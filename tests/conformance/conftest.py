@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -275,6 +276,17 @@ def web(tmp_path):
 def web_in(tmp_path):
     """Makes a server on all addresses, in the network namespace of whoever calls."""
     return lambda: serving(tmp_path, "0.0.0.0")
+
+
+@pytest.fixture(scope="session")
+def vsock_program(tmp_path_factory):
+    """A static program for RISC-V that uses virtual sockets."""
+    if shutil.which("riscv64-linux-gnu-gcc") is None:
+        pytest.skip("needs riscv64-linux-gnu-gcc (package gcc-riscv64-linux-gnu)")
+    path = tmp_path_factory.mktemp("programs") / "vsock"
+    source = Path(__file__).parent / "programs/vsock.c"
+    subprocess.run(["riscv64-linux-gnu-gcc", "-static", "-O1", "-o", path, source], check=True)
+    return path
 
 
 APPLETS = (

@@ -1,6 +1,8 @@
 """Each tick of the capability matrix: tests for every capability, on every engine that claims it."""
 
+import hashlib
 import os
+import shutil
 import socket
 import sys
 import time
@@ -352,6 +354,46 @@ def read_from_guest(address):
         except OSError:
             time.sleep(0.1)
     return None
+
+
+@pytest.mark.capabilities(Capability.VSOCK)
+@pytest.mark.fresh
+def test_vsock_connects_guest_and_host_both_ways(subject, vsock_program, tmp_path):
+    content = os.urandom(2_000_000)
+    (tmp_path / "content").write_bytes(content)
+    path = tmp_path / "vm"
+    script = (
+        "/tools/vsock connect 7 < /tools/content | sha256sum; "
+        "/tools/vsock connect 8 < /dev/null; echo status $?; exec /tools/vsock listen 1022"
+    )
+    shutil.copy(vsock_program, tmp_path / "vsock")
+    answer = content[::-1]
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{path}_7")
+        listener.listen()
+        listener.settimeout(200)
+        guest = subject.guest(script, vsock=path, mounts=[Mount(tmp_path, "/tools", read_only=True)])
+        session = subject.start(guest)
+        connection, _ = listener.accept()
+        with connection, connection.makefile("rb") as stream:
+            assert stream.read() == content
+            connection.sendall(answer)
+    shown = session.expect(b"listening").decode().splitlines()
+    assert shown[0].split()[0] == hashlib.sha256(answer).hexdigest()
+    assert shown[-1] == "status 1", "nobody listens at port 8"
+    with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as stream:
+        connection.settimeout(100)
+        connection.connect(str(path))
+        connection.sendall(b"CONNECT 1022\nfrom the host\n")
+        assert stream.readline().startswith(b"OK ")
+        assert stream.readline() == b"FROM THE HOST\n"
+        connection.shutdown(socket.SHUT_WR)
+        assert stream.read() == b""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(100)
+        connection.connect(str(path))
+        connection.sendall(b"CONNECT 1023\n")
+        assert connection.recv(100) == b"", "nobody listens there"
 
 
 @pytest.mark.capabilities(Capability.LIMITS, world=World.PROCESS)

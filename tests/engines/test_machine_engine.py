@@ -28,12 +28,14 @@ def test_an_order_comes_through_a_channel_as_it_is(engine, tmp_path):
         disks=[Disk(tmp_path / "disk", DiskFormat.QCOW2)],
         append="a b",
         network=Network.parse("user"),
+        vsock=tmp_path / "socket",
         published=[Published(8080, 80), Published(53, 53, "0.0.0.0", "udp")],
     )
     order = engine.machine_order(guest)
     assert (order.tier, order.cpus, order.memory) == (engine.tier, 3, 1 << 30)
     assert (order.root, order.host_name, order.append) == (str(tmp_path), "box", "a b")
     assert order.disks[0].format == "qcow2"
+    assert order.vsock == str(tmp_path / "socket")
     assert order.network.mode == "user"
     assert [port.guest for port in order.network.ports] == [80, 53]
     assert MachineOrder.of(order.message()) == order

@@ -40,6 +40,24 @@ def test_a_driver_finds_a_card(in_namespace, program):
     in_namespace(scenario)
 
 
+def test_a_driver_finds_virtual_sockets(program, tmp_path):
+    with anyvirt.Machine(firmware=program, memory="16M", vsock=tmp_path / "vm") as machine:
+        assert word(machine, 8) == 19
+        assert word(machine, 0x100) == 3
+        with machine.vsock.connect(5) as connection:
+            connection.settimeout(30)
+            machine.run(seconds=0.05)
+            assert connection.recv(1) == b"", "there is no driver"
+        machine.board.load_state(machine.board.save_state())
+    assert not list(tmp_path.glob("vm*"))
+
+
+def test_without_virtual_sockets_there_are_none(program):
+    machine = anyvirt.Machine(firmware=program, memory="16M")
+    with pytest.raises(UsageError, match="vsock=True"):
+        machine.vsock.connect(5)
+
+
 def test_without_a_network_there_is_none(program):
     with anyvirt.Machine(firmware=program, memory="16M", network="none") as machine:
         assert "network" not in machine.board.devices

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     metavar="[ADDRESS:]HOST:GUEST[/udp]",
     help="Let a port of the host lead to the guest (repeatable).",
 )
+@click.option("--vsock", metavar="SOCKET", help="Make a Unix socket for the guest's virtual sockets.")
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Kill it after."
 )
@@ -79,6 +80,7 @@ def command(
     disks: tuple[str, ...],
     network: str | None,
     published: tuple[str, ...],
+    vsock: str | None,
     timeout: float | None,
     gdb: str | None,
     trace: str | None,
@@ -107,6 +109,7 @@ def command(
         disks=tuple(Disk.parse(disk) for disk in disks),
         network=Network.parse(network) if network is not None else None,
         published=tuple(Published.parse(port) for port in published),
+        vsock=Path(vsock) if vsock is not None else None,
         gdb=gdb,
         trace=Path(trace) if trace is not None else None,
         coverage=Path(coverage) if coverage is not None else None,

@@ -58,6 +58,7 @@ class Capability(StrEnum):
     KERNEL = "kernel"
     DISKS = "disks"
     NETWORK = "network"
+    VSOCK = "vsock"
     FOREIGN_ISA = "foreign-isa"
     DEBUG = "debug"
     TRACE = "trace"
@@ -81,6 +82,7 @@ _SUMMARIES = {
     Capability.KERNEL: "boots a kernel of the guest's own (--kernel, --initrd, --append)",
     Capability.DISKS: "gives the guest disks (--disk)",
     Capability.NETWORK: "joins the guest with networks (--network, --publish)",
+    Capability.VSOCK: "has sockets between guest and host without a network (--vsock)",
     Capability.DEBUG: "lets gdb debug the guest's command (--gdb)",
     Capability.TRACE: "records what the guest's command executes (--trace, --coverage)",
     Capability.FOREIGN_ISA: "runs programs of other instruction sets than the host's",
@@ -191,6 +193,7 @@ _OPTIONS = {
     Capability.KERNEL: "--kernel, --initrd and --append",
     Capability.DISKS: "--disk",
     Capability.NETWORK: "--network and --publish",
+    Capability.VSOCK: "--vsock",
     Capability.DEBUG: "--gdb",
     Capability.TRACE: "--trace and --coverage",
 }
@@ -210,6 +213,7 @@ def needed_capabilities(guest: Guest) -> tuple[Capability, ...]:
         Capability.KERNEL: guest.kernel is not None or guest.initrd is not None or bool(guest.append),
         Capability.DISKS: bool(guest.disks),
         Capability.NETWORK: guest.network is not None and guest.network.mode is not NetworkMode.NONE,
+        Capability.VSOCK: guest.vsock is not None,
         Capability.DEBUG: guest.gdb is not None,
         Capability.TRACE: guest.trace is not None or guest.coverage is not None,
     }

@@ -46,6 +46,7 @@ class MachineEngine(Engine):
             Capability.KERNEL,
             Capability.DISKS,
             Capability.NETWORK,
+            Capability.VSOCK,
             Capability.FOREIGN_ISA,
         }
     )
@@ -110,6 +111,7 @@ class MachineEngine(Engine):
             initrd=os.fspath(guest.initrd) if guest.initrd is not None else None,
             append=guest.append,
             network=network_order(guest.network, guest.published),
+            vsock=os.fspath(guest.vsock) if guest.vsock is not None else None,
         )
 
     @staticmethod

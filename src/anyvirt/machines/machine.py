@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from anyvirt.guest import Network, Published
     from anyvirt.machines.loading import Loaded
     from anyvirt.network.link import Link
+    from anyvirt.network.vsock import VsockHost
 
 BOARDS = ("virt",)
 ISA = "riscv64_system"
@@ -80,6 +81,7 @@ class Machine:
         seed: int | None = None,
         network: Network | str | None = None,
         publish: Sequence[Published | str] = (),
+        vsock: bool | str | Path = False,
         attach: Callable[[VirtBoard], object] | None = None,
     ) -> None:
         """Make a machine that is ready to run.
@@ -90,7 +92,8 @@ class Machine:
         (`anyvirt.cpu.tiers`). With a `seed`, the date and what the kernel is given as randomness are the same
         in each run. `network` is what the machine's virtio-net card is joined with: `"user"`, `"tap"` or
         `"tap:NAME"`; `publish` lets ports of the host lead to it (`"[ADDRESS:]HOST:GUEST[/udp]"`).
-        `attach` is called with the board, to put further devices on it. Raises UsageError.
+        `vsock` gives it virtual sockets, reached by `Machine.vsock` and by a Unix socket at a path if one is
+        given. `attach` is called with the board, to put further devices on it. Raises UsageError.
         """
         if board not in BOARDS:
             raise UsageError(f"there is no board {board!r}: the boards are {', '.join(BOARDS)}")
@@ -114,6 +117,11 @@ class Machine:
             from anyvirt.machines.network import attach_network
 
             self._link = attach_network(self.board, network or "none", publish)
+        self._vsock: VsockHost | None = None
+        if vsock is not False:
+            from anyvirt.machines.network import attach_vsock
+
+            self._vsock = attach_vsock(self.board, None if vsock is True else vsock)
         if attach is not None:
             attach(self.board)
         self._tier = chosen_tier() if tier is None else tier
@@ -272,6 +280,13 @@ class Machine:
         return PhysicalMemory(self.board.memory)
 
     @property
+    def vsock(self) -> VsockHost:
+        """The machine's virtual sockets: `connect` to the guest, `listen` for it. Raises UsageError."""
+        if self._vsock is None:
+            raise UsageError("this machine has no virtual sockets: make it with vsock=True")
+        return self._vsock
+
+    @property
     def lock(self) -> threading.RLock:
         """Held by whoever calls a device."""
         return self.board.lock
@@ -288,6 +303,8 @@ class Machine:
     def _let_go(self) -> None:
         if self._link is not None:
             self._link.close()
+        if self._vsock is not None:
+            self._vsock.close()
 
     # What harts come back with --------------------------------------------------------------------------
 

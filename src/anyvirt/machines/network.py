@@ -1,4 +1,4 @@
-"""The network card of a machine that is made in Python: virtio-net in a slot of the board, and its cable."""
+"""What joins a machine that is made in Python with the host: a network card, and virtual sockets."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from anyvirt.devices.virtio.mmio import VirtioMmio
 from anyvirt.devices.virtio.net import VirtioNet
 from anyvirt.guest import Network, NetworkMode, Published
 from anyvirt.network.opening import open_link, random_mac
+from anyvirt.network.vsock import VsockHost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from anyvirt.boards.virt import VirtBoard
     from anyvirt.devices.bus import Wire
@@ -41,6 +43,18 @@ def attach_network(
     board.attach_virtio_mmio("network", make)
     link.connect(card, post)
     return link
+
+
+def attach_vsock(board: VirtBoard, path: Path | str | None) -> VsockHost:
+    """Put virtual sockets on a board; the host's side, which is to be closed. Raises UsageError."""
+    host = VsockHost(path)
+    device = host.attach(board.memory, partial(post_to, board))
+
+    def make(wire: Wire) -> VirtioMmio:
+        return VirtioMmio(device, interrupt=wire)
+
+    board.attach_virtio_mmio("vsock", make)
+    return host
 
 
 def post_to(board: VirtBoard, action: Callable[[], None]) -> None:

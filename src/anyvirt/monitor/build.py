@@ -38,6 +38,7 @@ from anyvirt.monitor.agent_channel import AgentChannel
 from anyvirt.monitor.disks import open_disk
 from anyvirt.monitor.machine import End, MountStep
 from anyvirt.network.opening import open_link, random_mac
+from anyvirt.network.vsock import VsockHost
 
 if TYPE_CHECKING:
     from anyvirt.boards.virt import VirtBoard
@@ -82,6 +83,7 @@ class VirtMachine:
         self._mac = random_mac()
         self._link = _open(order.network, self._mac) if order.network is not None else None
         self.network = _network_steps(self._link)
+        self._vsock = VsockHost(order.vsock) if order.vsock is not None else None
         self.is_lasting = any(not disk.read_only for disk in order.disks)
         self._order = order
         self._state = threading.Condition()
@@ -134,6 +136,8 @@ class VirtMachine:
             disk.close()
         if self._link is not None:
             self._link.close()
+        if self._vsock is not None:
+            self._vsock.close()
 
     def console_tail(self) -> str:
         """See MonitoredMachine."""
@@ -162,8 +166,10 @@ class VirtMachine:
             devices.append(VirtioP9(memory, self._order.root, tag=_ROOT_TAG, read_only=True))
         devices += [_share(board, number, share) for number, share in enumerate(self._order.shares)]
         devices += [VirtioBlk(memory, disk) for disk in self._disks]
+        post = partial(post_to, board)
+        if self._vsock is not None:
+            devices.append(self._vsock.attach(memory, post))
         if self._link is not None:
-            post = partial(post_to, board)
             card = VirtioNet(memory, self._link, mac=self._mac, mtu=self._link.mtu, post=post)
             self._link.connect(card, post)
             devices.append(card)
@@ -236,11 +242,12 @@ def _initial_file_system(order: MachineOrder, kernel: Kernel, directory: Path) -
     disks = ("virtio_blk",) if order.disks else ()
     shares = ("9pnet_virtio", "9p") if order.shares else ()
     network = ("virtio_net",) if order.network is not None else ()
+    vsock = ("vmw_vsock_virtio_transport",) if order.vsock is not None else ()
     made = make_initramfs(
         Initramfs(
             Isa.RISCV64,
             kernel.modules,
-            load=(*disks, *shares, *network),
+            load=(*disks, *shares, *network, *vsock),
             load_if_present=("ext4",) if order.disks else (),
             root=SharedRoot(_ROOT_TAG) if order.root is not None else None,
             host_name=order.host_name,

@@ -83,6 +83,8 @@ class MachineOrder:
     append: str = ""
     network: NetworkOrder | None = None
     """None: there is no card."""
+    vsock: str | None = None
+    """Path of the Unix socket for virtual sockets; None: there are none."""
 
     def message(self) -> Message:
         """As a channel carries it."""
@@ -91,7 +93,8 @@ class MachineOrder:
     @classmethod
     def of(cls, message: Message) -> MachineOrder:
         """From what `message` returned."""
-        tier, memory, cpus, root, host_name, shares, disks, kernel, initrd, append, network = message
+        tier, memory, cpus, root, host_name, shares, disks, kernel, initrd, append, *rest = message
+        network, vsock = rest
         return cls(
             tier,
             memory,
@@ -104,6 +107,7 @@ class MachineOrder:
             initrd,
             append,
             None if network is None else _network(*network),
+            vsock,
         )
 
 

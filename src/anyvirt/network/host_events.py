@@ -20,12 +20,16 @@ READABLE, WRITABLE = select.EPOLLIN, select.EPOLLOUT
 
 
 class HostEvents:
-    """The descriptors that a device waits for. Methods but `close` are called under the machine's lock."""
+    """The descriptors that a device waits for. Methods but `close` are called under the machine's lock.
+
+    After `close` they do nothing.
+    """
 
     def __init__(self, post: Callable[[Callable[[], None]], object], *, name: str) -> None:
         """`post` has a function run later under the machine's lock."""
         self._post = post
         self._actions: dict[int, Callable[[int], None]] = {}
+        self._awaited: dict[int, int] = {}
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
         self._is_closed = False
@@ -35,13 +39,17 @@ class HostEvents:
 
     def watch(self, fd: int, action: Callable[[int], None]) -> None:
         """Wait for a descriptor once it is armed; `action` is given what it is ready for."""
+        if self._is_closed:
+            return
         self._actions[fd] = action
+        self._awaited[fd] = 0
         self._epoll.register(fd, select.EPOLLONESHOT)
 
     def arm(self, fd: int, events: int) -> None:
-        """Tell of the next event."""
+        """Tell of the next of these events, and of those for which the descriptor is armed already."""
         if fd in self._actions:
-            self._epoll.modify(fd, events | select.EPOLLONESHOT)
+            self._awaited[fd] |= events
+            self._epoll.modify(fd, self._awaited[fd] | select.EPOLLONESHOT)
 
     def forget(self, fd: int) -> None:
         """Do not wait for a descriptor any more; before it is closed."""
@@ -53,6 +61,7 @@ class HostEvents:
         if self._is_closed:
             return
         self._is_closed = True
+        self._actions.clear()
         os.eventfd_write(self._wake, 1)
         self._thread.join()
         self._epoll.close()
@@ -66,5 +75,9 @@ class HostEvents:
 
     def _tell(self, fd: int, action: Callable[[int], None] | None, events: int) -> None:
         """Unless the descriptor was forgotten meanwhile, and another one perhaps has its number."""
-        if action is not None and self._actions.get(fd) is action and not self._is_closed:
-            action(events)
+        if action is None or self._actions.get(fd) is not action or self._is_closed:
+            return
+        left, self._awaited[fd] = self._awaited[fd] & ~events, 0
+        if left:
+            self.arm(fd, left)
+        action(events)

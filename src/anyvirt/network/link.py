@@ -31,7 +31,6 @@ class Link(ABC):
         self._descriptor = descriptor
         self._card: VirtioNet | None = None
         self._events: HostEvents | None = None
-        self._awaited = 0
 
     def connect(self, card: VirtioNet, post: Callable[[Callable[[], None]], object]) -> None:
         """Plug the cable in. `post` has a function run later under the machine's lock."""
@@ -57,20 +56,16 @@ class Link(ABC):
         """The descriptor takes more."""
 
     def _await(self, events: int) -> None:
-        self._awaited |= events
         if self._events is not None:
-            self._events.arm(self._descriptor, self._awaited)
+            self._events.arm(self._descriptor, events)
 
     def _ready(self, events: int) -> None:
         assert self._card is not None
-        awaited, self._awaited = self._awaited & ~events, 0
         if events & ~READABLE:
             self._room()
             self._card.output_ready()
         if events & ~WRITABLE:
             self._card.input_ready()
-        if awaited and not self.failure:
-            self._await(awaited)
 
     def _lose(self, reason: str) -> None:
         """Nothing will ever come any more: pull the guest's cable."""
