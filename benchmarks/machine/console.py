@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import anyvirt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 APPEND = "console=ttyS0 panic=-1 quiet"
@@ -24,12 +24,16 @@ def run_ours(kernel: Path, initrd: Path, print_: Callable[[bytes], None], **part
         machine.run(seconds=TIMEOUT)
 
 
-def run_qemu(kernel: Path, initrd: Path, print_: Callable[[bytes], None], *words: str) -> None:
+def run_qemu(
+    kernel: Path, initrd: Path, print_: Callable[[bytes], None], *words: str, pass_fds: Sequence[int] = ()
+) -> None:
     """To the end of its output; `words` are further ones for its command line."""
     command = ["qemu-system-riscv64", "-M", "virt", "-m", MEMORY, "-kernel", os.fspath(kernel)]
     command += ["-initrd", os.fspath(initrd), "-append", APPEND, "-display", "none", "-monitor", "none"]
     command += ["-serial", "stdio", "-no-reboot", *words]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0, pass_fds=pass_fds
+    ) as process:
         assert process.stdout is not None
         try:
             while piece := process.stdout.read(4096):

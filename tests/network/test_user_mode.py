@@ -1,5 +1,6 @@
 """User-mode networking with the programs that there are: datagrams both ways, ports, and no program."""
 
+import contextlib
 import os
 import socket
 from contextlib import contextmanager
@@ -102,32 +103,31 @@ def test_without_any_program_the_user_is_told_what_to_install(monkeypatch):
     with pytest.raises(UsageError) as caught:
         open_user_network(MAC)
     assert str(caught.value) == (
-        "user-mode networking needs passt or libslirp, and passt is not installed and "
-        "libslirp does not work here (it is not installed): install one, such as Debian's package passt"
+        "user-mode networking needs libslirp or passt, and libslirp does not work here (it is not installed) "
+        "and passt is not installed: install one, such as Debian's package libslirp0"
     )
 
 
-def test_without_passt_there_is_libslirp(monkeypatch):
-    with station_with("libslirp"):
-        pass
-    monkeypatch.setattr(user_mode.shutil, "which", lambda _: "/bin/false")
+def test_libslirp_comes_first_and_passt_where_it_does_not_work(monkeypatch):
     before = set(os.listdir("/proc/self/fd"))
-    link = open_user_network(MAC)
-    assert "slirp_process.py" in " ".join(map(str, link._process.args))
-    link.close()
+    with station_with("libslirp"), station_with("passt"):
+        pass
+    with contextlib.closing(open_user_network(MAC)) as link:
+        assert "slirp_process.py" in " ".join(map(str, link._process.args))
+    monkeypatch.setattr(user_mode, "_slirp", lambda _: ["/bin/false"])
+    with contextlib.closing(open_user_network(MAC)) as link:
+        assert "passt" in str(link._process.args[0])
     assert set(os.listdir("/proc/self/fd")) == before
 
 
-def test_published_ports_of_tcp_are_for_libslirp():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+def test_published_ports_of_tcp_are_open():
     with station_with("libslirp"):
         pass
-    link = open_user_network(MAC, [Published(port, 22)])
-    assert "slirp_process.py" in " ".join(map(str, link._process.args))
-    with socket.create_connection(("127.0.0.1", port), timeout=20):
-        pass
-    link.close()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with contextlib.closing(open_user_network(MAC, [Published(port, 22)])):
+        with socket.create_connection(("127.0.0.1", port), timeout=20):
+            pass
 
 
 @pytest.mark.parametrize(("kind", "protocol"), [(socket.SOCK_STREAM, "tcp"), (socket.SOCK_DGRAM, "udp")])

@@ -1,4 +1,4 @@
-"""A process around libslirp, for hosts without passt: `python -I slirp_process.py PORTS FD`.
+"""A process around libslirp: `python -I slirp_process.py PORTS FD`.
 
 Frames come and go through the socket FD as `stream_link` has them; PORTS is a list, in JSON, of
 [is UDP, address of the host, its port, the guest's port]. The library interprets what guests send, so it does

@@ -1,8 +1,9 @@
 """User-mode networking: a program of the host makes the guest's connections its own, so nobody needs root.
 
-The program is passt, or our process around libslirp where that is not there, does not work, or is not as good
-(for ports of TCP that are published). It has one end of a socket pair and ends with it, so nothing is left
-behind whatever is killed.
+The program is our process around libslirp, or passt where that library is not there or does not work. passt
+is quicker, but that of 2023, which Debian 12 has, lets connections hang: published ones on which the guest is to
+speak first, as with SSH, and those of the guest that it has closed for its own direction.
+Each program has one end of a socket pair and ends with it, so nothing is left behind whatever is killed.
 """
 
 from __future__ import annotations
@@ -87,11 +88,7 @@ def open_user_network(mac: bytes, published: Sequence[PublishedPort] = ()) -> Us
     for port in published:
         _check_port(port)
     reasons = []
-    programs = [("passt", _passt(published)), ("libslirp", _slirp(published))]
-    if any(port.protocol == "tcp" for port in published):
-        # passt of 2023, which is Debian 12's, acknowledges what a guest has accepted with the first data of
-        # the host's side: where the guest is to speak first, as with SSH, both would wait for ever.
-        programs.reverse()
+    programs = (("libslirp", _slirp(published)), ("passt", _passt(published)))
     for name, words in programs:
         try:
             if words is None:
@@ -100,8 +97,8 @@ def open_user_network(mac: bytes, published: Sequence[PublishedPort] = ()) -> Us
         except ProgramFailed as failed:
             reasons.append(f"{name} {failed}")
     raise UsageError(
-        f"user-mode networking needs passt or libslirp, and {' and '.join(reasons)}: "
-        "install one, such as Debian's package passt"
+        f"user-mode networking needs libslirp or passt, and {' and '.join(reasons)}: "
+        "install one, such as Debian's package libslirp0"
     )
 
 
