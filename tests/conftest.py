@@ -2,11 +2,13 @@
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from anyvirt.images.debian import Archive, InconsistentArchiveError, PackageError
+from anyvirt.linux import kernel
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -57,3 +59,30 @@ def riscv64_busybox():
 def riscv64_kernel():
     """The root of Debian's kernel package for RISC-V 64: `boot` and `usr/lib/modules`; 112 MB to fetch."""
     return _debian_package("linux-image-riscv64", of_metapackage=True)
+
+
+@pytest.fixture
+def in_namespace():
+    """Run a function in a thread whose network is a new namespace, with loopback up; its result."""
+    if os.getuid() != 0:
+        pytest.skip("a namespace of networks needs root")
+
+    def run(function):
+        result = []
+
+        def target():
+            try:
+                kernel.unshare(kernel.CLONE_NEWNET)
+                result.append((function(), None))
+            except BaseException as error:
+                result.append((None, error))
+
+        thread = threading.Thread(target=target)
+        thread.start()
+        thread.join()
+        value, error = result[0]
+        if error is not None:
+            raise error
+        return value
+
+    return run

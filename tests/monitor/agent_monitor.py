@@ -23,6 +23,7 @@ class AgentMachine:
     """Process 1 of a namespace. Satisfies `anyvirt.monitor.machine.MonitoredMachine`."""
 
     shares = ()
+    network = ()
     is_lasting = False
 
     def __init__(self, order, phases):

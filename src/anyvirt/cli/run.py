@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from anyvirt.guest import Disk, Guest, Mount, make_limits
+from anyvirt.guest import Disk, Guest, Mount, Network, Published, make_limits
 
 if TYPE_CHECKING:
     from anyvirt.engines.engine import Engine
@@ -36,6 +36,15 @@ if TYPE_CHECKING:
 @click.option(
     "--disk", "disks", multiple=True, metavar="FILE[:ro][:qcow2]", help="Give the guest a disk (repeatable)."
 )
+@click.option("--network", metavar="MODE", help="none, user (through the caller's), tap or tap:NAME.")
+@click.option(
+    "--publish",
+    "published",
+    multiple=True,
+    metavar="[ADDRESS:]HOST:GUEST[/udp]",
+    help="Let a port of the host lead to the guest (repeatable).",
+)
+@click.option("--vsock", metavar="SOCKET", help="Make a Unix socket for the guest's virtual sockets.")
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Kill it after."
 )
@@ -69,6 +78,9 @@ def command(
     initrd: str | None,
     append: str,
     disks: tuple[str, ...],
+    network: str | None,
+    published: tuple[str, ...],
+    vsock: str | None,
     timeout: float | None,
     gdb: str | None,
     trace: str | None,
@@ -95,6 +107,9 @@ def command(
         initrd=Path(initrd) if initrd is not None else None,
         append=append,
         disks=tuple(Disk.parse(disk) for disk in disks),
+        network=Network.parse(network) if network is not None else None,
+        published=tuple(Published.parse(port) for port in published),
+        vsock=Path(vsock) if vsock is not None else None,
         gdb=gdb,
         trace=Path(trace) if trace is not None else None,
         coverage=Path(coverage) if coverage is not None else None,

@@ -57,6 +57,8 @@ class Capability(StrEnum):
     PIDS = "pids"
     KERNEL = "kernel"
     DISKS = "disks"
+    NETWORK = "network"
+    VSOCK = "vsock"
     FOREIGN_ISA = "foreign-isa"
     DEBUG = "debug"
     TRACE = "trace"
@@ -79,6 +81,8 @@ _SUMMARIES = {
     Capability.PIDS: "limits processes (--pids)",
     Capability.KERNEL: "boots a kernel of the guest's own (--kernel, --initrd, --append)",
     Capability.DISKS: "gives the guest disks (--disk)",
+    Capability.NETWORK: "joins the guest with networks (--network, --publish)",
+    Capability.VSOCK: "has sockets between guest and host without a network (--vsock)",
     Capability.DEBUG: "lets gdb debug the guest's command, or its whole machine (--gdb)",
     Capability.TRACE: "records what the guest's command executes (--trace, --coverage)",
     Capability.FOREIGN_ISA: "runs programs of other instruction sets than the host's",
@@ -182,6 +186,7 @@ class Engine(ABC):
 
 
 _OPTIONS = {
+    Capability.ISOLATION: "--network none",
     Capability.ROOTFS: "--rootfs",
     Capability.SHARE: "--mount",
     Capability.HOSTNAME: "--hostname",
@@ -189,6 +194,8 @@ _OPTIONS = {
     Capability.PIDS: "--pids",
     Capability.KERNEL: "--kernel, --initrd and --append",
     Capability.DISKS: "--disk",
+    Capability.NETWORK: "--network and --publish",
+    Capability.VSOCK: "--vsock",
     Capability.DEBUG: "--gdb",
     Capability.TRACE: "--trace and --coverage",
 }
@@ -196,7 +203,10 @@ _OPTIONS = {
 
 def needed_capabilities(guest: Guest) -> tuple[Capability, ...]:
     """The capabilities that an engine must have to honour what `guest` asks for."""
+    from anyvirt.guest import NetworkMode
+
     asked = {
+        Capability.ISOLATION: guest.network is not None and guest.network.mode is NetworkMode.NONE,
         Capability.ROOTFS: guest.rootfs is not None,
         Capability.SHARE: bool(guest.mounts),
         Capability.HOSTNAME: guest.hostname is not None,
@@ -204,6 +214,8 @@ def needed_capabilities(guest: Guest) -> tuple[Capability, ...]:
         Capability.PIDS: guest.limits.pids is not None,
         Capability.KERNEL: guest.kernel is not None or guest.initrd is not None or bool(guest.append),
         Capability.DISKS: bool(guest.disks),
+        Capability.NETWORK: guest.network is not None and guest.network.mode is not NetworkMode.NONE,
+        Capability.VSOCK: guest.vsock is not None,
         Capability.DEBUG: guest.gdb is not None,
         Capability.TRACE: guest.trace is not None or guest.coverage is not None,
     }

@@ -45,6 +45,8 @@ class MachineEngine(Engine):
             Capability.LIMITS,
             Capability.KERNEL,
             Capability.DISKS,
+            Capability.NETWORK,
+            Capability.VSOCK,
             Capability.FOREIGN_ISA,
             Capability.DEBUG,
         }
@@ -100,7 +102,7 @@ class MachineEngine(Engine):
 
     def machine_order(self, guest: Guest) -> MachineOrder:
         """The machine for a guest."""
-        from anyvirt.monitor.orders import DiskOrder, MachineOrder, Share
+        from anyvirt.monitor.orders import DiskOrder, MachineOrder, Share, network_order
 
         return MachineOrder(
             tier=self.tier,
@@ -114,6 +116,8 @@ class MachineEngine(Engine):
             initrd=os.fspath(guest.initrd) if guest.initrd is not None else None,
             append=guest.append,
             gdb=guest.gdb,
+            network=network_order(guest.network, guest.published),
+            vsock=os.fspath(guest.vsock) if guest.vsock is not None else None,
         )
 
     @staticmethod

@@ -46,10 +46,13 @@ if TYPE_CHECKING:
     from anyvirt.cpu.memory_image import MemoryImage
     from anyvirt.devices.bus import State
     from anyvirt.devices.clock import Alarm
+    from anyvirt.guest import Network, Published
     from anyvirt.machines.counted import Turn
     from anyvirt.machines.history import History
     from anyvirt.machines.loading import Loaded
     from anyvirt.machines.recording import Recording, Replay
+    from anyvirt.network.link import Link
+    from anyvirt.network.vsock import VsockHost
 
 T = TypeVar("T")
 EVERY = 20_000_000
@@ -78,6 +81,10 @@ _OUTCOMES = {
 class Machine:
     """A whole machine, run by `run`. Between runs all of it stands still and can be looked at and changed."""
 
+    _link: Link | None = None
+    """The cable of its network card."""
+    _vsock: VsockHost | None = None
+
     def __init__(
         self,
         *,
@@ -90,6 +97,9 @@ class Machine:
         firmware: str | Path | None = None,
         tier: Tier | str | None = None,
         seed: int | None = None,
+        network: Network | str | None = None,
+        publish: Sequence[Published | str] = (),
+        vsock: bool | str | Path = False,
         attach: Callable[[VirtBoard], object] | None = None,
     ) -> None:
         """Make a machine that is ready to run.
@@ -98,8 +108,11 @@ class Machine:
         firmware answers its calls, unless `firmware` names another, such as OpenSBI's fw_dynamic or fw_jump,
         or any program for M-mode; it may start a `kernel` without a header, such as U-Boot. `memory` is in
         bytes or like "512M". `tier` says how code is executed (`anyvirt.cpu.tiers`). With a `seed`, the date
-        and what the kernel is given as randomness are the same in each run. `attach` is called with the
-        board, to put further devices on it. Raises UsageError.
+        and what the kernel is given as randomness are the same in each run. `network` is what the machine's
+        virtio-net card is joined with: `"user"`, `"tap"` or `"tap:NAME"`; `publish` lets ports of the host
+        lead to it (`"[ADDRESS:]HOST:GUEST[/udp]"`). `vsock` gives it virtual sockets, reached by
+        `Machine.vsock` and by a Unix socket at a path if one is given. `attach` is called with the board, to
+        put further devices on it. Raises UsageError.
         """
         self._check_board(board)
         if kernel is None and firmware is None:
@@ -116,8 +129,18 @@ class Machine:
             firmware=None if firmware is None else Path(firmware),
             seed=seed,
         )
-        self._assemble(configuration, tier, attach)
-        self._start()
+
+        def attach_all(board: VirtBoard) -> None:
+            self._join(board, network, publish, vsock)
+            if attach is not None:
+                attach(board)
+
+        try:
+            self._assemble(configuration, tier, attach_all)
+            self._start()
+        except BaseException:
+            self._let_go()
+            raise
 
     # Making ---------------------------------------------------------------------------------------------
 
@@ -163,6 +186,23 @@ class Machine:
             gate = Gate(call=self._take_call, acknowledge=self._lower_software_interrupt)
             self.board.memory.add_mmio(*GATE, gate, name="firmware")
             self.board.memory.add_rom(BOOT_ROM.start, firmware_rom(), name="firmware")
+
+    def _join(
+        self,
+        board: VirtBoard,
+        network: Network | str | None,
+        publish: Sequence[Published | str],
+        vsock: bool | str | Path,
+    ) -> None:
+        """Let the guest have to do with the world. Raises UsageError."""
+        if network is not None or publish:
+            from anyvirt.machines.network import attach_network
+
+            self._link = attach_network(board, network or "none", publish)
+        if vsock is not False:
+            from anyvirt.machines.network import attach_vsock
+
+            self._vsock = attach_vsock(board, None if vsock is True else vsock)
 
     @classmethod
     def _standing(
@@ -441,6 +481,8 @@ class Machine:
         """
         from anyvirt.machines.snapshot import write_snapshot
 
+        self._check_apart("snapshot")
+
         def write() -> None:
             state, memory = save_machine(self), self.board.memory
             write_snapshot(
@@ -487,6 +529,8 @@ class Machine:
         kind. A run by another thread is held for a moment. Raises UsageError.
         """
 
+        self._check_apart("cloned")
+
         def copy() -> tuple[State, MemoryImage]:
             return save_machine(self), self.board.memory.freeze()
 
@@ -495,6 +539,14 @@ class Machine:
             return type(self)._standing(self._configuration, state, image, tier or self._tier, attach)
         except StateError as error:
             raise UsageError(f"the machine cannot be cloned: {error}") from None
+
+    def _check_apart(self, what: str) -> None:
+        """Raises UsageError for a machine whose connections are half of what it does."""
+        if self._link is not None or self._vsock is not None:
+            raise UsageError(
+                f"a machine with a network or virtual sockets cannot be {what}: "
+                "who is at the other end goes on without it"
+            )
 
     # The past -------------------------------------------------------------------------------------------
 
@@ -507,6 +559,7 @@ class Machine:
         """
         from anyvirt.machines.recording import Recording
 
+        self._check_apart("recorded")
         return self.while_standing(lambda: Recording(self, Path(directory), every=every))
 
     @classmethod
@@ -557,6 +610,7 @@ class Machine:
         """
         from anyvirt.machines.history import History
 
+        self._check_apart("gone back in")
         self.forget_history()
         self._history = self.while_standing(lambda: History(self, every=every, most=most))
 
@@ -646,6 +700,13 @@ class Machine:
         return PhysicalMemory(self.board.memory)
 
     @property
+    def vsock(self) -> VsockHost:
+        """The machine's virtual sockets: `connect` to the guest, `listen` for it. Raises UsageError."""
+        if self._vsock is None:
+            raise UsageError("this machine has no virtual sockets: make it with vsock=True")
+        return self._vsock
+
+    @property
     def lock(self) -> threading.RLock:
         """Held by whoever calls a device."""
         return self.board.lock
@@ -657,6 +718,13 @@ class Machine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._link is not None:
+            self._link.close()
+        if self._vsock is not None:
+            self._vsock.close()
 
     # What harts come back with --------------------------------------------------------------------------
 

@@ -6,22 +6,37 @@ import os
 import signal
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anyvirt.agent.protocol import Link, MakeDirectory, Mount, MountFlag, Request
+from anyvirt.agent.protocol import (
+    Address,
+    Gateway,
+    InterfaceUp,
+    Link,
+    MakeDirectory,
+    Mount,
+    MountFlag,
+    Request,
+    WriteFile,
+)
 from anyvirt.devices.virtio.blk import VirtioBlk
 from anyvirt.devices.virtio.console import PortSettings, VirtioConsole
+from anyvirt.devices.virtio.net import VirtioNet
 from anyvirt.devices.virtio.p9 import VirtioP9
 from anyvirt.devices.virtio.pci import VirtioPci
 from anyvirt.devices.virtio.rng import VirtioRng
 from anyvirt.isa.names import Isa
 from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.machine import Machine
+from anyvirt.machines.network import post_to
 from anyvirt.machines.pci import attach_pci
 from anyvirt.monitor.agent_channel import AgentChannel
 from anyvirt.monitor.disks import open_disk
 from anyvirt.monitor.machine import End, MountStep
+from anyvirt.network.opening import open_link, random_mac
+from anyvirt.network.vsock import VsockHost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +44,9 @@ if TYPE_CHECKING:
     from anyvirt.boards.virt import VirtBoard
     from anyvirt.devices.virtio.device import VirtioDevice
     from anyvirt.images.kernels import Kernel
-    from anyvirt.monitor.orders import MachineOrder, Share
+    from anyvirt.monitor.orders import MachineOrder, NetworkOrder, Share
     from anyvirt.monitor.phases import Phases
+    from anyvirt.network.link import Link as NetworkLink
 
 _COMMAND_LINE = "console=ttyS0 quiet panic=-1"
 _ROOT_TAG = "root"
@@ -38,6 +54,7 @@ _PLACES = "/run/anyvirt"
 """Where shares of single files are mounted in the guest."""
 _SHARE_OPTIONS = "trans=virtio,version=9p2000.L,msize=524288,cache=none"
 """Both sides see at once what the other does."""
+_INTERFACE = "eth0"
 _PATIENCE = 10.0
 _TAIL_LINES = 6
 _LOOK = 0.01
@@ -65,6 +82,10 @@ class VirtMachine:
         self.channel = AgentChannel()
         self.shares = tuple(_mount_step(number, share) for number, share in enumerate(order.shares))
         self._disks = [open_disk(disk) for disk in order.disks]
+        self._mac = random_mac()
+        self._link = _open(order.network, self._mac) if order.network is not None else None
+        self.network = _network_steps(self._link)
+        self._vsock = VsockHost(order.vsock) if order.vsock is not None else None
         self.is_lasting = any(not disk.read_only for disk in order.disks)
         self._order = order
         self._state = threading.Condition()
@@ -149,6 +170,10 @@ class VirtMachine:
             self._is_left.wait(_FAREWELL)
         for disk in self._disks:
             disk.close()
+        if self._link is not None:
+            self._link.close()
+        if self._vsock is not None:
+            self._vsock.close()
 
     def console_tail(self) -> str:
         """See MonitoredMachine."""
@@ -168,6 +193,13 @@ class VirtMachine:
             devices.append(VirtioP9(memory, self._order.root, tag=_ROOT_TAG, read_only=True))
         devices += [_share(board, number, share) for number, share in enumerate(self._order.shares)]
         devices += [VirtioBlk(memory, disk) for disk in self._disks]
+        post = partial(post_to, board)
+        if self._vsock is not None:
+            devices.append(self._vsock.attach(memory, post))
+        if self._link is not None:
+            card = VirtioNet(memory, self._link, mac=self._mac, mtu=self._link.mtu, post=post)
+            self._link.connect(card, post)
+            devices.append(card)
         for device in devices:
             host.bus.add(VirtioPci(device).function)
 
@@ -211,17 +243,38 @@ def _mount_step(number: int, share: Share) -> MountStep:
     return MountStep([[*mount, *bound], linked], what)
 
 
+def _open(network: NetworkOrder, mac: bytes) -> NetworkLink:
+    return open_link(network.mode, network.tap, network.ports, mac)
+
+
+def _network_steps(link: NetworkLink | None) -> list[Request]:
+    """The interface is up; it has an address where the host says which, and the guest knows whom to ask."""
+    if link is None:
+        return []
+    steps: list[Request] = [InterfaceUp(_INTERFACE)]
+    told = link.assignment
+    if told is not None:
+        steps.append(Address(_INTERFACE, told.address))
+    if told is not None and told.gateway is not None:
+        steps.append(Gateway(_INTERFACE, told.gateway))
+    if told is not None and told.resolver:
+        steps += [MakeDirectory("/etc"), WriteFile("/etc/resolv.conf", told.resolver)]
+    return steps
+
+
 def _initial_file_system(order: MachineOrder, kernel: Kernel, directory: Path) -> Path:
     """The agent with what it needs to make the root, behind the user's archive if there is one."""
     from anyvirt.images.initramfs import Initramfs, SharedRoot, make_initramfs
 
     disks = ("virtio_blk",) if order.disks else ()
     shares = ("9pnet_virtio", "9p") if order.shares else ()
+    network = ("virtio_net",) if order.network is not None else ()
+    vsock = ("vmw_vsock_virtio_transport",) if order.vsock is not None else ()
     made = make_initramfs(
         Initramfs(
             Isa.RISCV64,
             kernel.modules,
-            load=(*disks, *shares),
+            load=(*disks, *shares, *network, *vsock),
             load_if_present=("ext4",) if order.disks else (),
             root=SharedRoot(_ROOT_TAG) if order.root is not None else None,
             host_name=order.host_name,

@@ -42,6 +42,10 @@ class MonitoredMachine(Protocol):
         """What remains to be done once the agent is there."""
 
     @property
+    def network(self) -> Sequence[Request]:
+        """What makes the guest's network what the host says it is; the interface is there."""
+
+    @property
     def is_lasting(self) -> bool:
         """Whether the guest changes anything on the host that has to be in order when it ends."""
 

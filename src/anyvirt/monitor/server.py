@@ -204,10 +204,18 @@ class Monitor:
         self._phases.mark("kernel and agent")
         with suppress(AgentError):  # of a kernel without a network
             self._client.request(InterfaceUp("lo"), _ANSWER_LIMIT)
+        self._set_up_network()
         for step in self._machine.shares:
             self._mount(step)
         if self._machine.shares:
             self._phases.mark("mounts")
+
+    def _set_up_network(self) -> None:
+        try:
+            for request in self._machine.network:
+                self._client.request(request, _ANSWER_LIMIT)
+        except AgentError as error:
+            raise AgentError(f"the guest's network cannot be set up: {error}") from None
 
     def _mount(self, step: MountStep) -> None:
         """Go the ways there are until one leads there."""
