@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anyvirt.agent.protocol import Link, MakeDirectory, Mount, MountFlag, Request
+from anyvirt.agent.protocol import Link, MakeDirectory, Mount, MountFlag, Request, Run
 from anyvirt.boards import virt_map
 from anyvirt.devices.pci.bus import Window
 from anyvirt.devices.pci.ecam import EcamHost
@@ -45,21 +45,24 @@ _PORT_NAME = "org.anyvirt.agent"
 _ENDS = {Reason.POWEROFF: End.OFF, Reason.RESET: End.RESET, Reason.FAILURE: End.FAILURE}
 
 
-def build_machine(order: MachineOrder, phases: Phases) -> VirtMachine:
-    """The machine, ready to run. Raises UsageError, ImageError, PackageError and what devices raise."""
+def build_machine(order: MachineOrder, phases: Phases, *, run: Run | None = None) -> VirtMachine:
+    """The machine, ready to run. Raises UsageError, ImageError, PackageError and what devices raise.
+
+    `run` is a command that the agent runs by itself once there is a root.
+    """
     from anyvirt.images.kernels import find_kernel
 
     path = Path(order.kernel) if order.kernel is not None else None
     root = Path(order.root) if order.root not in (None, "/") else None
     kernel = find_kernel(Isa.RISCV64, path=path, rootfs=root)
     phases.mark("finding a kernel")
-    return VirtMachine(order, kernel, phases)
+    return VirtMachine(order, kernel, phases, run)
 
 
 class VirtMachine:
     """A machine on the board `virt`. Satisfies `anyvirt.monitor.machine.MonitoredMachine`."""
 
-    def __init__(self, order: MachineOrder, kernel: Kernel, phases: Phases) -> None:
+    def __init__(self, order: MachineOrder, kernel: Kernel, phases: Phases, run: Run | None = None) -> None:
         self.channel = AgentChannel()
         self.shares = tuple(_mount_step(number, share) for number, share in enumerate(order.shares))
         self._disks = [open_disk(disk) for disk in order.disks]
@@ -69,7 +72,7 @@ class VirtMachine:
         self._is_wanted = True
         self._is_standing = False
         with tempfile.TemporaryDirectory(prefix="anyvirt-") as directory:
-            initrd = _initial_file_system(order, kernel, Path(directory))
+            initrd = _initial_file_system(order, kernel, run, Path(directory))
             phases.mark("initial file system")
             self._machine = Machine(
                 kernel=kernel.path,
@@ -81,6 +84,11 @@ class VirtMachine:
                 attach=self._attach,
             )
         phases.mark("machine")
+
+    @property
+    def machine(self) -> Machine:
+        """The machine itself, for whoever runs it without a monitor."""
+        return self._machine
 
     def run(self) -> End:
         """See MonitoredMachine."""
@@ -184,7 +192,7 @@ def _mount_step(number: int, share: Share) -> MountStep:
     return MountStep([[*mount, *bound], linked], what)
 
 
-def _initial_file_system(order: MachineOrder, kernel: Kernel, directory: Path) -> Path:
+def _initial_file_system(order: MachineOrder, kernel: Kernel, run: Run | None, directory: Path) -> Path:
     """The agent with what it needs to make the root, behind the user's archive if there is one."""
     from anyvirt.images.initramfs import Initramfs, SharedRoot, make_initramfs
 
@@ -198,6 +206,7 @@ def _initial_file_system(order: MachineOrder, kernel: Kernel, directory: Path) -
             load_if_present=("ext4",) if order.disks else (),
             root=SharedRoot(_ROOT_TAG) if order.root is not None else None,
             host_name=order.host_name,
+            run=run,
         ),
         directory,
     )
