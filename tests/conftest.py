@@ -51,3 +51,14 @@ def riscv64_busybox():
 def riscv64_kernel():
     """The root of Debian's kernel package for RISC-V 64: `boot` and `usr/lib/modules`; 112 MB to fetch."""
     return _debian_package("linux-image-riscv64", of_metapackage=True)
+
+
+@pytest.fixture(scope="session")
+def stored_kernel(state_directory, riscv64_kernel):
+    """The same in the store of this run, where engines look for a kernel when none is named."""
+    (kernel,) = (riscv64_kernel / "boot").glob("vmlinux-*")
+    place = state_directory / "images/kernels" / f"linux-image-{kernel.name.partition('-')[2]}-riscv64"
+    place.mkdir(parents=True, exist_ok=True)
+    if not (place / "root").is_symlink():
+        (place / "root").symlink_to(riscv64_kernel)
+    return kernel
