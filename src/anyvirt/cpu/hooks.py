@@ -156,6 +156,16 @@ class Hooks:
             raise ReferenceError("the CPU of these hooks is gone")
         return cpu
 
+    def move_to(self, cpu: Hookable) -> None:
+        """Be the hooks of another CPU of the same memory, which goes on where this one stands."""
+        self._cpu.adopt_hooks(None)
+        self._owner = weakref.ref(cpu)
+        cpu.adopt_hooks(self)
+        cpu.instrument(self.instruments)
+        for record in (self._coverage, self._trace):
+            if record is not None:
+                record.follow(cpu)
+
     # Setting and removing -------------------------------------------------------------------------------
 
     def at(self, address: int, function: AddressFunction) -> Hook:

@@ -141,6 +141,10 @@ class SystemSide(InterruptLines):
             self._told = told
             self.on_timer(None if told == NEVER else told * TIME_UNIT)
 
+    def forget_alarm(self) -> None:
+        """Nobody waits for the timer any more: whoever was told has forgotten."""
+        self._told = NEVER
+
     def timer_due(self, now: int) -> None:
         """The time that `on_timer` was told has come: it is `now`. Any thread may call it."""
         if now // TIME_UNIT >= self._deadline(self._state):

@@ -7,11 +7,13 @@ the time at which a turn began.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.executor import StopReason
 from anyvirt.cpu.system import NEVER
 from anyvirt.machines.ending import Ending, Reason
+from anyvirt.machines.standstill import ASIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,35 +30,43 @@ _LONGEST = 1_000_000
 class CountedRun:
     """One run."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, instructions: int) -> None:
+        """So many instructions are executed, by all harts together, unless something ends the run before."""
         self._machine = machine
         self._clock = machine.clock
         self._harts = machine.harts
-        self._ending: Ending | None = None
-        self._left = 0
+        self.ending: Ending | None = None
+        """How it has ended."""
+        self._thread = 0
+        self.left = instructions
+        """Instructions that are still to be executed."""
 
     def end(self, ending: Ending) -> bool:
         """Let the run end; the first ending counts. Whether it was this one."""
-        is_first = self._ending is None
-        self._ending = self._ending or ending
+        is_first = self.ending is None or self.ending is ASIDE
+        if is_first:
+            self.ending = ending
         for hart in self._harts:
             hart.wake()
         return is_first
 
+    def is_own_thread(self, thread: int) -> bool:
+        """Whether the run cannot go on before this thread does."""
+        return thread == self._thread
+
     def notice(self) -> None:
         """Conditions are looked at after each turn anyway."""
 
-    def run(self, instructions: int, until: Callable[[], object] | None) -> Ending:
-        """Execute so many instructions, by all harts together, unless something ends the run before."""
-        self._left = instructions
-        while self._ending is None:
+    def run(self, until: Callable[[], object] | None) -> None:
+        """Run to the end, or until a condition holds."""
+        self._thread = threading.get_ident()
+        while self.ending is None:
             if until is not None and until():
-                self._ending = Ending(Reason.CONDITION)
-            elif self._left == 0:
-                self._ending = Ending(Reason.LIMIT)
+                self.end(Ending(Reason.CONDITION))
+            elif self.left == 0:
+                self.end(Ending(Reason.LIMIT))
             else:
                 self._take_turns()
-        return self._ending
 
     def _take_turns(self) -> None:
         clock = self._clock
@@ -69,8 +79,8 @@ class CountedRun:
         turn = self._turn(len(active))
         longest = 0
         for hart in active:
-            budget = min(turn, self._left)
-            if self._ending is None and budget:
+            budget = min(turn, self.left)
+            if self.ending is None and budget:
                 longest = max(longest, self._advance(hart, budget))
         with self._machine.lock:
             clock.advance_to(clock.now() + longest)
@@ -98,7 +108,7 @@ class CountedRun:
         before = hart.cpu.instructions
         stop = hart.cpu.run(max_instructions=budget)
         executed = hart.cpu.instructions - before
-        self._left -= executed
+        self.left -= executed
         self._machine.serve(hart, stop)
         hart.is_waiting = stop.reason is StopReason.IDLE
         return executed
@@ -122,7 +132,7 @@ class CountedRun:
         upcoming = self._clock.next_alarm()
         moments = self._deadlines(waiting=True) + ([upcoming] if upcoming is not None else [])
         if not moments:
-            self._ending = Ending(Reason.IDLE)
+            self.end(Ending(Reason.IDLE))
             return
         with self._machine.lock:
             self._clock.advance_to(min(moments))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from anyvirt.boards.riscv_boot_rom import Handover
 from anyvirt.boards.virt import VirtBoard
@@ -14,9 +16,11 @@ from anyvirt.boards.virt_tree import Chosen, HartDescription
 from anyvirt.cpu.executor import StopReason
 from anyvirt.cpu.machine_memory import MachineMemory
 from anyvirt.cpu.tiers import Tier, chosen_tier, make_executor
+from anyvirt.devices.bus import StateError
 from anyvirt.devices.test_finisher import Finish, Outcome
 from anyvirt.errors import AnyvirtError, UsageError
 from anyvirt.machines.clock import MachineClock
+from anyvirt.machines.configuration import Configuration
 from anyvirt.machines.console import Console
 from anyvirt.machines.counted import CountedRun
 from anyvirt.machines.ending import Ending, Reason
@@ -26,20 +30,23 @@ from anyvirt.machines.loading import load_firmware, load_initrd, load_kernel
 from anyvirt.machines.memory_windows import PhysicalMemory
 from anyvirt.machines.real_time import RealTimeRun
 from anyvirt.machines.sbi import Sbi
+from anyvirt.machines.standstill import ASIDE, Standstill
+from anyvirt.machines.state import load_machine, save_machine
 from anyvirt.quantities import parse_size
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
-    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
     from anyvirt.cpu.executor import Stop
     from anyvirt.cpu.interpreter import Interpreter
+    from anyvirt.cpu.memory_image import MemoryImage
+    from anyvirt.devices.bus import State
     from anyvirt.devices.clock import Alarm
     from anyvirt.machines.loading import Loaded
 
+T = TypeVar("T")
 BOARDS = ("virt",)
 ISA = "riscv64_system"
 _SEED_SIZE = 32
@@ -86,70 +93,127 @@ class Machine:
         (`anyvirt.cpu.tiers`). With a `seed`, the date and what the kernel is given as randomness are the same
         in each run. `attach` is called with the board, to put further devices on it. Raises UsageError.
         """
-        if board not in BOARDS:
-            raise UsageError(f"there is no board {board!r}: the boards are {', '.join(BOARDS)}")
+        self._check_board(board)
         if kernel is None and firmware is None:
             raise UsageError("a machine needs something to run: name a kernel or firmware")
         if initrd is not None and kernel is None:
             raise UsageError("an initial file system is for a kernel: name one")
-        self._kernel, self._initrd, self._append, self._firmware = kernel, initrd, append, firmware
-        self._seed = seed
-        self._run: RealTimeRun | CountedRun | None = None
-        self._ended: Ending | None = None
-        self._untold: list[Ending] = []
-        """Breakpoints that harts have reached when another hart had ended the run: later runs tell them."""
-        self.clock = MachineClock()
-        """The machine's time, which stands between runs."""
-        self.console = Console(self)
-        self.board = self._make_board(parse_size(memory) if isinstance(memory, str) else memory, cpus)
-        self.console.connect(self.board.uart)
-        if attach is not None:
-            attach(self.board)
-        self._tier = chosen_tier() if tier is None else tier
-        self._timers: dict[int, Alarm] = {}
-        self.harts = self._make_harts()
-        """The CPUs."""
-        self._sbi = Sbi(self)
-        if firmware is None:
-            gate = Gate(call=self._take_call, acknowledge=self._lower_software_interrupt)
-            self.board.memory.add_mmio(*GATE, gate, name="firmware")
-            self.board.memory.add_rom(BOOT_ROM.start, firmware_rom(), name="firmware")
+        configuration = Configuration(
+            board=board,
+            memory=parse_size(memory) if isinstance(memory, str) else memory,
+            cpus=cpus,
+            kernel=None if kernel is None else Path(kernel),
+            initrd=None if initrd is None else Path(initrd),
+            append=append,
+            firmware=None if firmware is None else Path(firmware),
+            seed=seed,
+        )
+        self._assemble(configuration, tier, attach)
         self._start()
 
     # Making ---------------------------------------------------------------------------------------------
 
-    def _make_board(self, ram_size: int, cpus: int) -> VirtBoard:
+    def _assemble(
+        self,
+        configuration: Configuration,
+        tier: Tier | str | None,
+        attach: Callable[[VirtBoard], object] | None,
+    ) -> None:
+        """Put everything together; RAM is empty, and the harts have nothing to execute."""
+        self._check_board(configuration.board)
+        self._configuration = configuration
+        self._run: RealTimeRun | CountedRun | None = None
+        self._standstill = Standstill()
+        self.ended: Ending | None = None
+        """How the machine has ended, if it has: it can be reset."""
+        self._ending_lock = threading.RLock()
+        self._untold: list[Ending] = []
+        """Breakpoints that harts have reached when another hart had ended the run: later runs tell them."""
+        self._late: Ending | None = None
+        """What has ended a run that was held."""
+        self.clock = MachineClock()
+        """The machine's time, which stands between runs."""
+        self.console = Console(self)
+        self.board = self._make_board()
+        self.console.connect(self.board.uart)
+        if attach is not None:
+            attach(self.board)
+        self._tier = self._known_tier(chosen_tier() if tier is None else tier)
+        self._timers: dict[int, Alarm] = {}
+        self.harts = self._make_harts()
+        """The CPUs."""
+        self._sbi = Sbi(self)
+        if configuration.firmware is None:
+            gate = Gate(call=self._take_call, acknowledge=self._lower_software_interrupt)
+            self.board.memory.add_mmio(*GATE, gate, name="firmware")
+            self.board.memory.add_rom(BOOT_ROM.start, firmware_rom(), name="firmware")
+
+    @classmethod
+    def _standing(
+        cls,
+        configuration: Configuration,
+        state: State,
+        image: MemoryImage,
+        tier: Tier | str | None,
+        attach: Callable[[VirtBoard], object] | None,
+    ) -> Self:
+        """A machine that stands where another one stood. Raises UsageError and StateError."""
+        machine = cls.__new__(cls)
+        machine._assemble(configuration, tier, attach)
+        if configuration.firmware is not None:
+            machine.board.install_boot_rom(Handover(0, 0))
+        # Devices look at the memory when they are loaded.
+        machine.board.memory.become(image)
+        load_machine(machine, state)
+        return machine
+
+    def _make_board(self) -> VirtBoard:
         return VirtBoard(
             MachineMemory(),
             self.clock,
-            harts=cpus,
-            ram_size=ram_size,
+            harts=self._configuration.cpus,
+            ram_size=self._configuration.memory,
             console=self.console.output,
             on_finish=self._finish,
-            epoch=_EPOCH if self._seed is not None else time.time_ns(),
+            epoch=_EPOCH if self._configuration.seed is not None else time.time_ns(),
             hart=HART,
         )
+
+    @staticmethod
+    def _check_board(name: str) -> None:
+        if name not in BOARDS:
+            raise UsageError(f"there is no board {name!r}: the boards are {', '.join(BOARDS)}")
+
+    @staticmethod
+    def _known_tier(name: Tier | str) -> Tier:
+        try:
+            return Tier(name)
+        except ValueError:
+            raise UsageError(f"there is no tier {name!r}: the tiers are {', '.join(Tier)}") from None
 
     def _make_harts(self) -> tuple[Hart, ...]:
         return tuple(Hart(number, self._make_cpu(number), self.clock) for number in range(self.board.harts))
 
     def _make_cpu(self, number: int) -> Interpreter:
-        try:
-            cpu = make_executor(ISA, self.board.memory, tier=self._tier)
-        except ValueError:
-            raise UsageError(f"there is no tier {self._tier!r}: the tiers are {', '.join(Tier)}") from None
+        cpu = make_executor(ISA, self.board.memory, tier=self._tier)
         assert cpu.system is not None
         cpu.system.set_control("mhartid", number)
+        self._connect(number, cpu)
+        return cpu
+
+    def _connect(self, number: int, cpu: Interpreter) -> None:
+        """Let interrupts and time reach a hart's CPU."""
+        assert cpu.system is not None
         cpu.system.on_timer = self._timer_of(number)
         for interrupt, wire in self.board.interrupts[number].items():
             wire.connect(_line(cpu.system.set_interrupt, interrupt))
-        return cpu
 
     def _start(self) -> None:
         """Load what the machine begins with, and let its harts stand where they begin."""
         memory = self.board.memory
-        firmware = load_firmware(memory, self._firmware) if self._firmware is not None else None
-        kernel = load_kernel(memory, self._kernel) if self._kernel is not None else None
+        files = self._configuration
+        firmware = load_firmware(memory, files.firmware) if files.firmware is not None else None
+        kernel = load_kernel(memory, files.kernel) if files.kernel is not None else None
         tree = self._load_tree(kernel)
         if firmware is None:
             assert kernel is not None
@@ -165,16 +229,14 @@ class Machine:
         """The initial file system and the device tree; the address of the tree."""
         tree = self.board.load_device_tree()
         limit = tree - (1 << 20)
-        initrd = None
-        if self._initrd is not None and kernel is not None:
-            initrd = load_initrd(self.board.memory, self._initrd, kernel=kernel, limit=limit)
-        chosen = Chosen(self._append, initrd, self._random_seed())
-        return self.board.load_device_tree(chosen)
+        files, initrd = self._configuration, None
+        if files.initrd is not None and kernel is not None:
+            initrd = load_initrd(self.board.memory, files.initrd, kernel=kernel, limit=limit)
+        return self.board.load_device_tree(Chosen(files.append, initrd, self._random_seed()))
 
     def _random_seed(self) -> bytes:
-        return (
-            os.urandom(_SEED_SIZE) if self._seed is None else random.Random(self._seed).randbytes(_SEED_SIZE)
-        )
+        seed = self._configuration.seed
+        return os.urandom(_SEED_SIZE) if seed is None else random.Random(seed).randbytes(_SEED_SIZE)
 
     # Running --------------------------------------------------------------------------------------------
 
@@ -194,27 +256,53 @@ class Machine:
         """
         if seconds is not None and instructions is not None:
             raise UsageError("a run is limited by seconds or by instructions, not by both")
-        if self._run is not None:
-            raise UsageError("the machine is running already")
-        if self._untold:
-            return self._untold.pop(0)
-        if self._ended is not None:
-            return self._ended
-        if instructions is not None:
-            counted = self._run = CountedRun(self)
-            return self._finishing(lambda: counted.run(instructions, until))
-        real = self._run = RealTimeRun(self)
-        return self._finishing(lambda: real.run(seconds, until))
+        if instructions is not None and instructions < 0:
+            raise UsageError("a machine cannot execute fewer than no instructions")
+        deadline = None if seconds is None else time.monotonic() + seconds
+        with self._standstill.running():
+            while True:
+                counted = None if instructions is None else CountedRun(self, instructions)
+                run = counted or RealTimeRun(self, deadline)
+                ending = self._begin(run) or self._finish_run(run, until)
+                if ending is not ASIDE:
+                    return ending
+                instructions = None if counted is None else counted.left
+                self._standstill.serve()
 
-    def _finishing(self, run: Callable[[], Ending]) -> Ending:
+    def _begin(self, run: RealTimeRun | CountedRun) -> Ending | None:
+        """Let a run be the one that others end, unless there is nothing to run or an ending to be told."""
+        with self._ending_lock:
+            if self._untold:
+                return self._untold.pop(0)
+            if self.ended is not None:
+                return self.ended
+            late, self._late = self._late, None
+            if late is None:
+                self._run = run
+            return late
+
+    def _finish_run(self, run: RealTimeRun | CountedRun, until: Callable[[], object] | None) -> Ending:
         try:
-            return run()
+            run.run(until)
         finally:
-            self._run = None
+            with self._ending_lock:
+                self._run = None
             for hart in self.harts:
                 hart.cpu.forget_interrupt()
             with self.lock:
                 self.board.uart.flush()
+        assert run.ending is not None
+        return run.ending
+
+    def _while_standing(self, work: Callable[[], T]) -> T:
+        """Do something when nothing runs: a run by another thread is held meanwhile.
+
+        Raises UsageError in a thread of the run's own, such as a hook's.
+        """
+        run = self._run
+        if run is not None and run.is_own_thread(threading.get_ident()):
+            raise UsageError("a machine cannot do this to itself while it runs: do it between runs")
+        return self._standstill.do(work, lambda: self.end(ASIDE))
 
     def stop(self) -> None:
         """Let a run end soon. Any thread may call it; without a run it does nothing."""
@@ -222,34 +310,134 @@ class Machine:
 
     def end(self, ending: Ending) -> None:
         """Let a run end for a reason: for what belongs to the machine."""
-        if ending.is_final and self._ended is None:
-            self._ended = ending
-        is_told = self._run is not None and self._run.end(ending)
-        if ending.reason is Reason.HOOK and not is_told:
-            self._untold.append(ending)
+        with self._ending_lock:
+            if ending.is_final and self.ended is None:
+                self.ended = ending
+            is_told = self._run is not None and self._run.end(ending)
+            if is_told or ending is ASIDE:
+                return
+            if ending.reason is Reason.HOOK:
+                self._untold.append(ending)
+            elif self._standstill.is_running:
+                self._late = ending
 
     def notice(self) -> None:
         """Something has happened that whoever runs the machine may want to look at."""
-        if self._run is not None:
-            self._run.notice()
+        run = self._run
+        if run is not None:
+            run.notice()
 
     def reset(self) -> None:
         """Begin anew: devices and CPUs as after power-on, kernel and firmware as they are on disk.
 
         What else is in RAM stays. Hooks and breakpoints are gone with the CPUs they were set on.
         """
-        if self._run is not None:
+        if self.is_running:
             raise UsageError("a machine that is running cannot be reset")
         self.board.reset()
         self.harts = self._make_harts()
-        self._ended = None
+        self.ended = None
         self._untold.clear()
         self._start()
+
+    # States ---------------------------------------------------------------------------------------------
+
+    def snapshot(self, directory: str | Path, *, compress: bool = False) -> None:
+        """Write all that the machine is to a directory that is not there yet, or is empty.
+
+        `compress` makes it small, and `restore` slower. What is on disks and behind other devices of the
+        user's is not in it; hooks and breakpoints are not the guest's. A run by another thread is held
+        meanwhile. Raises UsageError; nothing is left behind then.
+        """
+        from anyvirt.machines.snapshot import write_snapshot
+
+        def write() -> None:
+            state, memory = save_machine(self), self.board.memory
+            write_snapshot(
+                Path(directory),
+                self._configuration,
+                state,
+                memory.shape,
+                memory.stretches(),
+                compress=compress,
+            )
+
+        self._while_standing(write)
+
+    @classmethod
+    def restore(
+        cls,
+        directory: str | Path,
+        *,
+        tier: Tier | str | None = None,
+        attach: Callable[[VirtBoard], object] | None = None,
+    ) -> Self:
+        """A machine that stands where the one stood that `snapshot` was called of, in any tier.
+
+        `attach` puts the same devices on the board as that of the other machine. The files of the snapshot
+        stay in use as long as the machine is there, and nobody may change them; they may be removed. Raises
+        SnapshotError for a snapshot that is not what it was, and UsageError; there is no machine then.
+        """
+        from anyvirt.machines.snapshot import SnapshotError, read_snapshot
+
+        known = None if tier is None else cls._known_tier(tier)
+        snapshot = read_snapshot(Path(directory))
+        try:
+            return cls._standing(snapshot.configuration, snapshot.state, snapshot.memory, known, attach)
+        except (StateError, UsageError, OSError) as error:
+            raise SnapshotError(f"the snapshot {directory} cannot be restored: {error}") from None
+
+    def clone(
+        self, *, tier: Tier | str | None = None, attach: Callable[[VirtBoard], object] | None = None
+    ) -> Self:
+        """A machine that stands where this one does, and from then on has nothing to do with it.
+
+        Both share the memory that neither writes to. `tier` is this one's if it is not given. Devices beyond
+        those that every board has belong to the host: `attach` has to give the clone its own of the same
+        kind. A run by another thread is held for a moment. Raises UsageError.
+        """
+
+        def copy() -> tuple[State, MemoryImage]:
+            return save_machine(self), self.board.memory.freeze()
+
+        state, image = self._while_standing(copy)
+        try:
+            return type(self)._standing(self._configuration, state, image, tier or self._tier, attach)
+        except StateError as error:
+            raise UsageError(f"the machine cannot be cloned: {error}") from None
+
+    @property
+    def tier(self) -> Tier:
+        """How code is executed."""
+        return self._tier
+
+    def switch(self, tier: Tier | str) -> None:
+        """Execute code in another tier from now on, with everything else as it is, hooks and breakpoints too.
+
+        `harts[n].cpu` is another object then. A run by another thread is held for a moment. Raises
+        UsageError.
+        """
+        name = self._known_tier(tier)
+
+        def replace() -> None:
+            before, self._tier = self._tier, name
+            try:
+                cpus = [self._make_cpu(hart.number) for hart in self.harts]
+            except BaseException:
+                self._tier = before
+                for hart in self.harts:
+                    self._connect(hart.number, hart.cpu)
+                raise
+            for hart, cpu in zip(self.harts, cpus, strict=True):
+                cpu.load_state(hart.cpu.save_state())
+                hart.replace(cpu)
+
+        self._while_standing(replace)
 
     @property
     def is_running(self) -> bool:
         """Whether somebody is in `run`."""
-        return self._run is not None
+        return self._standstill.is_running
 
     @property
     def memory(self) -> PhysicalMemory:
