@@ -34,6 +34,7 @@ def run(pytester):
         pytester.makeconftest(conftest)
         return pytester.runpytest_subprocess(*PLUGIN, *options)
 
+    run.path = pytester.path
     return run
 
 
@@ -244,18 +245,15 @@ def test_a_failure_shows_the_end_of_the_consoles(run):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_machines_come_as_guests_and_as_machines(run, riscv64_kernel):
-    (kernel,) = (riscv64_kernel / "boot").glob("vmlinux-*")
-    result = run(
-        f"""
+@pytest.mark.timeout(600)
+def test_machines_come_as_guests_and_as_machines(run, stored_kernel):
+    source = """
         import pytest
 
-        pytestmark = pytest.mark.anyvirt(engines=["translator"], kernel={str(kernel)!r}, memory="256M")
-
+        @pytest.mark.anyvirt(engines=["translator", "interpreter"])
         @pytest.mark.parametrize("turn", [1, 2])
         def test_guest(guest, turn):
-            assert guest.check(["uname", "-m"]).stdout == "riscv64\\n"
+            assert guest.check(["uname", "-mn"]).stdout == "guest riscv64\\n"
             assert not guest.run(["test", "-e", "/etc/mine"]).succeeded
             guest.write("/etc/mine", b"mine")
             guest.pause()
@@ -269,7 +267,15 @@ def test_machines_come_as_guests_and_as_machines(run, riscv64_kernel):
             machine.console.expect(r"No such file[^0]*(?m:^0)")
             machine.console.send("exit\\n")
             assert machine.run(seconds=100).reason == "poweroff"
-        """,
-        "-ra",
-    )
-    result.assert_outcomes(passed=4)
+
+        @pytest.mark.anyvirt(engines=["translator"], hostname="box", mounts=["shared:/mnt"])
+        @pytest.mark.parametrize("turn", [1, 2])
+        def test_mounts(guest, turn):
+            guest.shell(f"hostname > /mnt/{turn}")
+            assert open(f"shared/{turn}").read() == "box\\n"
+    """
+    (run.path / "shared").mkdir()
+    run(source, "-ra").assert_outcomes(passed=8)
+    # From now on there is a snapshot to go on from.
+    result = run(source, "-k", "test_guest and translator", "--durations=0", "-vv")
+    result.assert_outcomes(passed=2, deselected=6)

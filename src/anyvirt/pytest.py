@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -179,9 +180,9 @@ def machine(request: pytest.FixtureRequest, anyvirt_guests: GuestMaker) -> Itera
     if engine is None:
         pytest.skip(f"no engine of whole machines is among {', '.join(names) or 'those asked for'}")
     wanted = _wanted(request, engine, marked)
-    made = _or_fail(lambda: anyvirt_guests.machine(engine, wanted))
-    _show_console(request.node, "machine", made)
-    with made:
+    with ExitStack() as stack:
+        made = _or_fail(lambda: stack.enter_context(anyvirt_guests.machine(engine, wanted)))
+        _show_console(request.node, "machine", made)
         yield made
 
 

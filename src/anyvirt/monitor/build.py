@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anyvirt.agent.protocol import Link, MakeDirectory, Mount, MountFlag, Request, Run
+from anyvirt.agent.protocol import Link, MakeDirectory, Mount, MountFlag, Request
 from anyvirt.boards import virt_map
 from anyvirt.devices.pci.bus import Window
 from anyvirt.devices.pci.ecam import EcamHost
@@ -26,11 +26,17 @@ from anyvirt.monitor.disks import open_disk
 from anyvirt.monitor.machine import End, MountStep
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    from anyvirt.agent.protocol import Run
     from anyvirt.boards.virt import VirtBoard
     from anyvirt.devices.virtio.device import VirtioDevice
     from anyvirt.images.kernels import Kernel
     from anyvirt.monitor.orders import MachineOrder, Share
     from anyvirt.monitor.phases import Phases
+
+    Attach: TypeAlias = Callable[[VirtBoard], object]
 
 _COMMAND_LINE = "console=ttyS0 quiet panic=-1"
 _ROOT_TAG = "root"
@@ -56,34 +62,43 @@ def build_machine(order: MachineOrder, phases: Phases, *, run: Run | None = None
     root = Path(order.root) if order.root not in (None, "/") else None
     kernel = find_kernel(Isa.RISCV64, path=path, rootfs=root)
     phases.mark("finding a kernel")
-    return VirtMachine(order, kernel, phases, run)
 
-
-class VirtMachine:
-    """A machine on the board `virt`. Satisfies `anyvirt.monitor.machine.MonitoredMachine`."""
-
-    def __init__(self, order: MachineOrder, kernel: Kernel, phases: Phases, run: Run | None = None) -> None:
-        self.channel = AgentChannel()
-        self.shares = tuple(_mount_step(number, share) for number, share in enumerate(order.shares))
-        self._disks = [open_disk(disk) for disk in order.disks]
-        self.is_lasting = any(not disk.read_only for disk in order.disks)
-        self._order = order
-        self._state = threading.Condition()
-        self._is_wanted = True
-        self._is_standing = False
+    def make(attach: Attach) -> Machine:
         with tempfile.TemporaryDirectory(prefix="anyvirt-") as directory:
-            initrd = _initial_file_system(order, kernel, run, Path(directory))
+            initrd = initial_file_system(order, kernel, run, Path(directory))
             phases.mark("initial file system")
-            self._machine = Machine(
+            return Machine(
                 kernel=kernel.path,
                 initrd=initrd,
                 append=f"{_COMMAND_LINE} {order.append}".rstrip(),
                 memory=order.memory,
                 cpus=order.cpus,
                 tier=order.tier,
-                attach=self._attach,
+                attach=attach,
             )
-        phases.mark("machine")
+
+    machine = VirtMachine(order, make)
+    phases.mark("machine")
+    return machine
+
+
+class VirtMachine:
+    """A machine on the board `virt`. Satisfies `anyvirt.monitor.machine.MonitoredMachine`."""
+
+    def __init__(self, order: MachineOrder, make: Callable[[Attach], Machine]) -> None:
+        """`make` is told how to put the devices of the order on a board, and returns a machine that has them:
+        a new one, or the copy of another machine of the same order.
+        """
+        self.channel = AgentChannel()
+        self.shares = tuple(_mount_step(number, share) for number, share in enumerate(order.shares))
+        self._disks = [open_disk(disk) for disk in order.disks]
+        self._directories: list[VirtioP9] = []
+        self.is_lasting = any(not disk.read_only for disk in order.disks)
+        self._order = order
+        self._state = threading.Condition()
+        self._is_wanted = True
+        self._is_standing = False
+        self._machine = make(self._attach)
 
     @property
     def machine(self) -> Machine:
@@ -121,6 +136,8 @@ class VirtMachine:
         """See MonitoredMachine."""
         for disk in self._disks:
             disk.close()
+        for directory in self._directories:
+            directory.close()
 
     def console_tail(self) -> str:
         """See MonitoredMachine."""
@@ -146,11 +163,14 @@ class VirtMachine:
         self.channel.connect(console.ports[1], board.lock)
         devices: list[VirtioDevice] = [console, VirtioRng(memory)]
         if self._order.root is not None:
-            devices.append(VirtioP9(memory, self._order.root, tag=_ROOT_TAG, read_only=True))
-        devices += [_share(board, number, share) for number, share in enumerate(self._order.shares)]
+            self._directories.append(VirtioP9(memory, self._order.root, tag=_ROOT_TAG, read_only=True))
+        self._directories += [_share(board, number, share) for number, share in enumerate(self._order.shares)]
+        devices += self._directories
         devices += [VirtioBlk(memory, disk) for disk in self._disks]
-        for device in devices:
-            host.bus.add(VirtioPci(device).function)
+        for number, device in enumerate(devices):
+            attached = VirtioPci(device)
+            host.bus.add(attached.function)
+            board.keep(f"pci device {number}", attached)
 
 
 class _Nobody:
@@ -192,7 +212,7 @@ def _mount_step(number: int, share: Share) -> MountStep:
     return MountStep([[*mount, *bound], linked], what)
 
 
-def _initial_file_system(order: MachineOrder, kernel: Kernel, run: Run | None, directory: Path) -> Path:
+def initial_file_system(order: MachineOrder, kernel: Kernel, run: Run | None, directory: Path) -> Path:
     """The agent with what it needs to make the root, behind the user's archive if there is one."""
     from anyvirt.images.initramfs import Initramfs, SharedRoot, make_initramfs
 

@@ -35,7 +35,7 @@ class MachineHost:
     def __init__(self, built: VirtMachine, env: Mapping[str, str], workdir: str) -> None:
         """Commands are run with `env` in `workdir` unless they are started with others."""
         self.machine: Machine = built.machine
-        self._built = built
+        self.built = built
         self._env = dict(env)
         self._workdir = workdir
         self._client = AgentClient(built.channel)
@@ -68,16 +68,20 @@ class MachineHost:
         except Exception as error:
             self._problem = f"its machine broke: {error!r}"
         # Whoever waits for the agent is told that it is gone.
-        self._built.channel.close()
+        self.built.channel.close()
 
-    def close(self) -> None:
-        """See GuestHost.close."""
+    def leave(self) -> None:
+        """Let it stand still for ever, without a conversation, and be whoever's it is."""
         self.pause()
         self._client.close()
         for command in self._commands:
             command.close()
         self._commands.clear()
-        self._built.close()
+
+    def close(self) -> None:
+        """See GuestHost.close."""
+        self.leave()
+        self.built.close()
 
     # The agent ------------------------------------------------------------------------------------------
 
@@ -92,7 +96,7 @@ class MachineHost:
         """What is done once in a guest that has booted: its loopback interface, and shares."""
         with suppress(AgentError):  # of a kernel without a network
             self._client.request(InterfaceUp("lo"), _ANSWER_LIMIT)
-        for step in self._built.shares:
+        for step in self.built.shares:
             self._mount(step)
 
     def _mount(self, step: MountStep) -> None:
@@ -129,7 +133,7 @@ class MachineHost:
 
     def _failure(self, error: AgentError) -> AnyvirtError:
         """An error of the agent's, told by what became of its machine."""
-        return GuestStartError(f"{self._problem or error}{self._built.console_tail()}")
+        return GuestStartError(f"{self._problem or error}{self.built.console_tail()}")
 
     def lost(self, error: AgentError) -> AnyvirtError:
         """Why a command's end is not known."""
