@@ -114,6 +114,7 @@ def run(
     initrd: Path | str | None = None,
     append: str = "",
     disks: Sequence[Disk | str] = (),
+    seed: int | None = None,
     input: bytes | None = None,
     capture_output: bool = False,
     timeout: float | None = None,
@@ -125,13 +126,26 @@ def run(
     a number of CPUs such as 1.5, `mounts` holds Mount objects or `"SRC:DST[:ro]"`. `kernel`, `initrd`,
     `append` and `disks` (Disk objects or `"FILE[:ro][:qcow2]"`) are for engines that boot a kernel. `timeout`
     is in seconds; after it the guest is killed and GuestTimeoutError raised. `check` raises for any exit
-    status but 0.
+    status but 0. With a `seed` a machine is run by counted instructions, the same in each run.
     Every error is an AnyvirtError.
     """
     from anyvirt.running import run_guest
 
     guest = _guest(
-        command, rootfs, memory, cpus, pids, mounts, env, workdir, hostname, kernel, initrd, append, disks
+        command,
+        rootfs,
+        memory,
+        cpus,
+        pids,
+        mounts,
+        env,
+        workdir,
+        hostname,
+        kernel,
+        initrd,
+        append,
+        disks,
+        seed,
     )
     return run_guest(guest, on=on, input=input, capture_output=capture_output, timeout=timeout, check=check)
 
@@ -191,6 +205,7 @@ def _guest(
     initrd: Path | str | None,
     append: str,
     disks: Sequence[Disk | str],
+    seed: int | None,
 ) -> Guest:
     from pathlib import Path
 
@@ -208,4 +223,5 @@ def _guest(
         initrd=Path(initrd) if initrd is not None else None,
         append=append,
         disks=tuple(disk if isinstance(disk, Disk) else Disk.parse(disk) for disk in disks),
+        seed=seed,
     )

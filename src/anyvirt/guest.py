@@ -133,6 +133,10 @@ class Guest:
     append: str = ""
     """Words for the kernel's command line, behind the engine's own."""
     disks: Sequence[Disk] = ()
+    seed: int | None = None
+    """Run by counted instructions, with this number in place of entropy: each run is the same.
+
+    None: in real time, with the host's entropy."""
     gdb: str | None = None
     """Where the command waits for gdb before its first instruction: `:PORT`, `HOST:PORT` or `unix:PATH`."""
 
@@ -157,6 +161,8 @@ class Guest:
             raise UsageError("an idle guest has no command that gdb could debug")
         for name in ("trace", "coverage"):
             self._check_record(name)
+        if self.seed is not None and not self.command:
+            raise UsageError("an idle guest has nothing to run deterministically: give it a command")
         self._check_kernel()
         if self.workdir is not None and not self.workdir.startswith("/"):
             raise UsageError(f"working directory {self.workdir!r} must be an absolute path in the guest")

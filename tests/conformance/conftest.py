@@ -233,8 +233,8 @@ def busybox_root(root, busybox):
 
 
 APPLETS = (
-    "cat dd dmesg free grep head hostname ip kill ls mkdir mknod mktemp mount nc nproc ps rm seq sh sleep "
-    "sort stty sync tr true uname wc yes"
+    "cat date dd dmesg free grep head hostname ip kill ls mkdir mknod mktemp mount nc nproc od ps rm seq sh "
+    "sleep sort stty sync tr true uname wc yes"
 )
 
 

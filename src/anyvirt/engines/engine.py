@@ -57,6 +57,7 @@ class Capability(StrEnum):
     PIDS = "pids"
     KERNEL = "kernel"
     DISKS = "disks"
+    DETERMINISM = "determinism"
     FOREIGN_ISA = "foreign-isa"
     DEBUG = "debug"
     TRACE = "trace"
@@ -79,6 +80,7 @@ _SUMMARIES = {
     Capability.PIDS: "limits processes (--pids)",
     Capability.KERNEL: "boots a kernel of the guest's own (--kernel, --initrd, --append)",
     Capability.DISKS: "gives the guest disks (--disk)",
+    Capability.DETERMINISM: "runs a guest by counted instructions, the same each time (--deterministic)",
     Capability.DEBUG: "lets gdb debug the guest's command (--gdb)",
     Capability.TRACE: "records what the guest's command executes (--trace, --coverage)",
     Capability.FOREIGN_ISA: "runs programs of other instruction sets than the host's",
@@ -187,6 +189,7 @@ _OPTIONS = {
     Capability.PIDS: "--pids",
     Capability.KERNEL: "--kernel, --initrd and --append",
     Capability.DISKS: "--disk",
+    Capability.DETERMINISM: "--deterministic",
     Capability.DEBUG: "--gdb",
     Capability.TRACE: "--trace and --coverage",
 }
@@ -202,6 +205,7 @@ def needed_capabilities(guest: Guest) -> tuple[Capability, ...]:
         Capability.PIDS: guest.limits.pids is not None,
         Capability.KERNEL: guest.kernel is not None or guest.initrd is not None or bool(guest.append),
         Capability.DISKS: bool(guest.disks),
+        Capability.DETERMINISM: guest.seed is not None,
         Capability.DEBUG: guest.gdb is not None,
         Capability.TRACE: guest.trace is not None or guest.coverage is not None,
     }

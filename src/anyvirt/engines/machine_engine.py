@@ -45,6 +45,7 @@ class MachineEngine(Engine):
             Capability.LIMITS,
             Capability.KERNEL,
             Capability.DISKS,
+            Capability.DETERMINISM,
             Capability.FOREIGN_ISA,
         }
     )
@@ -84,6 +85,10 @@ class MachineEngine(Engine):
 
     def create(self, guest: Guest, streams: Streams, terminal: TerminalSize | None) -> MachineInstance:
         """See Engine.create. The kernel boots after it has returned."""
+        if guest.seed is not None and terminal is not None:
+            raise UsageError(
+                "a deterministic guest has no terminal: nobody types the same at the same moment again"
+            )
         from anyvirt.engines.machine_instance import MachineInstance
 
         command = None
@@ -108,6 +113,7 @@ class MachineEngine(Engine):
             kernel=os.fspath(guest.kernel) if guest.kernel is not None else None,
             initrd=os.fspath(guest.initrd) if guest.initrd is not None else None,
             append=guest.append,
+            seed=guest.seed,
         )
 
     @staticmethod

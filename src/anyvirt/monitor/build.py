@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import tempfile
 import threading
 from pathlib import Path
@@ -18,6 +19,7 @@ from anyvirt.devices.virtio.console import PortSettings, VirtioConsole
 from anyvirt.devices.virtio.p9 import VirtioP9
 from anyvirt.devices.virtio.pci import VirtioPci
 from anyvirt.devices.virtio.rng import VirtioRng
+from anyvirt.errors import GuestStartError
 from anyvirt.isa.names import Isa
 from anyvirt.machines.ending import Reason
 from anyvirt.machines.machine import Machine
@@ -47,6 +49,8 @@ _SHARE_OPTIONS = "trans=virtio,version=9p2000.L,msize=524288,cache=none"
 _PATIENCE = 10.0
 _TAIL_LINES = 6
 _LOOK = 0.01
+_UNLIMITED = 1 << 62
+"""Instructions."""
 _PORT_NAME = "org.anyvirt.agent"
 _ENDS = {Reason.POWEROFF: End.OFF, Reason.RESET: End.RESET, Reason.FAILURE: End.FAILURE}
 
@@ -74,6 +78,7 @@ def build_machine(order: MachineOrder, phases: Phases, *, run: Run | None = None
                 memory=order.memory,
                 cpus=order.cpus,
                 tier=order.tier,
+                seed=order.seed,
                 attach=attach,
             )
 
@@ -116,6 +121,23 @@ class VirtMachine:
             ending = self._machine.run()
             if ending.is_final:
                 return _ENDS[ending.reason]
+
+    @property
+    def is_counted(self) -> bool:
+        """See MonitoredMachine."""
+        return self._order.seed is not None
+
+    def advance(self) -> End | None:
+        """See MonitoredMachine."""
+        ending = self._machine.run(instructions=_UNLIMITED, until=lambda: self.channel.has_data)
+        if ending.reason is Reason.IDLE:
+            raise GuestStartError(f"the guest waits for what never comes{self.console_tail()}")
+        return _ENDS[ending.reason] if ending.is_final else None
+
+    @property
+    def instructions(self) -> int:
+        """See MonitoredMachine."""
+        return sum(hart.cpu.instructions for hart in self._machine.harts)
 
     def pause(self) -> None:
         """See MonitoredMachine."""
@@ -161,7 +183,7 @@ class VirtMachine:
         port = PortSettings(self.channel.backend, _PORT_NAME)
         console = VirtioConsole(memory, [PortSettings(_Nobody()), port])
         self.channel.connect(console.ports[1], board.lock)
-        devices: list[VirtioDevice] = [console, VirtioRng(memory)]
+        devices: list[VirtioDevice] = [console, VirtioRng(memory, source=self._entropy())]
         if self._order.root is not None:
             self._directories.append(VirtioP9(memory, self._order.root, tag=_ROOT_TAG, read_only=True))
         self._directories += [_share(board, number, share) for number, share in enumerate(self._order.shares)]
@@ -171,6 +193,10 @@ class VirtMachine:
             attached = VirtioPci(device)
             host.bus.add(attached.function)
             board.keep(f"pci device {number}", attached)
+
+    def _entropy(self) -> Callable[[int], bytes]:
+        seed = self._order.seed
+        return os.urandom if seed is None else random.Random(f"entropy {seed}").randbytes
 
 
 class _Nobody:

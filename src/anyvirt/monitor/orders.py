@@ -57,6 +57,8 @@ class MachineOrder:
     initrd: str | None = None
     """Archive for the initial file system."""
     append: str = ""
+    seed: int | None = None
+    """For a machine that is run by counted instructions, with this as its entropy."""
 
     def message(self) -> Message:
         """As a channel carries it."""
