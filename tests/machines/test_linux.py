@@ -13,6 +13,7 @@ from anyvirt.images.initramfs import Initramfs, make_initramfs
 from anyvirt.images.kernels import installed_kernels
 from anyvirt.isa.names import Isa
 from anyvirt.machines.ending import Reason
+from anyvirt.machines.recording import state_digest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -144,6 +145,35 @@ def test_a_snapshot_of_a_counted_boot_goes_on_to_the_same_state(kernel, initrd, 
             del cpu["files"]["large"]
             seen.append((machine.clock.now(), memory, cpu))
         assert seen[0] == seen[1] == seen[2]
+
+
+def test_a_recorded_shell_is_replayed_and_gone_back_in(kernel, initrd, tmp_path):
+    with anyvirt.Machine(
+        kernel=kernel, initrd=initrd, append="console=ttyS0 quiet", memory="256M", tier="stencil", seed=7
+    ) as m:
+        m.console.expect(PROMPT, instructions=10_000_000_000)
+        with m.record(tmp_path / "r", every=5_000_000):
+            m.console.send("echo first $((6*7))\n")
+            m.console.expect(r"first 42\s+ready> ", instructions=1_000_000_000)
+            m.console.send("seq 1 2000 | sha256sum\n")
+            m.console.expect(r"([0-9a-f]{64})  -", instructions=2_000_000_000)
+        text = m.console.text
+    for tier in ("interpreter", "stencil"):
+        again = anyvirt.Machine.replay(tmp_path / "r", tier=tier)
+        if tier == "stencil":
+            again.keep_history()
+        again.replay_to_end()
+        assert again.console.text == text
+    end, digest, cpu = again.position, state_digest(again), again.harts[0].cpu
+    # From the system call that writes the last line back to its entry, by its trap.
+    entry = again.harts[0].csr["stvec"]
+    cpu.breakpoints.add(entry)
+    assert again.reverse_continue().reason is Reason.HOOK
+    assert again.harts[0].pc == entry and again.position < end
+    cpu.breakpoints.clear()
+    again.reverse_step(30_000_000)
+    assert again.replay_to_end().reason is Reason.LIMIT
+    assert (again.position, state_digest(again)) == (end, digest)
 
 
 def test_a_counted_boot_comes_to_the_same_shell(kernel, initrd):

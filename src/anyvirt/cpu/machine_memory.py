@@ -553,9 +553,12 @@ class MachineMemory:
                         view.stop_writing(number)
                     flag.value |= CodeFlag.RECORDS
             if not space.page(number):
-                bank = next(bank for bank in reversed(self._banks) if bank.first_page <= number)
-                host_address = bank.host + (number - bank.first_page) * PAGE_SIZE
-                space.make_page(number, host_address, self._code + number)
+                space.make_page(number, self.page_address(number), self._code + number)
+
+    def page_address(self, number: int) -> int:
+        """Where in this process the page of RAM or ROM with a number is."""
+        bank = next(bank for bank in reversed(self._banks) if bank.first_page <= number)
+        return bank.host + (number - bank.first_page) * PAGE_SIZE
 
     def code_pages(self) -> Iterator[int]:
         """Physical addresses of the pages of which something was decoded."""
@@ -579,6 +582,7 @@ class MachineMemory:
                 space.clear()
             for view in list(self._views.values()):
                 view.flush()
+        self.report_all_code()
 
     def report_page(self, number: int) -> None:
         """Tell those who have translations that the code of a page has changed."""

@@ -117,6 +117,10 @@ class SystemSide(InterruptLines):
         """See InterruptLines."""
         return bool(self._requests[Request.INTERRUPT] or self._requests[Request.STOP])
 
+    def is_interrupt_wanted(self) -> bool:
+        """Whether an interrupt may have become possible; what else somebody wants does not count."""
+        return bool(self._requests[Request.INTERRUPT])
+
     # Time -----------------------------------------------------------------------------------------------
 
     def set_time(self, now: int, *, instructions: int | None = None) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _SHOWN = 400
 """Characters of the end of the output in an error."""
 _VERSION = 1
+_INPUT = "console"
 _LONGEST_CHARACTER = 4
 """Bytes."""
 _KEPT = 16 << 20
@@ -42,6 +43,9 @@ class Console:
         self._lock = threading.Lock()
         self.on_output: Callable[[bytes], object] | None = None
         """Called with what the guest prints, as it prints it."""
+        self.is_quiet = False
+        """Whether `on_output` is not called: what is printed has been printed before."""
+        machine.inputs.receive(_INPUT, self._arrive)
 
     def connect(self, uart: Uart16550) -> None:
         """Type into a UART."""
@@ -56,7 +60,7 @@ class Console:
             self._length += len(piece)
             if self._length > 2 * _KEPT:
                 self._forget_oldest()
-        if self.on_output is not None:
+        if self.on_output is not None and not self.is_quiet:
             self.on_output(data)
         self._machine.notice()
 
@@ -77,9 +81,11 @@ class Console:
 
     def send(self, text: str | bytes) -> None:
         """Type; what the guest has no room for yet follows by and by. Any thread may."""
-        with self._machine.lock:
-            self._typed += text.encode() if isinstance(text, str) else text
-            self._type()
+        self._machine.inputs.push(_INPUT, text.encode() if isinstance(text, str) else text)
+
+    def _arrive(self, data: bytes) -> None:
+        self._typed += data
+        self._type()
 
     def _type(self) -> None:
         if self._typed and self._uart is not None:

@@ -50,6 +50,8 @@ class Hart:
         """Whether it waits for an interrupt."""
         self.has_called = False
         """Whether it stands in the firmware with a call that the host has to answer."""
+        self.progress = 0
+        """Instructions that it has executed in the turn that is under way, in counted runs."""
         self._start = 0, 0
         self.woken = threading.Event()
         """Set when a hart that is stopped has something to look at."""
@@ -102,7 +104,7 @@ class Hart:
 
     def now(self) -> int:
         """The machine's time in nanoseconds."""
-        return self._clock.now()
+        return self._clock.now() + self.progress
 
     # Debugging ------------------------------------------------------------------------------------------
 
@@ -163,6 +165,7 @@ class Hart:
             "state": int(self.state),
             "is_waiting": self.is_waiting,
             "has_called": self.has_called,
+            "progress": self.progress,
             "start": list(self._start),
             "cpu": self.cpu.save_state(),
         }
@@ -172,12 +175,13 @@ class Hart:
         saved = SavedState(state, _VERSION, f"hart {self.number}")
         life, cpu = saved.number("state", 2), saved.value("cpu")
         is_waiting, has_called = saved.flag("is_waiting"), saved.flag("has_called")
+        progress = saved.number("progress", 32)
         entry, argument = saved.numbers("start", 2, 64)
         if life not in list(HartState) or not isinstance(cpu, dict):
             raise saved.misfit("state")
         self.cpu.load_state(cpu)
         self.state, self._start = HartState(life), (entry, argument)
-        self.is_waiting, self.has_called = is_waiting, has_called
+        self.is_waiting, self.has_called, self.progress = is_waiting, has_called, progress
 
     def wake(self) -> None:
         """Let it look at what the machine wants, whatever it is doing."""

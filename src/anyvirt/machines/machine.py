@@ -6,6 +6,7 @@ import os
 import random
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,6 +27,7 @@ from anyvirt.machines.counted import CountedRun
 from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.firmware import GATE, Gate, firmware_rom
 from anyvirt.machines.hart import Hart
+from anyvirt.machines.inputs import Inputs, Position, ReplayError
 from anyvirt.machines.loading import load_firmware, load_initrd, load_kernel
 from anyvirt.machines.memory_windows import PhysicalMemory
 from anyvirt.machines.real_time import RealTimeRun
@@ -44,9 +46,14 @@ if TYPE_CHECKING:
     from anyvirt.cpu.memory_image import MemoryImage
     from anyvirt.devices.bus import State
     from anyvirt.devices.clock import Alarm
+    from anyvirt.machines.counted import Turn
+    from anyvirt.machines.history import History
     from anyvirt.machines.loading import Loaded
+    from anyvirt.machines.recording import Recording, Replay
 
 T = TypeVar("T")
+EVERY = 20_000_000
+"""Instructions between states that a machine can be gone on from, in recordings and histories."""
 BOARDS = ("virt",)
 ISA = "riscv64_system"
 _SEED_SIZE = 32
@@ -127,12 +134,16 @@ class Machine:
         self.ended: Ending | None = None
         """How the machine has ended, if it has: it can be reset."""
         self._ending_lock = threading.RLock()
-        self._untold: list[Ending] = []
+        self.untold: list[Ending] = []
         """Breakpoints that harts have reached when another hart had ended the run: later runs tell them."""
         self._late: Ending | None = None
         """What has ended a run that was held."""
         self.clock = MachineClock()
         """The machine's time, which stands between runs."""
+        self.inputs = Inputs(self)
+        """What comes from outside: `push` and `pull` are for devices of the user's."""
+        self._history: History | None = None
+        self._replay: Replay | None = None
         self.console = Console(self)
         self.board = self._make_board()
         self.console.connect(self.board.uart)
@@ -142,6 +153,10 @@ class Machine:
         self._timers: dict[int, Alarm] = {}
         self.harts = self._make_harts()
         """The CPUs."""
+        self.turn: Turn | None = None
+        """The turn of a counted run that was under way when the last run ended."""
+        self.leaps = 0
+        """How often time has leapt in counted runs."""
         self._sbi = Sbi(self)
         if configuration.firmware is None:
             gate = Gate(call=self._take_call, acknowledge=self._lower_software_interrupt)
@@ -206,7 +221,7 @@ class Machine:
         assert cpu.system is not None
         cpu.system.on_timer = self._timer_of(number)
         for interrupt, wire in self.board.interrupts[number].items():
-            wire.connect(_line(cpu.system.set_interrupt, interrupt))
+            wire.connect(partial(cpu.system.set_interrupt, interrupt))
 
     def _start(self) -> None:
         """Load what the machine begins with, and let its harts stand where they begin."""
@@ -258,22 +273,33 @@ class Machine:
             raise UsageError("a run is limited by seconds or by instructions, not by both")
         if instructions is not None and instructions < 0:
             raise UsageError("a machine cannot execute fewer than no instructions")
+        if instructions is None:
+            self.inputs.require_counting()
+        if instructions is not None:
+            count = instructions
+            return self._run_all(lambda left: CountedRun(self, count if left is None else left), until)
         deadline = None if seconds is None else time.monotonic() + seconds
+        return self._run_all(lambda _: RealTimeRun(self, deadline), until)
+
+    def _run_all(
+        self, make: Callable[[int | None], RealTimeRun | CountedRun], until: Callable[[], object] | None
+    ) -> Ending:
+        """A run, held whenever somebody wants that: `make` is told how many instructions are left of it."""
+        left = None
         with self._standstill.running():
             while True:
-                counted = None if instructions is None else CountedRun(self, instructions)
-                run = counted or RealTimeRun(self, deadline)
+                run = make(left)
                 ending = self._begin(run) or self._finish_run(run, until)
                 if ending is not ASIDE:
                     return ending
-                instructions = None if counted is None else counted.left
+                left = run.left
                 self._standstill.serve()
 
     def _begin(self, run: RealTimeRun | CountedRun) -> Ending | None:
         """Let a run be the one that others end, unless there is nothing to run or an ending to be told."""
         with self._ending_lock:
-            if self._untold:
-                return self._untold.pop(0)
+            if self.untold:
+                return self.untold.pop(0)
             if self.ended is not None:
                 return self.ended
             late, self._late = self._late, None
@@ -289,12 +315,13 @@ class Machine:
                 self._run = None
             for hart in self.harts:
                 hart.cpu.forget_interrupt()
+            self.inputs.arrive_late()
             with self.lock:
                 self.board.uart.flush()
         assert run.ending is not None
         return run.ending
 
-    def _while_standing(self, work: Callable[[], T]) -> T:
+    def while_standing(self, work: Callable[[], T]) -> T:
         """Do something when nothing runs: a run by another thread is held meanwhile.
 
         Raises UsageError in a thread of the run's own, such as a hook's.
@@ -317,7 +344,7 @@ class Machine:
             if is_told or ending is ASIDE:
                 return
             if ending.reason is Reason.HOOK:
-                self._untold.append(ending)
+                self.untold.append(ending)
             elif self._standstill.is_running:
                 self._late = ending
 
@@ -327,6 +354,25 @@ class Machine:
         if run is not None:
             run.notice()
 
+    @property
+    def position(self) -> Position:
+        """Where the machine is in its counted execution."""
+        return Position(sum(hart.cpu.instructions for hart in self.harts), self.leaps)
+
+    @property
+    def counted_run(self) -> CountedRun | None:
+        """The counted run that is under way."""
+        return self._run if isinstance(self._run, CountedRun) else None
+
+    def end_turn(self) -> None:
+        """Let the turn of a counted run, if one is under way, be over: time is where it has come to."""
+        longest = max(hart.progress for hart in self.harts)
+        for hart in self.harts:
+            hart.progress = 0
+        self.turn = None
+        with self.lock:
+            self.clock.advance_to(self.clock.now() + longest)
+
     def reset(self) -> None:
         """Begin anew: devices and CPUs as after power-on, kernel and firmware as they are on disk.
 
@@ -334,10 +380,14 @@ class Machine:
         """
         if self.is_running:
             raise UsageError("a machine that is running cannot be reset")
+        if self.inputs.listeners:
+            raise UsageError("a machine that is recorded cannot be reset: close the recording before")
         self.board.reset()
         self.harts = self._make_harts()
-        self.ended = None
-        self._untold.clear()
+        self.inputs.forget()
+        self._history, self._replay = None, None
+        self.ended, self.turn = None, None
+        self.untold.clear()
         self._start()
 
     # States ---------------------------------------------------------------------------------------------
@@ -362,7 +412,7 @@ class Machine:
                 compress=compress,
             )
 
-        self._while_standing(write)
+        self.while_standing(write)
 
     @classmethod
     def restore(
@@ -400,11 +450,122 @@ class Machine:
         def copy() -> tuple[State, MemoryImage]:
             return save_machine(self), self.board.memory.freeze()
 
-        state, image = self._while_standing(copy)
+        state, image = self.while_standing(copy)
         try:
             return type(self)._standing(self._configuration, state, image, tier or self._tier, attach)
         except StateError as error:
             raise UsageError(f"the machine cannot be cloned: {error}") from None
+
+    # The past -------------------------------------------------------------------------------------------
+
+    def record(self, directory: str | Path, *, every: int = EVERY) -> Recording:
+        """Record all that comes from outside, in counted runs, to a directory that is not there yet.
+
+        What is returned ends the recording when it is closed, or used as a context manager. `Machine.replay`
+        does the same again; it can go back by steps of `every` instructions. What is recorded is what is
+        typed and what comes by `inputs`, not what Python changes in memory and registers. Raises UsageError.
+        """
+        from anyvirt.machines.recording import Recording
+
+        return self.while_standing(lambda: Recording(self, Path(directory), every=every))
+
+    @classmethod
+    def replay(
+        cls,
+        directory: str | Path,
+        *,
+        tier: Tier | str | None = None,
+        attach: Callable[[VirtBoard], object] | None = None,
+    ) -> Self:
+        """A machine that stands where a recording begins, and to which the same comes in counted runs.
+
+        It may be run in any pieces and in any tier; `replay_to_end` runs the rest. When something else comes,
+        it goes its own way from there. Raises SnapshotError and UsageError.
+        """
+        from anyvirt.machines.recording import START, read_recording
+
+        replay = read_recording(Path(directory))
+        machine = cls.restore(Path(directory) / START, tier=tier, attach=attach)
+        machine._replay = replay
+        machine.inputs.repeat(replay.log, replay.end)
+        return machine
+
+    def replay_to_end(self) -> Ending:
+        """Run to where the recording ends, or until a breakpoint or something else ends the run before.
+
+        Raises ReplayError if the state there is not the recorded one, and UsageError without a recording.
+        """
+        from anyvirt.machines.recording import state_digest
+
+        if self._replay is None:
+            raise UsageError("the machine is not one that is replayed")
+        ending = self.run_to(self._replay.end)
+        if self.position != self._replay.end:
+            return ending
+        # What came after the last run.
+        self.inputs.arrive()
+        if state_digest(self) != self._replay.digest:
+            raise ReplayError("the machine has come to another state than when it was recorded")
+        return ending
+
+    def keep_history(self, *, every: int = EVERY, most: int = 64) -> None:
+        """From now on let it be possible to go back, in counted runs.
+
+        A state is kept each `every` instructions, and costs the memory that was written meanwhile; of more
+        than `most` those that are long ago become fewer. Going back takes the time of up to so many
+        instructions. Raises UsageError.
+        """
+        from anyvirt.machines.history import History
+
+        self.forget_history()
+        self._history = self.while_standing(lambda: History(self, every=every, most=most))
+
+    def forget_history(self) -> None:
+        """Keep no history any more."""
+        if self._history is not None:
+            self._history = None
+            self.inputs.on_settled = self.inputs.on_given_up = None
+            if not self.inputs.listeners:
+                self.inputs.forget()
+
+    @property
+    def history(self) -> History | None:
+        """The states that are kept."""
+        return self._history
+
+    def reverse_step(self, count: int = 1) -> Ending:
+        """Go back by so many instructions, of all harts together, or to where the history begins.
+
+        The reason is LIMIT or BEGINNING. Runs go on from there in the same way as before, until something
+        else comes from outside. Raises UsageError without a history.
+        """
+        if count < 1:
+            raise UsageError("a machine goes back by one instruction or more")
+        return self._past().step_back(count)
+
+    def reverse_continue(self) -> Ending:
+        """Go back to where a breakpoint or watchpoint was last reached, or to where the history begins.
+
+        At a watchpoint it stands in front of the instruction that makes the access. The reason is HOOK or
+        BEGINNING. Raises UsageError without a history.
+        """
+        return self._past().continue_back()
+
+    def _past(self) -> History:
+        if self._history is None:
+            raise UsageError("the machine has no history: keep_history begins one")
+        if self.is_running:
+            raise UsageError("a machine that is running cannot go back")
+        if self.inputs.listeners:
+            raise UsageError("a machine that is recorded cannot go back: close the recording before")
+        return self._history
+
+    def run_to(self, position: Position) -> Ending:
+        """A counted run to a position that is still to come, unless something ends it before."""
+        left = max(position.instructions - self.position.instructions, 0)
+        return self._run_all(
+            lambda rest: CountedRun(self, left if rest is None else rest, leaps=position.leaps), None
+        )
 
     @property
     def tier(self) -> Tier:
@@ -432,7 +593,7 @@ class Machine:
                 cpu.load_state(hart.cpu.save_state())
                 hart.replace(cpu)
 
-        self._while_standing(replace)
+        self.while_standing(replace)
 
     @property
     def is_running(self) -> bool:
@@ -494,8 +655,3 @@ class Machine:
             self.harts[number].system.timer_due(self.clock.now())
 
         return wait_for
-
-
-def _line(set_interrupt: Callable[[int, bool], None], number: int) -> Callable[[bool], None]:
-    """A listener of a wire."""
-    return lambda level: set_interrupt(number, level)

@@ -36,6 +36,8 @@ class RealTimeRun:
         self._changed = threading.Condition()
         self._is_noticed = False
         self._threads: set[int] = set()
+        self.left: int | None = None
+        """There is no number of instructions."""
         self.ending: Ending | None = None
         """How it has ended."""
         self._error: BaseException | None = None
@@ -61,9 +63,13 @@ class RealTimeRun:
         """Whether the run cannot go on before this thread does."""
         return thread in self._threads
 
+    def notice_input(self) -> None:
+        """What comes from outside does not wait for anything."""
+
     def run(self, until: Callable[[], object] | None) -> None:
         """Run to the end, or until the deadline, or until a condition holds."""
         clock, harts = self._clock, self._machine.harts
+        self._machine.end_turn()
         self._threads = {threading.get_ident()}
         threads = [
             threading.Thread(target=self._run_hart, args=(hart,), name=f"hart {hart.number}", daemon=True)

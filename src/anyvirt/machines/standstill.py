@@ -28,6 +28,8 @@ class Standstill:
         self._lock = threading.Lock()
         self._is_running = False
         self._work: list[tuple[Future[Any], Callable[[], Any]]] = []
+        self._worker = 0
+        """The thread that does something while nothing runs."""
         self._busy = threading.RLock()
         """Held by whoever runs the machine, or works on it while it stands."""
 
@@ -50,16 +52,18 @@ class Standstill:
                 with self._lock:
                     self._is_running = False
                     work, self._work = self._work, []
-                _do(work)
+                self._do(work)
 
     def serve(self) -> None:
         """Do what others want; the run is held."""
         with self._lock:
             work, self._work = self._work, []
-        _do(work)
+        self._do(work)
 
     def do(self, work: Callable[[], T], hold: Callable[[], object]) -> T:
         """Do something while nothing runs; `hold` lets a run come to `serve`."""
+        if self._worker == threading.get_ident():
+            return work()
         future: Future[T] = Future()
         with self._lock:
             waits = self._is_running
@@ -67,17 +71,19 @@ class Standstill:
                 self._work.append((future, work))
         if not waits:
             with self._busy:
-                return work()
+                self._do([(future, work)])
         while not future.done():
             hold()
             with contextlib.suppress(TimeoutError):
                 future.exception(_LOOK)
         return future.result()
 
-
-def _do(work: list[tuple[Future[Any], Callable[[], Any]]]) -> None:
-    for future, function in work:
-        try:
-            future.set_result(function())
-        except BaseException as error:
-            future.set_exception(error)
+    def _do(self, work: list[tuple[Future[Any], Callable[[], Any]]]) -> None:
+        for future, function in work:
+            self._worker = threading.get_ident()
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
+            finally:
+                self._worker = 0

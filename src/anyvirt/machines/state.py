@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from anyvirt.devices.bus import StateError
 from anyvirt.devices.saved_state import SavedState
 from anyvirt.errors import AnyvirtError
+from anyvirt.machines.counted import Turn
 from anyvirt.machines.ending import Ending, Reason
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def save_machine(machine: Machine) -> State:
             "version": _VERSION,
             "clock": machine.clock.now(),
             "board": board,
+            "leaps": machine.leaps,
+            "turn": None if machine.turn is None else [list(turn) for turn in machine.turn.left.items()],
             "harts": [hart.save_state() for hart in machine.harts],
             "console": machine.console.save_state(),
             "ended": None if ended is None else [str(ended.reason), ended.code],
@@ -49,7 +52,7 @@ def load_machine(machine: Machine, state: State) -> None:
     console, board = (saved.value(name) for name in ("console", "board"))
     if not isinstance(console, dict) or not isinstance(board, dict):
         raise StateError("the saved state of the machine lacks a part")
-    ended = _ending(saved)
+    ended, turn, leaps = _ending(saved), _turn(saved, len(harts)), saved.number("leaps", 64)
     with machine.lock:
         machine.clock.restart(saved.number("clock", 64))
         machine.console.load_state(console)
@@ -60,7 +63,7 @@ def load_machine(machine: Machine, state: State) -> None:
             if not isinstance(values, dict):
                 raise saved.misfit("harts")
             hart.load_state(values)
-    machine.ended = ended
+    machine.ended, machine.turn, machine.leaps = ended, turn, leaps
 
 
 def _ending(saved: SavedState) -> Ending | None:
@@ -71,3 +74,19 @@ def _ending(saved: SavedState) -> Ending | None:
         case [str(reason), int(code)] if reason in list(Reason):
             return Ending(Reason(reason), code)
     raise saved.misfit("ended")
+
+
+def _turn(saved: SavedState, harts: int) -> Turn | None:
+    value = saved.value("turn")
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise saved.misfit("turn")
+    left: dict[int, int] = {}
+    for part in value:
+        match part:
+            case [int(number), int(instructions)] if 0 <= number < harts and 0 < instructions < 1 << 32:
+                left[number] = instructions
+            case _:
+                raise saved.misfit("turn")
+    return Turn(left)
