@@ -42,6 +42,12 @@ def _debian_package(name, *, of_metapackage=False):
 
 
 @pytest.fixture(scope="session")
+def debian_riscv64():
+    """A function that gives the root of a Debian package for RISC-V 64, fetched once."""
+    return _debian_package
+
+
+@pytest.fixture(scope="session")
 def riscv64_busybox():
     """Debian's static busybox for RISC-V 64, fetched once into the checkout's `.tools`."""
     return _debian_package("busybox-static") / "usr/bin/busybox"

@@ -138,7 +138,9 @@ class Guest:
 
     None: in real time, with the host's entropy."""
     gdb: str | None = None
-    """Where the command waits for gdb before its first instruction: `:PORT`, `HOST:PORT` or `unix:PATH`."""
+    """Where the command, or a machine, waits for gdb before its first instruction.
+
+    `:PORT`, `HOST:PORT` or `unix:PATH`."""
 
     trace: Path | None = None
     """File for a line about each instruction that the command executes."""
@@ -157,8 +159,6 @@ class Guest:
             object.__setattr__(self, "rootfs", _existing_directory(Path(self.rootfs)))
         if self.hostname is not None and not _HOSTNAME.fullmatch(self.hostname):
             raise UsageError(f"hostname {self.hostname!r} must be 1 to 64 letters, digits, dots and hyphens")
-        if self.gdb is not None and not self.command:
-            raise UsageError("an idle guest has no command that gdb could debug")
         for name in ("trace", "coverage"):
             self._check_record(name)
         if self.seed is not None and not self.command:

@@ -50,7 +50,7 @@ class AgentMachine:
         self._ours = ours
         phases.mark("machine")
 
-    def run(self):
+    def run(self, say):
         if self._crashes:
             os.kill(os.getpid(), signal.SIGSEGV)
         self._process.wait()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
-from anyvirt.errors import EngineUnavailableError, NotExecutableError, UnsupportedError
+from anyvirt.errors import EngineUnavailableError, NotExecutableError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -81,7 +81,7 @@ _SUMMARIES = {
     Capability.KERNEL: "boots a kernel of the guest's own (--kernel, --initrd, --append)",
     Capability.DISKS: "gives the guest disks (--disk)",
     Capability.DETERMINISM: "runs a guest by counted instructions, the same each time (--deterministic)",
-    Capability.DEBUG: "lets gdb debug the guest's command (--gdb)",
+    Capability.DEBUG: "lets gdb debug the guest's command, or its whole machine (--gdb)",
     Capability.TRACE: "records what the guest's command executes (--trace, --coverage)",
     Capability.FOREIGN_ISA: "runs programs of other instruction sets than the host's",
 }
@@ -155,6 +155,8 @@ class Engine(ABC):
         missing = next((capability for capability, _ in self.missing(guest)), None)
         if missing is not None:
             raise self.unsupported(missing, f"it cannot honour {_OPTIONS[missing]}")
+        if guest.gdb is not None and not guest.command and self.world is World.PROCESS:
+            raise UsageError("an idle guest has no command that gdb could debug")
         if guest.command:
             self.check_program(guest)
 

@@ -47,6 +47,7 @@ class MachineEngine(Engine):
             Capability.DISKS,
             Capability.DETERMINISM,
             Capability.FOREIGN_ISA,
+            Capability.DEBUG,
         }
     )
     is_compared = False
@@ -69,6 +70,10 @@ class MachineEngine(Engine):
     def check(self, guest: Guest) -> None:
         """See Engine.check; a machine has whole CPUs, and enough memory to boot."""
         super().check(guest)
+        if guest.gdb is not None:
+            from anyvirt.debug.connection import Address
+
+            Address.parse(guest.gdb)
         _memory(self.name, guest)
         _cpus(self.name, guest)
 
@@ -89,6 +94,8 @@ class MachineEngine(Engine):
             raise UsageError(
                 "a deterministic guest has no terminal: nobody types the same at the same moment again"
             )
+        if guest.seed is not None and guest.gdb is not None:
+            raise UsageError("a deterministic guest cannot wait for gdb: nobody debugs the same way again")
         from anyvirt.engines.machine_instance import MachineInstance
 
         command = None
@@ -114,6 +121,7 @@ class MachineEngine(Engine):
             initrd=os.fspath(guest.initrd) if guest.initrd is not None else None,
             append=guest.append,
             seed=guest.seed,
+            gdb=guest.gdb,
         )
 
     @staticmethod

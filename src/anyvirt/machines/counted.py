@@ -20,7 +20,7 @@ from anyvirt.machines.inputs import ReplayError
 from anyvirt.machines.standstill import ASIDE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from anyvirt.machines.hart import Hart
     from anyvirt.machines.machine import Machine
@@ -42,14 +42,22 @@ class Turn:
 class CountedRun:
     """One run."""
 
-    def __init__(self, machine: Machine, instructions: int, *, leaps: int = 0) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        instructions: int,
+        *,
+        leaps: int = 0,
+        harts: Sequence[Hart] | None = None,
+    ) -> None:
         """So many instructions are executed, by all harts together, unless something ends the run before.
 
-        Then time leaps until it has done so `leaps` times since the machine was made.
+        Then time leaps until it has done so `leaps` times since the machine was made. With `harts` the other
+        ones stand still.
         """
         self._machine = machine
         self._clock = machine.clock
-        self._harts = machine.harts
+        self._harts = machine.harts if harts is None else harts
         self._inputs = machine.inputs
         self.ending: Ending | None = None
         """How it has ended."""
@@ -98,7 +106,7 @@ class CountedRun:
             return
         self._machine.turn = turn
         self._take_turn(turn)
-        if not any(hart.progress for hart in self._harts):
+        if not any(hart.progress for hart in self._machine.harts):
             # Somebody has interrupted it before it began.
             self._machine.turn = None
 
@@ -121,7 +129,7 @@ class CountedRun:
             budget = min(turn.left[number], self.left, self._inputs.instructions_to_next())
             if not budget:
                 raise ReplayError("the machine goes another way than it did when it was recorded")
-            if self._advance(self._harts[number], turn, budget) or not turn.left[number]:
+            if self._advance(self._machine.harts[number], turn, budget) or not turn.left[number]:
                 del turn.left[number]
         if not turn.left:
             self._machine.end_turn()

@@ -34,10 +34,11 @@ from anyvirt.machines.real_time import RealTimeRun
 from anyvirt.machines.sbi import Sbi
 from anyvirt.machines.standstill import ASIDE, Standstill
 from anyvirt.machines.state import load_machine, save_machine
+from anyvirt.machines.stepping import SteppedRun
 from anyvirt.quantities import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -96,9 +97,10 @@ class Machine:
 
         `kernel` is a RISC-V Image or an ELF file, started in S-mode; `append` is its command line. Our own
         firmware answers its calls, unless `firmware` names another, such as OpenSBI's fw_dynamic or fw_jump,
-        or any program for M-mode. `memory` is in bytes or like "512M". `tier` says how code is executed
-        (`anyvirt.cpu.tiers`). With a `seed`, the date and what the kernel is given as randomness are the same
-        in each run. `attach` is called with the board, to put further devices on it. Raises UsageError.
+        or any program for M-mode; it may start a `kernel` without a header, such as U-Boot. `memory` is in
+        bytes or like "512M". `tier` says how code is executed (`anyvirt.cpu.tiers`). With a `seed`, the date
+        and what the kernel is given as randomness are the same in each run. `attach` is called with the
+        board, to put further devices on it. Raises UsageError.
         """
         self._check_board(board)
         if kernel is None and firmware is None:
@@ -228,7 +230,9 @@ class Machine:
         memory = self.board.memory
         files = self._configuration
         firmware = load_firmware(memory, files.firmware) if files.firmware is not None else None
-        kernel = load_kernel(memory, files.kernel) if files.kernel is not None else None
+        kernel = None
+        if files.kernel is not None:
+            kernel = load_kernel(memory, files.kernel, may_be_raw=firmware is not None)
         tree = self._load_tree(kernel)
         if firmware is None:
             assert kernel is not None
@@ -261,13 +265,14 @@ class Machine:
         seconds: float | None = None,
         instructions: int | None = None,
         until: Callable[[], object] | None = None,
+        harts: Sequence[Hart] | None = None,
     ) -> Ending:
         """Run until something ends the run, and say what.
 
         In real time, with a thread for each CPU, for `seconds` if given. With `instructions` it is a counted
         run: exactly so many are executed by all CPUs together, in this thread, and time is instructions, so
         that the same run shows the same. The run also ends when `until`, looked at now and then, is true.
-        Raises what a device or hook raises.
+        With `harts` the other CPUs stand still. Raises what a device or hook raises.
         """
         if seconds is not None and instructions is not None:
             raise UsageError("a run is limited by seconds or by instructions, not by both")
@@ -277,9 +282,34 @@ class Machine:
             self.inputs.require_counting()
         if instructions is not None:
             count = instructions
-            return self._run_all(lambda left: CountedRun(self, count if left is None else left), until)
+            return self._run_all(
+                lambda left: CountedRun(self, count if left is None else left, harts=harts), until
+            )
         deadline = None if seconds is None else time.monotonic() + seconds
-        return self._run_all(lambda _: RealTimeRun(self, deadline), until)
+        return self._run_all(lambda _: RealTimeRun(self, deadline, harts=harts), until)
+
+    def step(
+        self, hart: Hart, *, others: Sequence[Hart] = (), until: Callable[[], object] | None = None
+    ) -> Ending:
+        """Execute one instruction of a CPU; each of `others` executes as many. It is a counted run.
+
+        The reason is LIMIT when that is done. A hart that waits for an interrupt waits; meanwhile `others`
+        run, or time leaps. Taking an exception or an interrupt counts as an instruction. Raises UsageError.
+        """
+        return self._run_all(lambda _: SteppedRun(self, hart, others), until)
+
+    def serve_gdb(
+        self, address: str = ":1234", *, on_listening: Callable[[str], object] | None = None
+    ) -> None:
+        """Wait for gdb, and let it have the machine until it leaves or the machine ends.
+
+        Each hart is one of its threads. The address is `:PORT` (of this host only), `HOST:PORT` or
+        `unix:PATH`; `on_listening` is called with the real one. When gdb detaches, the machine stands where
+        it is; when it kills, the machine is turned off. Raises UsageError.
+        """
+        from anyvirt.machines.debugging.gdb import serve_gdb
+
+        serve_gdb(self, address, on_listening=on_listening)
 
     def _run_all(
         self, make: Callable[[int | None], RealTimeRun | CountedRun], until: Callable[[], object] | None

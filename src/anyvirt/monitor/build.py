@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from anyvirt.agent.protocol import Link, MakeDirectory, Mount, MountFlag, Request
-from anyvirt.boards import virt_map
-from anyvirt.devices.pci.bus import Window
-from anyvirt.devices.pci.ecam import EcamHost
-from anyvirt.devices.pci.function import Space
 from anyvirt.devices.virtio.blk import VirtioBlk
 from anyvirt.devices.virtio.console import PortSettings, VirtioConsole
 from anyvirt.devices.virtio.p9 import VirtioP9
@@ -21,8 +18,9 @@ from anyvirt.devices.virtio.pci import VirtioPci
 from anyvirt.devices.virtio.rng import VirtioRng
 from anyvirt.errors import GuestStartError
 from anyvirt.isa.names import Isa
-from anyvirt.machines.ending import Reason
+from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.machine import Machine
+from anyvirt.machines.pci import attach_pci
 from anyvirt.monitor.agent_channel import AgentChannel
 from anyvirt.monitor.disks import open_disk
 from anyvirt.monitor.machine import End, MountStep
@@ -51,6 +49,8 @@ _TAIL_LINES = 6
 _LOOK = 0.01
 _UNLIMITED = 1 << 62
 """Instructions."""
+_FAREWELL = 2.0
+"""Seconds in which gdb can be told."""
 _PORT_NAME = "org.anyvirt.agent"
 _ENDS = {Reason.POWEROFF: End.OFF, Reason.RESET: End.RESET, Reason.FAILURE: End.FAILURE}
 
@@ -103,6 +103,7 @@ class VirtMachine:
         self._state = threading.Condition()
         self._is_wanted = True
         self._is_standing = False
+        self._has_gdb, self._is_left = threading.Event(), threading.Event()
         self._machine = make(self._attach)
 
     @property
@@ -110,17 +111,47 @@ class VirtMachine:
         """The machine itself, for whoever runs it without a monitor."""
         return self._machine
 
-    def run(self) -> End:
+    def run(self, say: Callable[[str], object]) -> End:
         """See MonitoredMachine."""
+        if self._order.gdb is not None:
+            self._serve_gdb(self._order.gdb, say)
         while True:
+            ending = self._advance()
+            if ending.is_final:
+                return _ENDS[ending.reason]
+
+    def _advance(self, **options: Any) -> Ending:  # noqa: ANN401 - those of `Machine.run`
+        """`Machine.run`, but while it is wanted that the machine stands."""
+        with self._state:
+            self._is_standing = True
+            self._state.notify_all()
+            self._state.wait_for(lambda: self._is_wanted)
+            self._is_standing = False
+        try:
+            return self._machine.run(**options)
+        finally:
             with self._state:
                 self._is_standing = True
                 self._state.notify_all()
-                self._state.wait_for(lambda: self._is_wanted)
-                self._is_standing = False
-            ending = self._machine.run()
-            if ending.is_final:
-                return _ENDS[ending.reason]
+
+    def _serve_gdb(self, address: str, say: Callable[[str], object]) -> None:
+        """Let gdb have the machine until it leaves; if it kills the machine, this process is gone."""
+        from anyvirt.debug.session import Departure
+        from anyvirt.machines.debugging.gdb import serve_gdb
+
+        with self._state:
+            self._is_standing = True
+        self._has_gdb.set()
+        departure = serve_gdb(
+            self._machine,
+            address,
+            on_listening=lambda address: say(f"anyvirt: waiting for gdb at {address}"),
+            run=self._advance,
+        )
+        self._has_gdb.clear()
+        self._is_left.set()
+        if departure is Departure.KILLED:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     @property
     def is_counted(self) -> bool:
@@ -155,7 +186,10 @@ class VirtMachine:
             self._state.notify_all()
 
     def close(self) -> None:
-        """See MonitoredMachine."""
+        """See MonitoredMachine; gdb is told that it is over."""
+        if self._has_gdb.is_set():
+            self._machine.end(Ending(Reason.POWEROFF))
+            self._is_left.wait(_FAREWELL)
         for disk in self._disks:
             disk.close()
         for directory in self._directories:
@@ -169,16 +203,7 @@ class VirtMachine:
     # Devices --------------------------------------------------------------------------------------------
 
     def _attach(self, board: VirtBoard) -> None:
-        host = EcamHost(
-            memory_map=board.memory_map,
-            windows=(
-                Window(*virt_map.PCI_IO, Space.IO, 0),
-                Window(*virt_map.PCI_MEMORY),
-                Window(*virt_map.PCI_MEMORY_64),
-            ),
-            interrupts=board.pci_wires,
-        )
-        board.attach_pci(host)
+        host = attach_pci(board)
         memory = board.memory
         port = PortSettings(self.channel.backend, _PORT_NAME)
         console = VirtioConsole(memory, [PortSettings(_Nobody()), port])

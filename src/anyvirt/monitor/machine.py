@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from anyvirt.agent.protocol import Request
     from anyvirt.agent.streams import ByteStream
@@ -49,8 +49,8 @@ class MonitoredMachine(Protocol):
     def is_counted(self) -> bool:
         """Whether it is to be run by `advance`, not by `run`."""
 
-    def run(self) -> End:
-        """Run until it ends by itself."""
+    def run(self, say: Callable[[str], object]) -> End:
+        """Run until it ends by itself; `say` shows a line where errors of the main command are shown."""
 
     def advance(self) -> End | None:
         """Run by counted instructions until its agent has said something, or to its end, which is returned.

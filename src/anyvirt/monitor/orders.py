@@ -59,6 +59,8 @@ class MachineOrder:
     append: str = ""
     seed: int | None = None
     """For a machine that is run by counted instructions, with this as its entropy."""
+    gdb: str | None = None
+    """Where to wait for gdb before the first instruction."""
 
     def message(self) -> Message:
         """As a channel carries it."""

@@ -100,7 +100,7 @@ class Monitor:
         ):
             threading.Thread(target=target, daemon=True).start()
         try:
-            end = self._machine.run()
+            end = self._machine.run(lambda text: _show(text, order, streams))
         except Exception as error:
             self._conclude(("failed", "GuestStartError", f"the machine broke: {error!r}"))
         self._ended.set()
@@ -268,6 +268,13 @@ class Monitor:
                 threading.Event().wait()
             error = AgentError(f"{error}{self._machine.console_tail()}")
         self._conclude(_failure(error))
+
+
+def _show(text: str, order: CommandOrder | None, streams: tuple[int, ...]) -> None:
+    """A line of ours on the main command's terminal, or among its errors."""
+    is_terminal = order is not None and order.terminal is not None
+    with suppress(OSError):
+        os.write(streams[-1], f"{text}\r\n".encode() if is_terminal else f"{text}\n".encode())
 
 
 def _carrier(command: AgentCommand, order: CommandOrder, streams: tuple[int, ...]) -> Carrier:
