@@ -153,3 +153,18 @@ def test_the_tests_on_the_page_about_pytest_pass(pytester):
     options = ("-p", "anyvirt.pytest", "-p", "no:cacheprovider", "--anyvirt-engines=container")
     result = pytester.runpytest_subprocess(*options)
     result.assert_outcomes(passed=5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_tutorial_about_a_booting_linux_can_be_followed(capfd, tmp_path, monkeypatch, stored_kernel):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for number, piece in enumerate(blocks("docs/tutorials/open-a-booting-linux.md", "python")):
+        exec(compile(piece, f"open-a-booting-linux.md, piece {number}", "exec"), names)
+    shown = capfd.readouterr().out
+    assert shown.startswith("limit 0x")
+    assert "] Linux version" in shown and "riscv64 GNU/Linux" in shown
+    assert "hook 0x" in shown and " 1 /tmp/one\n" in shown
+    assert "system call\n" in shown
+    assert shown.endswith("poweroff\n")
