@@ -86,3 +86,14 @@ def in_namespace():
         return value
 
     return run
+
+
+@pytest.fixture(scope="session")
+def stored_kernel(state_directory, riscv64_kernel):
+    """The same in the store of this run, where engines look for a kernel when none is named."""
+    (kernel,) = (riscv64_kernel / "boot").glob("vmlinux-*")
+    place = state_directory / "images/kernels" / f"linux-image-{kernel.name.partition('-')[2]}-riscv64"
+    place.mkdir(parents=True, exist_ok=True)
+    if not (place / "root").is_symlink():
+        (place / "root").symlink_to(riscv64_kernel)
+    return kernel

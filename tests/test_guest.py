@@ -167,3 +167,9 @@ def test_what_is_recorded_is_a_command_and_the_file_is_where_the_caller_is(name,
     assert getattr(Guest(command=["true"], **{name: "file"}), name) == tmp_path / "file"
     with pytest.raises(UsageError, match=f"no command whose {name}"):
         Guest(**{name: "file"})
+
+
+def test_an_idle_guest_cannot_be_deterministic():
+    with pytest.raises(UsageError, match="an idle guest has nothing to run deterministically"):
+        Guest(seed=0)
+    assert Guest(command=["true"], seed=0).seed == 0

@@ -129,6 +129,7 @@ def run(
     network: Network | str | None = None,
     publish: Sequence[Published | str] = (),
     vsock: Path | str | None = None,
+    seed: int | None = None,
     input: bytes | None = None,
     capture_output: bool = False,
     timeout: float | None = None,
@@ -143,7 +144,7 @@ def run(
     guest: Published objects or `"[ADDRESS:]HOST:GUEST[/udp]"`. `vsock` is where a Unix
     socket for the guest's virtual sockets is made. `timeout`
     is in seconds; after it the guest is killed and GuestTimeoutError raised. `check` raises for any exit
-    status but 0.
+    status but 0. With a `seed` a machine is run by counted instructions, the same in each run.
     Every error is an AnyvirtError.
     """
     from anyvirt.running import run_guest
@@ -165,6 +166,7 @@ def run(
         network,
         publish,
         vsock,
+        seed,
     )
     return run_guest(guest, on=on, input=input, capture_output=capture_output, timeout=timeout, check=check)
 
@@ -227,6 +229,7 @@ def _guest(
     network: Network | str | None,
     publish: Sequence[Published | str],
     vsock: Path | str | None,
+    seed: int | None,
 ) -> Guest:
     from pathlib import Path
 
@@ -247,4 +250,5 @@ def _guest(
         network=Network.parse(network) if isinstance(network, str) else network,
         published=tuple(Published.parse(port) if isinstance(port, str) else port for port in publish),
         vsock=Path(vsock) if vsock is not None else None,
+        seed=seed,
     )

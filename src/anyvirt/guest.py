@@ -214,6 +214,10 @@ class Guest:
     """Ports of the host that lead to the guest, in user-mode networking."""
     vsock: Path | None = None
     """Unix socket that is made on the host, through which the guest's virtual sockets are reached."""
+    seed: int | None = None
+    """Run by counted instructions, with this number in place of entropy: each run is the same.
+
+    None: in real time, with the host's entropy."""
     gdb: str | None = None
     """Where the command, or a machine, waits for gdb before its first instruction.
 
@@ -239,6 +243,8 @@ class Guest:
             raise UsageError(f"hostname {self.hostname!r} must be 1 to 64 letters, digits, dots and hyphens")
         for name in ("trace", "coverage"):
             self._check_record(name)
+        if self.seed is not None and not self.command:
+            raise UsageError("an idle guest has nothing to run deterministically: give it a command")
         self._check_kernel()
         if self.vsock is not None:
             object.__setattr__(self, "vsock", Path(os.path.abspath(self.vsock)))

@@ -290,7 +290,7 @@ def vsock_program(tmp_path_factory):
 
 
 APPLETS = (
-    "cat dd dmesg free grep head hostname ip kill ls mkdir mknod mktemp mount nc nproc ps rm seq sh "
+    "cat date dd dmesg free grep head hostname ip kill ls mkdir mknod mktemp mount nc nproc od ps rm seq sh "
     "sha256sum sleep sort stty sync tr true uname wc wget yes"
 )
 

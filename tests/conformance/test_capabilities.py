@@ -396,6 +396,20 @@ def test_vsock_connects_guest_and_host_both_ways(subject, vsock_program, tmp_pat
         assert connection.recv(100) == b"", "nobody listens there"
 
 
+@pytest.mark.capabilities(Capability.DETERMINISM)
+@pytest.mark.fresh
+def test_determinism_makes_runs_the_same(subject):
+    script = "cat; date +%s.%N; head -c 16 /dev/urandom | od -x; cat /proc/uptime; echo err >&2; exit 3"
+    one, same, other = (
+        subject.run(script, input=b"hello\n" * 20_000, seed=seed, timeout=200) for seed in (7, 7, 8)
+    )
+    assert one.stdout.startswith(b"hello\n" * 20_000)
+    assert (one.returncode, one.stderr) == (3, b"err\n")
+    assert one.instructions > 10**8
+    assert (one.stdout, one.instructions) == (same.stdout, same.instructions)
+    assert other.stdout != one.stdout
+
+
 @pytest.mark.capabilities(Capability.LIMITS, world=World.PROCESS)
 def test_limits_of_cpu_time_slow_down(subject):
     script = f'"{sys.executable}" -c "for i in range(20_000_000): pass"'

@@ -6,7 +6,7 @@ import pytest
 
 from anyvirt.engines import get
 from anyvirt.engines.engine import Availability
-from anyvirt.errors import NotExecutableError
+from anyvirt.errors import NotExecutableError, UsageError
 from anyvirt.guest import Disk, DiskFormat, Guest, Limits, Mount, Network, Published
 from anyvirt.images.debian import PackageError
 from anyvirt.instance import TerminalSize
@@ -43,6 +43,28 @@ def test_an_order_comes_through_a_channel_as_it_is(engine, tmp_path):
         order = engine.machine_order(Guest(rootfs=tmp_path, network=none))
         assert order.network is None
         assert MachineOrder.of(order.message()) == order
+
+
+def test_numbers_and_places_come_through_it_too(engine):
+    order = engine.machine_order(Guest(command=["true"], seed=5, gdb=":1234"))
+    assert (order.seed, order.gdb, order.network, order.vsock) == (5, ":1234", None, None)
+    assert MachineOrder.of(order.message()) == order
+
+
+@pytest.mark.parametrize(
+    ("parts", "complaint"),
+    [
+        ({"network": Network.parse("user")}, "has no network"),
+        ({"vsock": "socket"}, "has no virtual sockets"),
+        ({"gdb": ":1234"}, "is not debugged by gdb"),
+    ],
+)
+def test_what_is_the_same_in_each_run_is_alone(engine, tmp_path, parts, complaint):
+    for name in ("kernel", "initrd"):
+        (tmp_path / name).touch()
+    made = {"kernel": tmp_path / "kernel", "initrd": tmp_path / "initrd"}
+    with pytest.raises(UsageError, match=f"a deterministic guest {complaint}"):
+        engine.check(Guest(command=["true"], seed=1, **made, **parts))
 
 
 def test_commands_have_a_clean_environment(engine, tmp_path, monkeypatch):

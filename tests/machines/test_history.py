@@ -384,6 +384,29 @@ def test_one_cpu_is_stepped_while_others_stand(counter):
     m.run(instructions=10)
 
 
+def test_steps_of_several_cpus_are_those_of_any_run(counter, tmp_path):
+    def make():
+        m = anyvirt.Machine(firmware=counter, memory="16M", tier="interpreter", seed=1, cpus=2)
+        m.run(instructions=500)
+        return m
+
+    m, whole = make(), make()
+    one, two = m.harts
+    with m.record(tmp_path / "steps"):
+        for stepped, other, count in ((one, two, 3), (two, one, 5), (one, two, 2)):
+            for _ in range(count):
+                before = stepped.cpu.instructions
+                assert m.step(stepped, others=[other]).reason is Reason.LIMIT
+                assert stepped.cpu.instructions == before + 1
+    with whole.record(tmp_path / "whole"):
+        whole.run(instructions=m.position.instructions - whole.position.instructions)
+    assert state_digest(whole) == state_digest(m)
+    again = anyvirt.Machine.replay(tmp_path / "steps", tier="stencil")
+    again.step(again.harts[1], others=[again.harts[0]])
+    assert again.replay_to_end().reason is Reason.LIMIT
+    assert state_digest(again) == state_digest(m)
+
+
 @pytest.mark.parametrize("tier", TIERS)
 def test_breakpoints_are_reached_backwards(counter, tier):
     m = anyvirt.Machine(firmware=counter, memory="16M", tier=tier, seed=1)

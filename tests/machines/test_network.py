@@ -52,6 +52,19 @@ def test_a_driver_finds_virtual_sockets(program, tmp_path):
     assert not list(tmp_path.glob("vm*"))
 
 
+def test_what_others_are_joined_with_has_no_past_and_no_copy(program, tmp_path):
+    with anyvirt.Machine(firmware=program, memory="16M", vsock=True) as machine:
+        for attempt in (
+            machine.clone,
+            machine.keep_history,
+            lambda: machine.snapshot(tmp_path / "snapshot"),
+            lambda: machine.record(tmp_path / "recording"),
+        ):
+            with pytest.raises(UsageError, match="with a network or virtual sockets cannot be"):
+                attempt()
+    assert not list(tmp_path.glob("snapshot*")) + list(tmp_path.glob("recording*"))
+
+
 def test_without_virtual_sockets_there_are_none(program):
     machine = anyvirt.Machine(firmware=program, memory="16M")
     with pytest.raises(UsageError, match="vsock=True"):

@@ -67,21 +67,18 @@ class Debugged:
     def _attach(self, board: VirtBoard) -> None:
         from anyvirt.devices.virtio.blk import VirtioBlk
         from anyvirt.devices.virtio.p9 import VirtioP9
-        from anyvirt.devices.virtio.pci import VirtioPci
         from anyvirt.devices.virtio.rng import VirtioRng
-        from anyvirt.machines.pci import attach_pci
+        from anyvirt.machines.pci import attach_virtio_pci
         from anyvirt.monitor.disks import open_disk
         from anyvirt.monitor.orders import DiskOrder
 
-        host = attach_pci(board)
         devices: list[VirtioDevice] = [VirtioRng(board.memory)]
         if self.rootfs is not None:
             devices.append(VirtioP9(board.memory, str(self.rootfs), tag=_ROOT_TAG, read_only=True))
         for disk in self.disks:
             order = DiskOrder(str(disk.path), disk.format.value, disk.read_only)
             devices.append(VirtioBlk(board.memory, open_disk(order)))
-        for device in devices:
-            host.bus.add(VirtioPci(device).function)
+        attach_virtio_pci(board, devices)
 
 
 def _kernel(debugged: Debugged) -> Kernel:

@@ -59,6 +59,7 @@ class Capability(StrEnum):
     DISKS = "disks"
     NETWORK = "network"
     VSOCK = "vsock"
+    DETERMINISM = "determinism"
     FOREIGN_ISA = "foreign-isa"
     DEBUG = "debug"
     TRACE = "trace"
@@ -83,6 +84,7 @@ _SUMMARIES = {
     Capability.DISKS: "gives the guest disks (--disk)",
     Capability.NETWORK: "joins the guest with networks (--network, --publish)",
     Capability.VSOCK: "has sockets between guest and host without a network (--vsock)",
+    Capability.DETERMINISM: "runs a guest by counted instructions, the same each time (--deterministic)",
     Capability.DEBUG: "lets gdb debug the guest's command, or its whole machine (--gdb)",
     Capability.TRACE: "records what the guest's command executes (--trace, --coverage)",
     Capability.FOREIGN_ISA: "runs programs of other instruction sets than the host's",
@@ -196,6 +198,7 @@ _OPTIONS = {
     Capability.DISKS: "--disk",
     Capability.NETWORK: "--network and --publish",
     Capability.VSOCK: "--vsock",
+    Capability.DETERMINISM: "--deterministic",
     Capability.DEBUG: "--gdb",
     Capability.TRACE: "--trace and --coverage",
 }
@@ -216,6 +219,7 @@ def needed_capabilities(guest: Guest) -> tuple[Capability, ...]:
         Capability.DISKS: bool(guest.disks),
         Capability.NETWORK: guest.network is not None and guest.network.mode is not NetworkMode.NONE,
         Capability.VSOCK: guest.vsock is not None,
+        Capability.DETERMINISM: guest.seed is not None,
         Capability.DEBUG: guest.gdb is not None,
         Capability.TRACE: guest.trace is not None or guest.coverage is not None,
     }

@@ -1,4 +1,4 @@
-"""The PCI Express host bridge of a machine's board, for devices that are put on its bus."""
+"""The PCI Express host bridge of a machine's board, with virtio devices on its bus."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from anyvirt.boards import virt_map
 from anyvirt.devices.pci.bus import Window
 from anyvirt.devices.pci.ecam import EcamHost
 from anyvirt.devices.pci.function import Space
+from anyvirt.devices.virtio.pci import VirtioPci
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from anyvirt.boards.virt import VirtBoard
+    from anyvirt.devices.virtio.device import VirtioDevice
 
 
-def attach_pci(board: VirtBoard) -> EcamHost:
-    """Give a board `virt` its bridge, with the windows that its memory map has."""
+def attach_virtio_pci(board: VirtBoard, devices: Iterable[VirtioDevice]) -> None:
+    """Give a board `virt` its bridge, with the windows that its memory map has, and devices behind it."""
     host = EcamHost(
         memory_map=board.memory_map,
         windows=(
@@ -25,4 +29,7 @@ def attach_pci(board: VirtBoard) -> EcamHost:
         interrupts=board.pci_wires,
     )
     board.attach_pci(host)
-    return host
+    for number, device in enumerate(devices):
+        attached = VirtioPci(device)
+        host.bus.add(attached.function)
+        board.keep(f"pci device {number}", attached)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import tempfile
 import threading
@@ -25,13 +26,13 @@ from anyvirt.devices.virtio.blk import VirtioBlk
 from anyvirt.devices.virtio.console import PortSettings, VirtioConsole
 from anyvirt.devices.virtio.net import VirtioNet
 from anyvirt.devices.virtio.p9 import VirtioP9
-from anyvirt.devices.virtio.pci import VirtioPci
 from anyvirt.devices.virtio.rng import VirtioRng
+from anyvirt.errors import GuestStartError
 from anyvirt.isa.names import Isa
 from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.machine import Machine
 from anyvirt.machines.network import post_to
-from anyvirt.machines.pci import attach_pci
+from anyvirt.machines.pci import attach_virtio_pci
 from anyvirt.monitor.agent_channel import AgentChannel
 from anyvirt.monitor.disks import open_disk
 from anyvirt.monitor.machine import End, MountStep
@@ -40,13 +41,17 @@ from anyvirt.network.vsock import VsockHost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
+    from anyvirt.agent.protocol import Run
     from anyvirt.boards.virt import VirtBoard
     from anyvirt.devices.virtio.device import VirtioDevice
     from anyvirt.images.kernels import Kernel
     from anyvirt.monitor.orders import MachineOrder, NetworkOrder, Share
     from anyvirt.monitor.phases import Phases
     from anyvirt.network.link import Link as NetworkLink
+
+    Attach: TypeAlias = Callable[[VirtBoard], object]
 
 _COMMAND_LINE = "console=ttyS0 quiet panic=-1"
 _ROOT_TAG = "root"
@@ -60,28 +65,55 @@ _TAIL_LINES = 6
 _LOOK = 0.01
 _FAREWELL = 2.0
 """Seconds in which gdb can be told."""
+_UNLIMITED = 1 << 62
+"""Instructions."""
 _PORT_NAME = "org.anyvirt.agent"
 _ENDS = {Reason.POWEROFF: End.OFF, Reason.RESET: End.RESET, Reason.FAILURE: End.FAILURE}
 
 
-def build_machine(order: MachineOrder, phases: Phases) -> VirtMachine:
-    """The machine, ready to run. Raises UsageError, ImageError, PackageError and what devices raise."""
+def build_machine(order: MachineOrder, phases: Phases, *, run: Run | None = None) -> VirtMachine:
+    """The machine, ready to run. Raises UsageError, ImageError, PackageError and what devices raise.
+
+    `run` is a command that the agent runs by itself once there is a root.
+    """
     from anyvirt.images.kernels import find_kernel
 
     path = Path(order.kernel) if order.kernel is not None else None
     root = Path(order.root) if order.root not in (None, "/") else None
     kernel = find_kernel(Isa.RISCV64, path=path, rootfs=root)
     phases.mark("finding a kernel")
-    return VirtMachine(order, kernel, phases)
+
+    def make(attach: Attach) -> Machine:
+        with tempfile.TemporaryDirectory(prefix="anyvirt-") as directory:
+            initrd = initial_file_system(order, kernel, run, Path(directory))
+            phases.mark("initial file system")
+            return Machine(
+                kernel=kernel.path,
+                initrd=initrd,
+                append=f"{_COMMAND_LINE} {order.append}".rstrip(),
+                memory=order.memory,
+                cpus=order.cpus,
+                tier=order.tier,
+                seed=order.seed,
+                attach=attach,
+            )
+
+    machine = VirtMachine(order, make)
+    phases.mark("machine")
+    return machine
 
 
 class VirtMachine:
     """A machine on the board `virt`. Satisfies `anyvirt.monitor.machine.MonitoredMachine`."""
 
-    def __init__(self, order: MachineOrder, kernel: Kernel, phases: Phases) -> None:
+    def __init__(self, order: MachineOrder, make: Callable[[Attach], Machine]) -> None:
+        """`make` is told how to put the devices of the order on a board, and returns a machine that has them:
+        a new one, or the copy of another machine of the same order.
+        """
         self.channel = AgentChannel()
         self.shares = tuple(_mount_step(number, share) for number, share in enumerate(order.shares))
         self._disks = [open_disk(disk) for disk in order.disks]
+        self._directories: list[VirtioP9] = []
         self._mac = random_mac()
         self._link = _open(order.network, self._mac) if order.network is not None else None
         self.network = _network_steps(self._link)
@@ -92,19 +124,12 @@ class VirtMachine:
         self._is_wanted = True
         self._is_standing = False
         self._has_gdb, self._is_left = threading.Event(), threading.Event()
-        with tempfile.TemporaryDirectory(prefix="anyvirt-") as directory:
-            initrd = _initial_file_system(order, kernel, Path(directory))
-            phases.mark("initial file system")
-            self._machine = Machine(
-                kernel=kernel.path,
-                initrd=initrd,
-                append=f"{_COMMAND_LINE} {order.append}".rstrip(),
-                memory=order.memory,
-                cpus=order.cpus,
-                tier=order.tier,
-                attach=self._attach,
-            )
-        phases.mark("machine")
+        self._machine = make(self._attach)
+
+    @property
+    def machine(self) -> Machine:
+        """The machine itself, for whoever runs it without a monitor."""
+        return self._machine
 
     def run(self, say: Callable[[str], object]) -> End:
         """See MonitoredMachine."""
@@ -148,6 +173,23 @@ class VirtMachine:
         if departure is Departure.KILLED:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    @property
+    def is_counted(self) -> bool:
+        """See MonitoredMachine."""
+        return self._order.seed is not None
+
+    def advance(self) -> End | None:
+        """See MonitoredMachine."""
+        ending = self._machine.run(instructions=_UNLIMITED, until=lambda: self.channel.has_data)
+        if ending.reason is Reason.IDLE:
+            raise GuestStartError(f"the guest waits for what never comes{self.console_tail()}")
+        return _ENDS[ending.reason] if ending.is_final else None
+
+    @property
+    def instructions(self) -> int:
+        """See MonitoredMachine."""
+        return sum(hart.cpu.instructions for hart in self._machine.harts)
+
     def pause(self) -> None:
         """See MonitoredMachine."""
         with self._state:
@@ -170,6 +212,8 @@ class VirtMachine:
             self._is_left.wait(_FAREWELL)
         for disk in self._disks:
             disk.close()
+        for directory in self._directories:
+            directory.close()
         if self._link is not None:
             self._link.close()
         if self._vsock is not None:
@@ -183,15 +227,15 @@ class VirtMachine:
     # Devices --------------------------------------------------------------------------------------------
 
     def _attach(self, board: VirtBoard) -> None:
-        host = attach_pci(board)
         memory = board.memory
         port = PortSettings(self.channel.backend, _PORT_NAME)
         console = VirtioConsole(memory, [PortSettings(_Nobody()), port])
         self.channel.connect(console.ports[1], board.lock)
-        devices: list[VirtioDevice] = [console, VirtioRng(memory)]
+        devices: list[VirtioDevice] = [console, VirtioRng(memory, source=self._entropy())]
         if self._order.root is not None:
-            devices.append(VirtioP9(memory, self._order.root, tag=_ROOT_TAG, read_only=True))
-        devices += [_share(board, number, share) for number, share in enumerate(self._order.shares)]
+            self._directories.append(VirtioP9(memory, self._order.root, tag=_ROOT_TAG, read_only=True))
+        self._directories += [_share(board, number, share) for number, share in enumerate(self._order.shares)]
+        devices += self._directories
         devices += [VirtioBlk(memory, disk) for disk in self._disks]
         post = partial(post_to, board)
         if self._vsock is not None:
@@ -200,8 +244,11 @@ class VirtMachine:
             card = VirtioNet(memory, self._link, mac=self._mac, mtu=self._link.mtu, post=post)
             self._link.connect(card, post)
             devices.append(card)
-        for device in devices:
-            host.bus.add(VirtioPci(device).function)
+        attach_virtio_pci(board, devices)
+
+    def _entropy(self) -> Callable[[int], bytes]:
+        seed = self._order.seed
+        return os.urandom if seed is None else random.Random(f"entropy {seed}").randbytes
 
 
 class _Nobody:
@@ -262,7 +309,7 @@ def _network_steps(link: NetworkLink | None) -> list[Request]:
     return steps
 
 
-def _initial_file_system(order: MachineOrder, kernel: Kernel, directory: Path) -> Path:
+def initial_file_system(order: MachineOrder, kernel: Kernel, run: Run | None, directory: Path) -> Path:
     """The agent with what it needs to make the root, behind the user's archive if there is one."""
     from anyvirt.images.initramfs import Initramfs, SharedRoot, make_initramfs
 
@@ -278,6 +325,7 @@ def _initial_file_system(order: MachineOrder, kernel: Kernel, directory: Path) -
             load_if_present=("ext4",) if order.disks else (),
             root=SharedRoot(_ROOT_TAG) if order.root is not None else None,
             host_name=order.host_name,
+            run=run,
         ),
         directory,
     )

@@ -49,8 +49,22 @@ class MonitoredMachine(Protocol):
     def is_lasting(self) -> bool:
         """Whether the guest changes anything on the host that has to be in order when it ends."""
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is to be run by `advance`, not by `run`."""
+
     def run(self, say: Callable[[str], object]) -> End:
         """Run until it ends by itself; `say` shows a line where errors of the main command are shown."""
+
+    def advance(self) -> End | None:
+        """Run by counted instructions until its agent has said something, or to its end, which is returned.
+
+        Raises GuestStartError if neither will come.
+        """
+
+    @property
+    def instructions(self) -> int:
+        """How many it has executed."""
 
     def pause(self) -> None:
         """Let it stand still; returns when it does. Any thread may call it."""

@@ -87,6 +87,8 @@ class MachineOrder:
     """None: there is no card."""
     vsock: str | None = None
     """Path of the Unix socket for virtual sockets; None: there are none."""
+    seed: int | None = None
+    """For a machine that is run by counted instructions, with this as its entropy."""
 
     def message(self) -> Message:
         """As a channel carries it."""
@@ -96,7 +98,7 @@ class MachineOrder:
     def of(cls, message: Message) -> MachineOrder:
         """From what `message` returned."""
         tier, memory, cpus, root, host_name, shares, disks, kernel, initrd, append, *rest = message
-        network, vsock = rest
+        gdb, network, vsock, seed = rest
         return cls(
             tier,
             memory,
@@ -108,8 +110,10 @@ class MachineOrder:
             kernel,
             initrd,
             append,
+            gdb,
             None if network is None else _network(*network),
             vsock,
+            seed,
         )
 
 

@@ -121,13 +121,14 @@ class Shell:
         import tty
 
         terminal = sys.stdin.fileno()
-        self._show("Ctrl-] comes back")
         before = termios.tcgetattr(terminal)
         wake, waker = os.pipe()
         keys = threading.Thread(target=self._pass_keys, args=(terminal, wake), daemon=True)
+        # This throws away what has been typed, so nobody is asked to type before.
         tty.setraw(terminal)
         keys.start()
         try:
+            self._show("Ctrl-] comes back\r")
             shown = self._monitor.run()
         finally:
             os.close(waker)
