@@ -14,7 +14,7 @@ from anyvirt.jit.image_layout import Header
 from anyvirt.jit.layout import INSIDE, PAGE_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from anyvirt.cpu.region_client import RegionClient
@@ -276,20 +276,24 @@ class Profile:
         if kind not in self._caches:
             self._caches[kind] = RegionCache(self._directory / CACHE, kind)
         cache = self._caches[kind]
-        loaded = []
-        for page in list(code.pages()):
-            content = code.read(page, PAGE_SIZE)
+        with self.space.reading() as read:
+            loaded = list(self._load_pages(cache, read))
+        self._on_regions(loaded)
+
+    def _load_pages(self, cache: RegionCache, read: Callable[[int, int], bytes | None]) -> Iterator[int]:
+        """Publish what a cache has for each page of code; the entries of that."""
+        for page in list(self.space.code.pages()):
+            content = read(page, PAGE_SIZE)
             for region in cache.load(page, content) if content else ():
                 if self.space.at(region.entry) is not None:
                     continue
                 translation = self.space.publish(
-                    region.entry, region.ranges, region.digest, region.image, IMAGE_ENTRY
+                    region.entry, region.ranges, region.digest, region.image, IMAGE_ENTRY, read=read
                 )
                 if translation is not None:
                     translation.cut = region.cut
                     self.space.statistics.from_disk += 1
-                    loaded.append(region.entry)
-        self._on_regions(loaded)
+                    yield region.entry
 
     def _connect(self) -> RegionClient:
         """A new compiler knows nothing of the code yet."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from anyvirt.cpu.memory import PAGE_SIZE
 from anyvirt.jit.guest_code import code_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from anyvirt.cpu.code import CodeSpace
     from anyvirt.cpu.guest_code import GuestCode
@@ -94,10 +95,42 @@ class TranslationSpace:
             if translation.covers(pc, pc + 1):
                 yield translation
 
+    @contextmanager
+    def reading(self) -> Iterator[Callable[[int, int], bytes | None]]:
+        """A function like `code.read` that reads each page once, for publishing many images.
+
+        Whoever changes code meanwhile waits, and then has what was made from it forgotten.
+        """
+        pages: dict[int, bytes | None] = {}
+
+        def read(address: int, length: int) -> bytes | None:
+            page, offset = address & -PAGE_SIZE, address % PAGE_SIZE
+            if page not in pages:
+                self.code.watch(page)
+                pages[page] = self.code.read(page, PAGE_SIZE)
+            content = pages[page]
+            if content is None or offset + length <= PAGE_SIZE:
+                return None if content is None else content[offset : offset + length]
+            rest = read(page + PAGE_SIZE, offset + length - PAGE_SIZE)
+            return None if rest is None else content[offset:] + rest
+
+        with self._lock:
+            yield read
+
     def publish(
-        self, entry: int, ranges: list[tuple[int, int]], digest: str, image: bytes, offset: int
+        self,
+        entry: int,
+        ranges: list[tuple[int, int]],
+        digest: str,
+        image: bytes,
+        offset: int,
+        *,
+        read: Callable[[int, int], bytes | None] | None = None,
     ) -> Translation | None:
-        """Let CPUs enter an image at `offset` for the code at `entry`; None if that has changed."""
+        """Let CPUs enter an image at `offset` for the code at `entry`; None if that has changed.
+
+        `read` is from `reading`, by those who publish many.
+        """
         with self._lock:
             if self._is_barred(ranges):
                 return None
@@ -106,7 +139,7 @@ class TranslationSpace:
                 self.code.watch(page * PAGE_SIZE)
             with self._fence:
                 pass
-            if code_digest(ranges, self.code.read) != digest:
+            if code_digest(ranges, read or self.code.read) != digest:
                 return None
             handler = self.code.handler(entry)
             if handler is None:
