@@ -44,7 +44,7 @@ class Client:
 
     def __init__(self, peer, *, acknowledges=True):
         self.peer = peer
-        self.peer.settimeout(10)
+        self.peer.settimeout(100)
         self.acknowledges = acknowledges
         self._buffer = b""
 
@@ -161,7 +161,7 @@ class Served:
 
     def __exit__(self, *_):
         self.client.peer.close()
-        self._thread.join(20)
+        self._thread.join(100)
         assert not self._thread.is_alive()
 
 

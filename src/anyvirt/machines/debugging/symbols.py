@@ -110,7 +110,7 @@ def _of_text(text: str) -> Iterator[Symbol]:
 def _of_elf(content: bytes, path: str | Path) -> Iterator[Symbol]:
     try:
         yield from _symbols(content)
-    except (struct.error, ValueError, IndexError):
+    except (struct.error, ValueError, IndexError, OverflowError):
         raise UsageError(f"{path} is a damaged ELF file, or not one of 64 bits, little-endian") from None
 
 
