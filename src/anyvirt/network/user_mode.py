@@ -1,8 +1,8 @@
 """User-mode networking: a program of the host makes the guest's connections its own, so nobody needs root.
 
 The program is our process around libslirp, or passt where that library is not there or does not work. passt
-is quicker, but that of 2023, which Debian 12 has, lets connections hang: published ones on which the guest is to
-speak first, as with SSH, and those of the guest that it has closed for its own direction.
+is quicker, but that of 2023, which Debian 12 has, lets connections hang: published ones on which the guest is
+to speak first, as with SSH, and those of the guest that it has closed for its own direction.
 Each program has one end of a socket pair and ends with it, so nothing is left behind whatever is killed.
 """
 
