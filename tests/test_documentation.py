@@ -72,6 +72,13 @@ def test_the_machine_on_the_page_about_machines_runs(capfd, tmp_path, monkeypatc
     assert capfd.readouterr().out == "poweroff Hi 0\n"
 
 
+def test_the_machine_on_the_page_about_snapshots_runs(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = blocks("docs/snapshots.md", "python")
+    exec(compile(example, "snapshots.md", "exec"), {})
+    assert capfd.readouterr().out == "[664, 664, 664]\n"
+
+
 def test_the_device_on_the_page_about_virtio_works(capfd):
     (example,) = blocks("docs/virtio.md", "python")
     names = {}

@@ -128,9 +128,11 @@ class RealProgram:
         return Work(self.name, builds["riscv64"], builds["native"], self.arguments, self.stdin())
 
 
-def _text():
-    """A text with the statistics of prose and of tables, the same each time."""
-    path = CACHE / "text"
+def _text(copies=1):
+    """A text with the statistics of prose and of tables, the same each time, so many times over."""
+    path = CACHE / (f"text.{copies}" if copies > 1 else "text")
+    if copies > 1 and not path.exists():
+        path.write_bytes(_text().read_bytes() * copies)
     if not path.exists():
         generator = random.Random(1)
         words = ["".join(generator.choices("etaoinshrdlu", k=generator.randint(2, 9))) for _ in range(3000)]
@@ -148,13 +150,14 @@ def _text():
     return path
 
 
-def _packed_by(package, arguments):
+def _packed_by(package, arguments, copies):
     """A function that returns the text as the host's build of a package compresses it."""
 
     def make():
-        path = CACHE / f"text.{package.name}"
+        path = CACHE / f"text.{copies}.{package.name}"
         if not path.exists():
-            path.write_bytes(run_process((package.build("native"), *arguments), stdin=_text()).output)
+            text = _text(copies)
+            path.write_bytes(run_process((package.build("native"), *arguments), stdin=text).output)
         return path
 
     return make
@@ -166,12 +169,12 @@ def _script():
 
 
 REAL_PROGRAMS = (
-    RealProgram("minigzip", ZLIB, ("-6",), _text),
-    RealProgram("gunzip", ZLIB, ("-d",), _packed_by(ZLIB, ("-6",))),
-    RealProgram("bzip2", BZIP2, ("-c",), _text),
-    RealProgram("bunzip2", BZIP2, ("-dc",), _packed_by(BZIP2, ("-c",))),
+    RealProgram("minigzip", ZLIB, ("-6",), lambda: _text(4)),
+    RealProgram("gunzip", ZLIB, ("-d",), _packed_by(ZLIB, ("-6",), 24)),
+    RealProgram("bzip2", BZIP2, ("-c",), lambda: _text(2)),
+    RealProgram("bunzip2", BZIP2, ("-dc",), _packed_by(BZIP2, ("-c",), 3)),
     RealProgram("zstd", ZSTD, ("-8", "-c", "-q"), _text),
-    RealProgram("unzstd", ZSTD, ("-d", "-c", "-q"), _packed_by(ZSTD, ("-8", "-c", "-q"))),
+    RealProgram("unzstd", ZSTD, ("-d", "-c", "-q"), _packed_by(ZSTD, ("-8", "-c", "-q"), 6)),
     RealProgram("lz4", LZ4, ("-9", "-c", "-q"), _text),
     RealProgram("lua", LUA, (str(WORKLOADS / "tasks.lua"), "12")),
     RealProgram("sqlite3", SQLITE, ("-batch", ":memory:"), lambda: WORKLOADS / "orders.sql"),

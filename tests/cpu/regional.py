@@ -6,7 +6,7 @@ from pathlib import Path
 from anyvirt.cpu.profile import IMAGE_ENTRY, Profile
 from anyvirt.cpu.translation import translation_space
 from anyvirt.cpu.translator import Translator
-from anyvirt.jit.compile_server import Client, compile_image
+from anyvirt.jit.compile_server import GuestPages, compile_image
 
 
 class Regional(Translator):
@@ -25,9 +25,9 @@ def compile_region(memory, isa, entry, *, counted, rounding=0, indirect=None):
     """The reply and image of the region around an entry, compiled in this process."""
     space = translation_space(memory, isa, counted=counted)
     request = Profile(isa, space, Path(), counted=counted).request(entry, [], rounding)
-    client = Client(None)
-    client.read_code = space.code.read
-    return compile_image(client, replace(request, indirect=indirect or {}))
+    code = GuestPages()
+    code.read_code = space.code.read
+    return compile_image(code, replace(request, indirect=indirect or {}))
 
 
 def publish(memory, isa, entry, *, counted, **known):

@@ -263,3 +263,90 @@ def prepare(machine, seed):
     for line in (1, 3, 7, 9, 11):
         if generator.random() < 0.15:
             machine.cpu.set_interrupt(line, True)
+
+
+# Random programs with more of what is compiled together -----------------------------------------------------
+
+
+@functools.cache
+def _ordinary_pool():
+    """Instructions that mostly stay out of trouble, of 2 and 4 bytes; relative to wherever they are."""
+    generator = random.Random(1)
+    return [riscv64_system.assemble(_ordinary_line(generator), _ANYWHERE) for _ in range(_POOL)]
+
+
+def _ordinary_line(generator):
+    if generator.random() < 0.02:
+        return _line(generator)
+    rd, rs1, rs2 = (_register(generator) for _ in range(3))
+    base, code = generator.choice(("x8", "x9", "x18", "x19")), generator.choice(("x21", "x22", "x23"))
+    offset = generator.choice((0, 8, 4, 1, 96, -8, -16))
+    near = _ANYWHERE + generator.choice((-64, -32, -8, 8, 16, 32, 128, PAGE, -PAGE))
+    return generator.choice(
+        (
+            f"ld {rd}, {offset}({base})",
+            f"lbu {rd}, {offset}({base})",
+            f"sd {rs1}, {offset}({base})",
+            f"sw {rs1}, {offset}({base})",
+            f"add {rd}, {rs1}, {rs2}",
+            f"xor {rd}, {rs1}, {rs2}",
+            f"mul {rd}, {rs1}, {rs2}",
+            f"addi {rd}, {rs1}, {generator.randrange(-2048, 2048)}",
+            f"auipc {rd}, {generator.choice((0, 1, 0x80000))}",
+            f"addi {base}, {base}, {generator.choice((8, -8, 64, 0, 1, 2040))}",
+            f"beq {rs1}, {rs2}, {_ANYWHERE + generator.choice((-128, -16, -4, 8, 12, 100))}",
+            f"bltu {rs1}, {rs2}, {_ANYWHERE + generator.choice((-128, -16, -4, 8, 12, 100))}",
+            f"bne {rs1}, x0, {_ANYWHERE + generator.choice((-128, -16, -4, 8, 12, 100))}",
+            f"jal x{generator.choice((0, 1))}, {near}",
+            f"jalr x{generator.choice((0, 1))}, {generator.choice((0, 4, 32))}({code})",
+            "jalr x0, 0(x1)",
+            "c.nop",
+            "c.addi x10, 1",
+            "c.mv x11, x10",
+            "c.add x12, x11",
+            "fadd.d f1, f2, f3",
+            "fmul.s f2, f1, f1",
+            "fcvt.d.l f3, x10",
+            "fmv.x.d x12, f1",
+            f"fld f4, {offset}({base})",
+            f"fsd f4, {offset}({base})",
+            f"amoadd.w {rd}, {rs1}, ({base})",
+        )
+    )
+
+
+def ordinary_program(seed, pages):
+    """Code of mostly ordinary instructions, which may lie across the ends of pages."""
+    generator, code = random.Random(seed), b""
+    while len(code) < pages * PAGE:
+        code += generator.choice(_ordinary_pool())
+    return code[: pages * PAGE]
+
+
+def prepare_ordinary(machine, seed):
+    """As `prepare`, with such code, at two series of addresses that have the pages in a different order."""
+    prepare(machine, seed)
+    generator = random.Random(seed)
+    machine.memory.write(CODE, ordinary_program(seed, 4))
+    tables = PageTables(machine.memory, (machine.control("satp_value") >> 60 or 8) - 5)
+    tables._next += 64 * PAGE // 4
+    order = generator.sample(range(4), 4)
+    sound = VALID | READ | EXECUTE | ACCESSED | (USER if machine.cpu.state("privilege") == USER_MODE else 0)
+    for page in range(4):
+        for address, physical in ((page, page), (page + 16, order[page])):
+            flags = sound if generator.random() < 0.9 else 0
+            tables.map(VIRTUAL + address * PAGE, CODE + physical * PAGE, flags)
+    for page in range(8, 16):
+        flags = (sound & ~EXECUTE) | WRITE | DIRTY
+        tables.map(VIRTUAL + page * PAGE, RAM + page * PAGE, flags if generator.random() < 0.7 else 0)
+    cpu = machine.cpu
+    for number in (8, 9, 18, 19):
+        cpu.x[number] = VIRTUAL + 8 * PAGE + generator.randrange(4 * PAGE) // 8 * 8
+    if generator.random() < 0.3:
+        cpu.x[19] = VIRTUAL + generator.randrange(4 * PAGE)
+    for number in (1, 21, 22, 23):
+        start = generator.choice((VIRTUAL, VIRTUAL + 16 * PAGE, VIRTUAL, CODE))
+        cpu.x[number] = start + generator.randrange(4 * PAGE) // 4 * 4
+    if machine.control("satp_value") and cpu.state("privilege") != MACHINE:
+        cpu.pc = generator.choice((VIRTUAL, VIRTUAL + 16 * PAGE)) + generator.randrange(2 * PAGE) // 4 * 4
+    machine.set_control(mstatus=machine.control("mstatus") | generator.choice((0x6000, 0x6000, 0x2000, 0)))

@@ -30,10 +30,12 @@ from tests.cpu.system_machines import (
 from anyvirt.cpu.executor import Stop, StopReason
 from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.machine_memory import MachineMemory
+from anyvirt.cpu.machine_translator import MachineTranslator
 from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.reference import ReferenceExecutor
 from anyvirt.cpu.stencil_executor import StencilExecutor
 from anyvirt.cpu.tiers import make_executor
+from anyvirt.cpu.translator import Translator
 from anyvirt.errors import UnsupportedError, UsageError
 
 VIRTUAL = 0x4000_0000
@@ -646,8 +648,10 @@ def test_execute_only_pages_can_be_executed(machine):
 
 def test_tiers_of_machines():
     memory = MachineMemory()
-    assert isinstance(make_executor(ISA, memory), StencilExecutor)
+    assert isinstance(make_executor(ISA, memory), MachineTranslator)
+    assert isinstance(make_executor(ISA, memory, tier="region"), MachineTranslator)
+    assert not isinstance(make_executor(ISA, memory, tier="stencil"), MachineTranslator)
     with pytest.raises(UnsupportedError, match="addresses are translated"):
-        make_executor(ISA, memory, tier="region")
+        Translator(ISA, memory)
     with pytest.raises(UsageError, match="need a MachineMemory"):
         make_executor(ISA, FlatMemory(), tier="interpreter")

@@ -116,6 +116,17 @@ def test_it_looks_more_rarely_when_there_is_nothing_new(state):
     assert clock._interval == SHORTEST
 
 
+def test_looks_have_only_a_part_of_the_time(state):
+    clock = Ticker(state.address)
+    clock.rest(Pace.SOON, 0.05)
+    assert clock._interval == SHORTEST
+    clock.rest(Pace.SOON, 0.1)
+    assert clock._interval > LONGEST
+    clock._began -= 60
+    clock.rest(Pace.SOON)
+    assert clock._interval == SHORTEST
+
+
 def test_it_goes_on_after_a_look_that_was_followed_by_a_long_pause(state):
     """Such as that for what has to be compiled first; the run has not ended for it."""
     clock = Ticker(state.address)

@@ -132,6 +132,21 @@ def test_a_loop_does_not_go_on_as_stencils_beside_its_region(directory):
     assert not has_stencils_beside_regions(other)
 
 
+def test_code_around_a_region_is_translated_anew(directory):
+    """It would be interpreted until somebody is seen there by chance."""
+    cpu = make(directory)
+    run_until(cpu, 0, lambda: statistics(cpu).published)
+    stencils = cpu._stencils
+    cpu._space.forget_all()
+    stencils.forget_all()
+    cpu._view.place(CODE)
+    assert stencils.translate(cpu._state, decode=True)
+    assert cpu.translate(CODE + 20)
+    stencils.make_way([CODE + 20], cpu._state)
+    assert not any(part.covers(CODE + 20, CODE + 21) for part in stencils._all())
+    assert any(part.covers(CODE + 8, CODE + 9) for part in stencils._all())
+
+
 def test_what_is_found_must_be_true(directory):
     cpu = make(directory)
     run_until(cpu, 0, lambda: statistics(cpu).published)

@@ -122,3 +122,15 @@ def test_old_files_are_removed_and_no_temporary_ones_stay(own_state, monkeypatch
     assert len(files) == 16
     assert all(path.suffix == ".blob" for path in files)
     assert any(path.name.startswith("thing39-") for path in files)
+
+
+def test_what_is_used_is_kept(own_state, monkeypatch):
+    monkeypatch.setattr(cache, "_FILES_KEPT", 4)
+    compiler = Compiler()
+    cache.load_or_compile("thing", compiler)
+    for number in range(8):
+        for path in (own_state / "cache" / "code").iterdir():
+            os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 10))
+        cache.load_or_compile("thing", compiler)
+        cache.load_or_compile(f"other{number}", Compiler())
+    assert compiler.calls == 1

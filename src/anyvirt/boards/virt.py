@@ -227,8 +227,13 @@ class VirtBoard:
         """Go on where a board with the same devices was saved. Raises StateError and changes nothing else."""
         saved = SavedState(state, _VERSION, "board virt")
         states = saved.value("devices")
-        if not isinstance(states, dict) or states.keys() != self._devices.keys():
-            raise StateError(f"the saved state is not of a board with {', '.join(self._devices)}")
+        if not isinstance(states, dict):
+            raise saved.misfit("devices")
+        if states.keys() != self._devices.keys():
+            missing, needless = states.keys() - self._devices.keys(), self._devices.keys() - states.keys()
+            differences = [f"the device {name} is missing" for name in sorted(missing)]
+            differences += [f"the device {name} was not there" for name in sorted(needless)]
+            raise StateError(f"the saved state is of another board: {', '.join(differences)}")
         with self.lock:
             before = {name: device.save_state() for name, device in self._devices.items()}
             try:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class Breakpoint(AddressHook):
     """An address at which runs stop; the next run goes on behind it."""
 
+    is_stop = True
+
     def __init__(self, hooks: Hooks, address: int) -> None:
         super().__init__(hooks, address, lambda _cpu, _address: True)
 

@@ -81,6 +81,10 @@ class Coverage:
         """Record no longer; what has been recorded stays until the object goes."""
         self._hooks.detach_coverage(self)
 
+    def follow(self, cpu: Hookable) -> None:
+        """Go on with another CPU, which takes the place of the one so far."""
+        self._cpu = cpu
+
     def __enter__(self) -> Self:
         return self
 

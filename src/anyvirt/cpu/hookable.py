@@ -38,6 +38,15 @@ class Hookable(ABC):
             self._hooks = Hooks(self)
         return self._hooks
 
+    def adopt_hooks(self, hooks: Hooks | None) -> None:
+        """Have these hooks from now on: for `Hooks.move_to`."""
+        self._hooks = hooks
+
+    @property
+    def has_hooks(self) -> bool:
+        """Whether anybody has asked for `hooks`."""
+        return self._hooks is not None
+
     @property
     def breakpoints(self) -> Breakpoints:
         """Addresses at which runs stop."""

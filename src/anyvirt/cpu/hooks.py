@@ -12,7 +12,8 @@ which the CPU uses while there are any. What is executed is the same in either.
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, NamedTuple
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from anyvirt.cpu.executor import Access, Stop, StopReason
 from anyvirt.cpu.hooked import hooked_addresses
@@ -23,7 +24,7 @@ from anyvirt.jit.ahead import instruction_set
 from anyvirt.jit.hook_layout import ACCESS_EVENT, BLOCK_EVENT, AccessKind, BlockStart, Instrument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any, Self, TypeAlias
 
     from anyvirt.cpu.breakpoints import Breakpoints
@@ -49,8 +50,20 @@ _LONGEST = 4
 """Bytes that are forgotten of hooked code: a delay slot's second place included."""
 
 
+class Attention(Enum):
+    """Which hooks are called: fewer where a machine does once more what it has done already."""
+
+    ALL = "all"
+    STOPS = "stops"
+    """Breakpoints and watchpoints."""
+    NONE = "none"
+
+
 class Hook:
     """One hook; it stays until it is removed, or until the `with` block that it was used in ends."""
+
+    is_stop = False
+    """Whether it is there to end runs: a breakpoint or a watchpoint."""
 
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
@@ -125,6 +138,9 @@ class _AccessEvent(NamedTuple):
         return Access.WRITE if self.kind & AccessKind.WRITE else Access.READ
 
 
+_AnyHook = TypeVar("_AnyHook", bound=Hook)
+
+
 class Hooks:
     """The hooks of one CPU: `cpu.hooks`. Iterating gives all of them, break- and watchpoints included."""
 
@@ -144,6 +160,7 @@ class Hooks:
         """The instruction to come, if its address hooks have been called."""
         self._expected: int | None = None
         """Where the CPU was left in the midst of a block."""
+        self.attention = Attention.ALL
         self.instruments = Instruments()
         self.breakpoints: Breakpoints = Breakpoints(self)
         self.watchpoints: Watchpoints = Watchpoints(self)
@@ -155,6 +172,16 @@ class Hooks:
         if cpu is None:
             raise ReferenceError("the CPU of these hooks is gone")
         return cpu
+
+    def move_to(self, cpu: Hookable) -> None:
+        """Be the hooks of another CPU of the same memory, which goes on where this one stands."""
+        self._cpu.adopt_hooks(None)
+        self._owner = weakref.ref(cpu)
+        cpu.adopt_hooks(self)
+        cpu.instrument(self.instruments)
+        for record in (self._coverage, self._trace):
+            if record is not None:
+                record.follow(cpu)
 
     # Setting and removing -------------------------------------------------------------------------------
 
@@ -285,7 +312,7 @@ class Hooks:
     def _run_traced(self, cpu: Hookable, max_instructions: int | None) -> Stop:
         """Run step by step as long as there is a trace."""
         left = _UNLIMITED if max_instructions is None else max_instructions
-        while (trace := self._trace) is not None:
+        while (trace := self._trace) is not None and self.attention is Attention.ALL:
             if not left:
                 return Stop(StopReason.BUDGET, cpu.pc)
             before, count = None if trace.skip else trace.before(), cpu.instructions
@@ -329,6 +356,24 @@ class Hooks:
             self._passed = passed
         return stop
 
+    def _heeded(self, hooks: Iterable[_AnyHook]) -> tuple[_AnyHook, ...]:
+        """Those of some hooks that are called now; they may change the list."""
+        if self.attention is Attention.ALL:
+            return tuple(hooks)
+        return tuple(hook for hook in hooks if hook.is_stop and self.attention is Attention.STOPS)
+
+    def _count(self, hook: Hook) -> None:
+        if self.attention is Attention.ALL:
+            hook.hits += 1
+
+    def forget_place(self) -> None:
+        """The CPU has been put elsewhere: no hook has been served there."""
+        self._passed = self._expected = None
+
+    def pass_place(self) -> None:
+        """The hooks on the instruction to come have been served."""
+        self._passed = self._cpu.pc
+
     def _serve(self, cpu: Hookable, event: Stop) -> Stop | None:
         """Call the hooks of an event; the stop if one of them ends the run."""
         if event.address == BLOCK_EVENT:
@@ -341,8 +386,8 @@ class Hooks:
         address = pc & ~DELAY_SLOT if self._description.delay_slots else pc
         self._passed = pc
         hit = None
-        for hook in tuple(self._addresses.get(address, ())):
-            hook.hits += 1
+        for hook in self._heeded(self._addresses.get(address, ())):
+            self._count(hook)
             if hook.function(cpu, address):
                 hit = hit or hook
         return Stop(StopReason.HOOK, cpu.pc, hit=hit) if hit else None
@@ -352,8 +397,8 @@ class Hooks:
         self._passed = pc
         self.instruments[Instrument.BLOCK] = BlockStart.TOLD
         hit = None
-        for hook in tuple(self._blocks):
-            hook.hits += 1
+        for hook in self._heeded(self._blocks):
+            self._count(hook)
             if hook.function(cpu, pc):
                 hit = hit or hook
         if cpu.pc != pc:
@@ -378,13 +423,13 @@ class Hooks:
         self.instruments[Instrument.KNOWN_NEXT] = self.instruments[Instrument.SEEN]
         hit: Hook | None = None
         touched: MemoryHook | None = None
-        for hook in tuple(self._memory):
+        for hook in self._heeded(self._memory):
             if not hook.concerns(event):
                 continue
             if hook.stops_behind:
                 touched = touched or hook
                 continue
-            hook.hits += 1
+            self._count(hook)
             if hook.function(cpu, event.kind, event.address, event.size, event.value):
                 hit = hit or hook
         if cpu.pc != pc:
@@ -411,7 +456,7 @@ class Hooks:
             if cpu.instructions != before:
                 if stop.reason is StopReason.INTERRUPTED:
                     cpu.interrupt()
-                watchpoint.hits += 1
+                self._count(watchpoint)
                 return Stop(
                     StopReason.HOOK, cpu.pc, address=event.address, access=event.access, hit=watchpoint
                 )

@@ -11,6 +11,8 @@ from anyvirt.cpu.hookable import Hookable
 from anyvirt.cpu.host import host
 from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.view import view_of
+from anyvirt.devices.bus import StateError
+from anyvirt.devices.saved_state import SavedState
 from anyvirt.jit.hook_layout import EVENTS
 from anyvirt.jit.host_layout import control_for, exceptions_of
 from anyvirt.jit.layout import ALARM, NO_CODE, Request, Slot
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
     from anyvirt.cpu.instruments import Instruments
     from anyvirt.cpu.machine_memory import MachineMemory
     from anyvirt.cpu.system import SystemSide
+    from anyvirt.devices.bus import State
 
+_STATE_VERSION = 1
 _MODE = "mode"
 """The state that says how bytes are decoded (`anyvirt.isa.fields.MODE`)."""
 _WORDS = Slot.END // 8
@@ -270,6 +274,48 @@ class Interpreter(Hookable):
         """Set the level of an interrupt line of a machine's CPU; any thread may. See SystemSide."""
         assert self.system is not None, self.isa
         self.system.set_interrupt(number, level)
+
+    def save_state(self) -> State:
+        """All that a CPU of the same instruction set in another tier needs to go on from here, but memory."""
+        return {
+            "version": _STATE_VERSION,
+            "isa": self.isa,
+            "pc": self.pc,
+            "instructions": self.instructions,
+            "fcsr": self.fcsr,
+            "interrupt_requested": bool(self._requests[Request.INTERRUPT]),
+            "files": {name: list(self.registers(name)) for name in self._files},
+            "scalars": {name: self.state(name) for name in self._scalars},
+        }
+
+    def load_state(self, state: State) -> None:
+        """Go on where another CPU was saved; this one must not be running.
+
+        Raises StateError and changes nothing if it does not fit.
+        """
+        saved = SavedState(state, _STATE_VERSION, f"a {self.isa} CPU")
+        if saved.value("isa") != self.isa:
+            raise StateError(f"the saved state is of a CPU of another kind than {self.isa}")
+        pc, instructions, fcsr = (
+            saved.number("pc", 64),
+            saved.number("instructions", 64),
+            saved.number("fcsr", 8),
+        )
+        is_requested = saved.flag("interrupt_requested")
+        files = saved.part("files", self._files)
+        values = {name: files.numbers(name, count, 64) for name, (_, count) in self._files.items()}
+        scalars = saved.part("scalars", self._scalars)
+        kept = {name: scalars.number(name, 64) for name in self._scalars}
+        self.pc, self.instructions, self.fcsr = pc, instructions, fcsr
+        for name, words in values.items():
+            self.registers(name)[:] = words
+        for name, value in kept.items():
+            ctypes.c_uint64.from_address(self._state + self._scalars[name][0]).value = value
+        self._view.flush_tlb(None)
+        self._requests[Request.INTERRUPT] = is_requested
+        if self.system is not None:
+            self.system.forget_alarm()
+            self.system.refresh()
 
     def system_call(self, number: int, *arguments: int) -> int:
         """A blocking system call of the host that a signal or `interrupt()` ends without a race.

@@ -36,6 +36,8 @@ from anyvirt.cpu.memory import (
     page_ceiling,
     reserve,
 )
+from anyvirt.cpu.memory_image import GAP, MOST_PIECES, BankImage, MemoryImage, copied, joined, not_zero
+from anyvirt.cpu.page_marks import PageMarks, runs
 from anyvirt.errors import UnsupportedError
 from anyvirt.jit.machine_layout import MOST_PAGES, CodeFlag, Map
 
@@ -98,6 +100,12 @@ class MachineMemory:
         self._views: weakref.WeakValueDictionary[int, MachineView] = weakref.WeakValueDictionary()
         self._pages = 0
         self._list = b""
+        self._written = PageMarks()
+        """Pages written before the native marks were last cleared, and since `clear_dirty`."""
+        self._changed = PageMarks()
+        """The same since `freeze` or `become`."""
+        self._image: dict[Bank, BankImage] = {}
+        """What was in each bank then."""
         try:
             self.map_address = reserve(page_ceiling(Map.END), _READ_WRITE)
             self._flags = reserve(3 * MOST_PAGES, _READ_WRITE)
@@ -197,7 +205,8 @@ class MachineMemory:
             there = {region.bank for region in self._regions}
             for bank in self._banks:
                 if bank not in there:
-                    host_discard(bank.host, bank.size)
+                    BankImage(0, bank.size, is_ram=True).put(bank.host)
+                    self._image.pop(bank, None)
 
     def protect(self, address: int, size: int, protection: int) -> None:
         """Change what CPUs may do with whole pages of RAM or ROM; they must all be there."""
@@ -373,24 +382,119 @@ class MachineMemory:
 
     def dirty_pages(self) -> list[int]:
         """Physical addresses of the pages of RAM written since the beginning or the last `clear_dirty`."""
-        result = []
+        result: list[int] = []
         for region in self._regions:
             if region.kind is RegionKind.RAM:
                 first, count = region.page_number(region.start), (region.end - region.start) // PAGE_SIZE
-                flags = ctypes.string_at(self._dirty + first, count)
-                index = flags.find(1)
-                while index >= 0:
-                    result.append(region.start + index * PAGE_SIZE)
-                    index = flags.find(1, index + 1)
+                flags = self._written.joined(first, ctypes.string_at(self._dirty + first, count))
+                for start, end in runs(flags):
+                    result += range(
+                        region.start + start * PAGE_SIZE, region.start + end * PAGE_SIZE, PAGE_SIZE
+                    )
         return result
 
     def clear_dirty(self) -> None:
         """Count no page as written; every CPU stands still meanwhile, so no store goes unseen."""
         with self.changing():
-            for bank in self._banks:
-                _zero(self._dirty + bank.first_page, bank.size // PAGE_SIZE)
-            for view in list(self._views.values()):
-                view.flush()
+            self._collect_marks()
+            self._written.clear()
+
+    def _collect_marks(self) -> None:
+        """Clear the native marks, and keep them for all who want to know; no CPU is running."""
+        for bank in self._banks:
+            count = bank.size // PAGE_SIZE
+            marks = ctypes.string_at(self._dirty + bank.first_page, count)
+            if 1 in marks:
+                self._written.add(bank.first_page, marks)
+                self._changed.add(bank.first_page, marks)
+                _zero(self._dirty + bank.first_page, count)
+        for view in list(self._views.values()):
+            view.flush()
+
+    # Images ---------------------------------------------------------------------------------------------
+
+    def freeze(self) -> MemoryImage:
+        """The content as it is now, which costs what was written since the last image. Raises OSError.
+
+        Every CPU stands still meanwhile, and looks up addresses anew afterwards.
+        """
+        with self.changing():
+            self._collect_marks()
+            images = tuple(self._bank_image(address, bank, kind) for address, bank, kind in self._shown())
+            self._changed.clear()
+            self._image = {bank: image for (_, bank, _), image in zip(self._shown(), images, strict=True)}
+        return MemoryImage(images)
+
+    def become(self, image: MemoryImage) -> None:
+        """Have the content of an image, which is of a memory with the same RAM and ROM. Raises OSError.
+
+        All of it counts as written. CPUs forget addresses and code.
+        """
+        with self.changing():
+            shown = self._shown()
+            if image.shape != self.shape:
+                raise OSError(errno.EINVAL, "the image is of a memory with other RAM and ROM")
+            self._collect_marks()
+            for (_, bank, _), content in zip(shown, image.banks, strict=True):
+                for piece in (*self._image.get(bank, content).pieces, *content.pieces):
+                    first, count = piece.start // PAGE_SIZE, (piece.end - piece.start) // PAGE_SIZE
+                    self._written.add(bank.first_page + first, b"\1" * count)
+                content.put(bank.host)
+                self._image[bank] = content
+            self._changed.clear()
+            self._start_over()
+        self.report_all_code()
+
+    @property
+    def shape(self) -> list[tuple[int, int, bool]]:
+        """Of all RAM and ROM the addresses, the sizes, and whether it is RAM; see `MemoryImage.shape`."""
+        return [(address, bank.size, kind is RegionKind.RAM) for address, bank, kind in self._shown()]
+
+    def stretches(self) -> list[tuple[int, int, int]]:
+        """Where the content is not zero: addresses and lengths, whole pages, and where that is in the host.
+
+        What is seen at several addresses is told by the lowest. No CPU may be running.
+        """
+        result = []
+        with self.changing():
+            self._collect_marks()
+            for address, bank, kind in self._shown():
+                found = joined(not_zero(bank.host, runs_of_pages(self._touched(bank, kind))))
+                result += [(address + start, end - start, bank.host + start) for start, end in found]
+        return result
+
+    def _shown(self) -> list[tuple[int, Bank, RegionKind]]:
+        """The banks that are seen anywhere, each with the lowest address at which it is."""
+        seen: dict[Bank, tuple[int, Bank, RegionKind]] = {}
+        for region in self._regions:
+            if region.bank is not None and region.bank not in seen:
+                seen[region.bank] = region.start - region.offset, region.bank, region.kind
+        return list(seen.values())
+
+    def _bank_image(self, address: int, bank: Bank, kind: RegionKind) -> BankImage:
+        """The present content of a bank; what did not change is that of its last image."""
+        old = self._image.get(bank, BankImage(address, bank.size, kind is RegionKind.RAM))
+        count = bank.size // PAGE_SIZE
+        is_new = bank not in self._image and kind is RegionKind.ROM
+        changed = b"\1" * count if is_new else self._changed.joined(bank.first_page, bytes(count))
+        pieces = old.overlaid(copied(bank.host, list(joined(runs_of_pages(changed))), "anyvirt ram"))
+        if len(pieces) > MOST_PIECES:
+            touched, gap = list(runs_of_pages(self._touched(bank, kind))), GAP
+            while len(stretches := list(joined(touched, gap))) > MOST_PIECES // 2:
+                gap *= 2
+            pieces = tuple(copied(bank.host, stretches, "anyvirt ram"))
+        return BankImage(address, bank.size, kind is RegionKind.RAM, pieces)
+
+    def _touched(self, bank: Bank, kind: RegionKind) -> bytes:
+        """A byte for each page of a bank, 1 unless it is known to be zero."""
+        count = bank.size // PAGE_SIZE
+        if bank not in self._image and kind is RegionKind.ROM:
+            return b"\1" * count
+        marks = bytearray(self._changed.joined(bank.first_page, bytes(count)))
+        for piece in self._image[bank].pieces if bank in self._image else ():
+            first, end = piece.start // PAGE_SIZE, piece.end // PAGE_SIZE
+            marks[first:end] = b"\1" * (end - first)
+        return bytes(marks)
 
     # CPUs -----------------------------------------------------------------------------------------------
 
@@ -449,9 +553,12 @@ class MachineMemory:
                         view.stop_writing(number)
                     flag.value |= CodeFlag.RECORDS
             if not space.page(number):
-                bank = next(bank for bank in reversed(self._banks) if bank.first_page <= number)
-                host_address = bank.host + (number - bank.first_page) * PAGE_SIZE
-                space.make_page(number, host_address, self._code + number)
+                space.make_page(number, self.page_address(number), self._code + number)
+
+    def page_address(self, number: int) -> int:
+        """Where in this process the page of RAM or ROM with a number is."""
+        bank = next(bank for bank in reversed(self._banks) if bank.first_page <= number)
+        return bank.host + (number - bank.first_page) * PAGE_SIZE
 
     def code_pages(self) -> Iterator[int]:
         """Physical addresses of the pages of which something was decoded."""
@@ -475,6 +582,7 @@ class MachineMemory:
                 space.clear()
             for view in list(self._views.values()):
                 view.flush()
+        self.report_all_code()
 
     def report_page(self, number: int) -> None:
         """Tell those who have translations that the code of a page has changed."""
@@ -539,6 +647,11 @@ def _device_calls(memory: weakref.ref[MachineMemory]) -> tuple[ctypes._FuncPoint
         return 0 if found is None else found.device_write(state, number, offset, size, value)
 
     return _DEVICE_CALL(read), _DEVICE_CALL(write)
+
+
+def runs_of_pages(marks: bytes) -> Iterator[tuple[int, int]]:
+    """The stretches of pages that are marked, in bytes."""
+    return ((start * PAGE_SIZE, end * PAGE_SIZE) for start, end in runs(marks))
 
 
 def _check_pages(address: int, size: int) -> None:

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import struct
 import threading
 import weakref
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.host import host
-from anyvirt.cpu.memory import host_munmap, reserve
+from anyvirt.cpu.memory import PAGE_SIZE, host_munmap, reserve
 from anyvirt.jit.layout import DEVICE_ERROR, NEW_CODE, SYNCHRONIZE, Access, Request, Slot, StopReason
-from anyvirt.jit.machine_layout import AREA_SIZE, CHANGES, FILLED, Change, Filled, RecordPage
+from anyvirt.jit.machine_layout import (
+    APART,
+    AREA_SIZE,
+    CHANGES,
+    CODE_ENTRIES,
+    CODE_TABLE,
+    FILLED,
+    NO_TAG,
+    PAGE_BITS,
+    Change,
+    CodeEntry,
+    Filled,
+    RecordPage,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from anyvirt.cpu.machine_code import MachineCodeSpace
     from anyvirt.cpu.machine_memory import MachineMemory
 
 _WORD = (1 << 64) - 1
-_RECORD, _RECORDS, _TARGET, _OUTCOME = (
-    int(slot) // 8 for slot in (Slot.RECORD, Slot.RECORDS, Slot.TARGET, Slot.OUTCOME)
+_RECORD, _RECORDS, _TARGET, _OUTCOME, _MEMORY = (
+    int(slot) // 8 for slot in (Slot.RECORD, Slot.RECORDS, Slot.TARGET, Slot.OUTCOME, Slot.MEMORY)
 )
 
 
@@ -85,6 +101,7 @@ class MachineView:
         self._set(Slot.HOOKS, code.hooks.cell)
         if "system" in code.interpreter.blob.notes:
             self._set(Slot.ATTEND, code.interpreter["attend"])
+            self._set(Slot.APART, code.interpreter[APART])
         self.flush()
 
     def place(self, pc: int) -> bool:
@@ -113,6 +130,38 @@ class MachineView:
         if scaled >> 63:
             scaled -= 1 << 64
         return scaled >> self._shift & _WORD
+
+    def code_page(self, pc: int) -> int | None:
+        """The number of the page of code at a guest address, if the TLB in use knows it."""
+        entry = self._slots[_MEMORY] + CODE_TABLE + (pc >> PAGE_BITS) % CODE_ENTRIES * CodeEntry.SIZE
+        tag, records = (ctypes.c_uint64 * 2).from_address(entry)
+        if tag != pc & -PAGE_SIZE & _WORD:
+            return None
+        return self._code.page_number(records + (tag << self._shift) & _WORD)
+
+    def record_page(self) -> int | None:
+        """The number of the page whose records the CPU is at; None if it is at one of its own."""
+        return self._code.page_number(self._slots[_RECORD] & -self._code.stride)
+
+    def known_code(self, middle: int, reach: int) -> Iterator[tuple[int, int]]:
+        """The pages of code that the TLB in use knows up to `reach` pages from one: addresses and numbers."""
+        table = ctypes.string_at(self._slots[_MEMORY] + CODE_TABLE, CODE_ENTRIES * CodeEntry.SIZE)
+        first, span = middle - reach * PAGE_SIZE, 2 * reach * PAGE_SIZE
+        for tag, records in struct.iter_unpack("<QQ", table):
+            if tag != NO_TAG and tag - first & _WORD <= span:
+                number = self._code.page_number(records + (tag << self._shift) & _WORD)
+                if number is not None:
+                    yield tag, number
+
+    def settle(self) -> None:
+        """Be at the record of the instruction, if the TLB knows where that is."""
+        if self._slots[_RECORD] == self._entry:
+            pc = self.program_counter()
+            number = self.code_page(pc)
+            if number is not None:
+                record = self._code.page(number) + (pc % PAGE_SIZE << self._shift)
+                self._slots[_RECORD] = record
+                self._slots[_RECORDS] = record - (pc << self._shift) & _WORD
 
     def enter(self, state: int) -> None:
         """Run compiled code; anybody who changes the memory first waits for it to be left."""

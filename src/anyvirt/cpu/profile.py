@@ -14,7 +14,7 @@ from anyvirt.jit.image_layout import Header
 from anyvirt.jit.layout import INSIDE, PAGE_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from anyvirt.cpu.region_client import RegionClient
@@ -58,17 +58,17 @@ class Profile:
         directory: Path,
         *,
         counted: bool,
-        on_region: Callable[[int], None] = lambda entry: None,
+        on_regions: Callable[[list[int]], None] = lambda entries: None,
     ) -> None:
         """Use what is kept in `directory`, and the compiler that listens there.
 
-        `on_region` is called with the entry of each region that has been published.
+        `on_regions` is called with the entries of regions that have been published.
         """
         self.space = space
         self._isa = isa
         self._directory = directory
         self._counted = counted
-        self._on_region = on_region
+        self._on_regions = on_regions
         self._arrivals: Counter[int] = Counter()
         self._targets: dict[int, Counter[int]] = {}
         self._untold: set[int] = set()
@@ -161,6 +161,10 @@ class Profile:
         news = self._publish()
         if self._ticks >= PATIENCE:
             news |= self._ask(rounding)
+        return self._pace(news)
+
+    def _pace(self, news: bool) -> Pace:
+        """When to come again, after there was something new or not."""
         self._quiet = 0 if news else self._quiet + 1
         if self.is_curious and self._quiet < PERSEVERANCE:
             return Pace.SOON
@@ -188,14 +192,13 @@ class Profile:
             translation.generation = self._generations.get(reply.entry, 0)
             translation.cut = reply.cut
             del self._arrivals[reply.entry]
-            self._on_region(reply.entry)
+            self._on_regions([reply.entry])
 
     def _ask(self, rounding: int) -> bool:
         asked = False
-        if self._client is None or (self._client.is_lost and self._fruitless < MOST_CONNECTIONS):
-            self._client = self._connect()
-        for entry in self._candidates() if self._client.is_ready else ():
-            if not self._client.is_ready:
+        client = self._compiler()
+        for entry in self._candidates() if client.is_ready else ():
+            if not client.is_ready:
                 break
             self._urgent.pop(entry, None)
             request = self.request(entry, self._unsent(entry), rounding)
@@ -208,9 +211,15 @@ class Profile:
             self._sent.update(request.pages)
             self._untold.clear()
             self._asked[entry] = self._asked.get(entry, 0) + 1
-            self._client.ask(request, code)
+            client.ask(request, code)
             asked = True
         return asked
+
+    def _compiler(self) -> RegionClient:
+        """The connection to the compiler, a new one if the last has gone."""
+        if self._client is None or (self._client.is_lost and self._fruitless < MOST_CONNECTIONS):
+            self._client = self._connect()
+        return self._client
 
     def _candidates(self) -> list[int]:
         hot = [
@@ -235,14 +244,7 @@ class Profile:
             rounding=rounding,
             alone=self.space.code.alone,
             limit=min(SMALLEST_LIMIT << self._generations.get(entry, 0), LARGEST_LIMIT),
-            indirect={
-                source: [
-                    target
-                    for target, count in targets.most_common(MOST_TARGETS)
-                    if count * LEAST_SHARE >= targets.total()
-                ]
-                for source, targets in ((source, self._targets[source]) for source in self._untold)
-            },
+            indirect={source: frequent_targets(self._targets[source]) for source in self._untold},
             barriers=sorted(self.space.barriers),
             pages=pages,
             visited=[page for page in _around(entry, NEIGHBOURHOOD) if page in self._sent or page in pages],
@@ -274,18 +276,24 @@ class Profile:
         if kind not in self._caches:
             self._caches[kind] = RegionCache(self._directory / CACHE, kind)
         cache = self._caches[kind]
-        for page in list(code.pages()):
-            content = code.read(page, PAGE_SIZE)
+        with self.space.reading() as read:
+            loaded = list(self._load_pages(cache, read))
+        self._on_regions(loaded)
+
+    def _load_pages(self, cache: RegionCache, read: Callable[[int, int], bytes | None]) -> Iterator[int]:
+        """Publish what a cache has for each page of code; the entries of that."""
+        for page in list(self.space.code.pages()):
+            content = read(page, PAGE_SIZE)
             for region in cache.load(page, content) if content else ():
                 if self.space.at(region.entry) is not None:
                     continue
                 translation = self.space.publish(
-                    region.entry, region.ranges, region.digest, region.image, IMAGE_ENTRY
+                    region.entry, region.ranges, region.digest, region.image, IMAGE_ENTRY, read=read
                 )
                 if translation is not None:
                     translation.cut = region.cut
                     self.space.statistics.from_disk += 1
-                    self._on_region(region.entry)
+                    yield region.entry
 
     def _connect(self) -> RegionClient:
         """A new compiler knows nothing of the code yet."""
@@ -297,6 +305,15 @@ class Profile:
         self._sent.clear()
         self._untold.update(self._targets)
         return RegionClient(self._directory, version())
+
+
+def frequent_targets(targets: Counter[int]) -> list[int]:
+    """The targets of an indirect jump that a region should know."""
+    return [
+        target
+        for target, count in targets.most_common(MOST_TARGETS)
+        if count * LEAST_SHARE >= targets.total()
+    ]
 
 
 def _around(entry: int, pages: int) -> range:

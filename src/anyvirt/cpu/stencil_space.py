@@ -22,6 +22,8 @@ from anyvirt.cpu.stencil import StencilTier
 from anyvirt.jit.layout import HANDLER_FIELD, Request, Slot
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
     from anyvirt.cpu.code import CodeSpace
     from anyvirt.cpu.machine_code import MachineCodeSpace
     from anyvirt.cpu.machine_memory import MachineMemory
@@ -75,8 +77,11 @@ class StencilSpace(ABC):
         """
 
     @abstractmethod
-    def make_way(self, address: int) -> None:
-        """Give up what was made from the instruction at a guest address: something better begins there."""
+    def make_way(self, addresses: Iterable[int], state: int) -> None:
+        """Give up what was made from the instructions at guest addresses: something better begins there.
+
+        `state` is the state block of a CPU that was about to execute what is around them.
+        """
 
     def synchronize(self) -> None:  # noqa: B027 - stores are seen as they happen, in most memories
         """A guest says that it has changed code."""
@@ -112,12 +117,15 @@ class StencilSpace(ABC):
     def forget(self, start: int, length: int) -> None:
         """Give up what was made from [start, start + length) of what ranges say."""
         with self.lock:
-            if len(self._by_page) * PAGE_SIZE < length:
-                found = self._all()
-            else:
-                pages = range(start // PAGE_SIZE, (start + length - 1) // PAGE_SIZE + 1)
-                found = set().union(*(self._by_page.get(page, ()) for page in pages))
-            self._give_up([part for part in found if part.covers(start, start + length)])
+            self._give_up(self._made_from(start, length))
+
+    def _made_from(self, start: int, length: int) -> list[StencilTranslation]:
+        if len(self._by_page) * PAGE_SIZE < length:
+            found = self._all()
+        else:
+            pages = range(start // PAGE_SIZE, (start + length - 1) // PAGE_SIZE + 1)
+            found = set().union(*(self._by_page.get(page, ()) for page in pages))
+        return [part for part in found if part.covers(start, start + length)]
 
     def forget_all(self) -> None:
         """Give up everything."""
@@ -127,7 +135,7 @@ class StencilSpace(ABC):
     def _all(self) -> set[StencilTranslation]:
         return set[StencilTranslation]().union(*self._by_page.values())
 
-    def _give_up(self, translations: list[StencilTranslation]) -> None:
+    def _give_up(self, translations: Collection[StencilTranslation]) -> None:
         for translation in translations:
             for page in translation.pages:
                 self._by_page[page].discard(translation)
@@ -161,9 +169,17 @@ class FlatStencilSpace(StencilSpace):
                 self._tier.adopt(state)
             return self.publish(self._tier, _slot(state, Slot.RECORD), 0, decode=decode)
 
-    def make_way(self, address: int) -> None:
-        """See StencilSpace.make_way."""
-        self.forget(address, 1)
+    def make_way(self, addresses: Iterable[int], state: int) -> None:
+        """See StencilSpace.make_way. What is around the instructions is translated anew, without them."""
+        with self.lock:
+            found = {part for address in addresses for part in self._made_from(address, 1)}
+            self._give_up(found)
+            self._tier.adopt(state)
+            for field, _ in (entry for translation in found for entry in translation.entries):
+                record = field - HANDLER_FIELD
+                if not self.is_translated(record):
+                    # Their records are empty now.
+                    self.publish(self._tier, record, 0, decode=True)
 
     def synchronize(self) -> None:
         """See StencilSpace.synchronize."""
@@ -199,11 +215,12 @@ class MachineStencilSpace(StencilSpace):
                 self._tier.adopt(state)
             return self.publish(self._tier, record, number * PAGE_SIZE - address, decode=decode)
 
-    def make_way(self, address: int) -> None:
+    def make_way(self, addresses: Iterable[int], state: int) -> None:
         """See StencilSpace.make_way. Regions are for machines whose guest addresses are physical."""
-        region = self._memory.mapping_at(address)
-        if region is not None and region.bank is not None:
-            self.forget(region.page_number(address) * PAGE_SIZE + address % PAGE_SIZE, 1)
+        for address in addresses:
+            region = self._memory.mapping_at(address)
+            if region is not None and region.bank is not None:
+                self.forget(region.page_number(address) * PAGE_SIZE + address % PAGE_SIZE, 1)
 
     def _forget_physical(self, start: int, length: int) -> None:
         """Give up what was made from a range of physical addresses."""

@@ -117,6 +117,10 @@ class SystemSide(InterruptLines):
         """See InterruptLines."""
         return bool(self._requests[Request.INTERRUPT] or self._requests[Request.STOP])
 
+    def is_interrupt_wanted(self) -> bool:
+        """Whether an interrupt may have become possible; what else somebody wants does not count."""
+        return bool(self._requests[Request.INTERRUPT])
+
     # Time -----------------------------------------------------------------------------------------------
 
     def set_time(self, now: int, *, instructions: int | None = None) -> None:
@@ -140,6 +144,10 @@ class SystemSide(InterruptLines):
         if told != self._told and self.on_timer is not None:
             self._told = told
             self.on_timer(None if told == NEVER else told * TIME_UNIT)
+
+    def forget_alarm(self) -> None:
+        """Nobody waits for the timer any more: whoever was told has forgotten."""
+        self._told = NEVER
 
     def timer_due(self, now: int) -> None:
         """The time that `on_timer` was told has come: it is `now`. Any thread may call it."""

@@ -22,6 +22,9 @@ SHORTEST, LONGEST = 0.001, 0.016
 _PATIENT = 0.004
 """The same while something is being waited for."""
 _IDLE_LOOKS = 64
+_HEAD_START, _SHARE = 0.1, 0.05
+"""Seconds that looks may take before they become more rare, and the share of the time that they may have."""
+_LONGEST_PAUSE = 0.1
 
 
 class Pace(Enum):
@@ -46,6 +49,9 @@ class Ticker:
         self._interval = SHORTEST
         self._thread: threading.Thread | None = None
         self._starts = 0
+        self._began = time.monotonic()
+        self._spent = 0.0
+        """Seconds that looks have taken."""
         Ticker._all.add(self)
 
     def start(self) -> None:
@@ -55,13 +61,16 @@ class Ticker:
             self._thread = threading.Thread(target=_tick, args=(weakref.ref(self),), daemon=True)
             self._thread.start()
 
-    def rest(self, pace: Pace) -> None:
-        """The CPU goes on.
+    def rest(self, pace: Pace, spent: float = 0.0) -> None:
+        """The CPU goes on, after a look that took so many seconds.
 
-        What was done with the CPU's place may have taken so long that the thread has given up.
+        That may have been so long that the thread has given up.
         """
         longest = {Pace.SOON: SHORTEST, Pace.STEADY: _PATIENT, Pace.LATER: LONGEST}[pace]
-        self._interval = min(2 * self._interval, longest)
+        self._spent += spent
+        too_much = self._spent - _HEAD_START - _SHARE * (time.monotonic() - self._began)
+        pause = min(too_much / _SHARE, _LONGEST_PAUSE)
+        self._interval = max(min(2 * self._interval, longest), pause)
         self.start()
 
     def look(self) -> bool:

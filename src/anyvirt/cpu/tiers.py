@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 from anyvirt.errors import UsageError
 
@@ -44,24 +44,26 @@ def chosen_tier() -> Tier:
 def make_executor(
     isa: str, memory: FlatMemory | MachineMemory, *, tier: Tier | str = Tier.AUTO
 ) -> Interpreter:
-    """A virtual CPU at reset in `memory`. Raises UnsupportedError, and ValueError for an unknown tier.
-
-    For instruction sets of machines, which translate addresses, AUTO means no regions.
-    """
+    """A virtual CPU at reset in `memory`. Raises UnsupportedError, and ValueError for an unknown tier."""
     if Tier(tier) is Tier.INTERPRETER:
         from anyvirt.cpu.interpreter import Interpreter
 
         return Interpreter(isa, memory)
-    if Tier(tier) is Tier.STENCIL or (Tier(tier) is Tier.AUTO and _translates(isa, memory)):
+    if Tier(tier) is Tier.STENCIL:
         from anyvirt.cpu.stencil_executor import StencilExecutor
 
         return StencilExecutor(isa, memory)
+    if _is_for_modes(memory, isa):
+        from anyvirt.cpu.machine_translator import MachineTranslator
+
+        return MachineTranslator(isa, memory, stencils=Tier(tier) is Tier.AUTO)
     from anyvirt.cpu.translator import Translator
 
     return Translator(isa, memory, stencils=Tier(tier) is Tier.AUTO)
 
 
-def _translates(isa: str, memory: FlatMemory | MachineMemory) -> bool:
+def _is_for_modes(memory: FlatMemory | MachineMemory, isa: str) -> TypeGuard[MachineMemory]:
+    """Whether an instruction set for machines translates addresses."""
     from anyvirt.cpu.code import code_space
     from anyvirt.cpu.memory import FlatMemory
 

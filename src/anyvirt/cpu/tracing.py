@@ -80,6 +80,10 @@ class Trace:
         self._memory_hook.remove()
         self._hooks.detach_trace(self)
 
+    def follow(self, cpu: Any) -> None:  # noqa: ANN401 - any executor
+        """Go on with another CPU, which takes the place of the one so far."""
+        self._cpu = cpu
+
     def __enter__(self) -> Self:
         return self
 

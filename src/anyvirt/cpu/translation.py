@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,9 +22,10 @@ from anyvirt.cpu.memory import PAGE_SIZE
 from anyvirt.jit.guest_code import code_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from anyvirt.cpu.code import CodeSpace
+    from anyvirt.cpu.guest_code import GuestCode
     from anyvirt.cpu.machine_code import MachineCodeSpace
     from anyvirt.cpu.machine_memory import MachineMemory
     from anyvirt.cpu.memory import FlatMemory
@@ -67,10 +69,12 @@ class TranslationSpace:
     """The translations of one address space for one instruction set and way of counting."""
 
     def __init__(self, memory: FlatMemory | MachineMemory, code: CodeSpace | MachineCodeSpace) -> None:
-        self.code = guest_code(memory, code)
+        self.code: GuestCode = guest_code(memory, code)
         self._by_entry: dict[int, Translation] = {}
         self._by_page: dict[int, set[Translation]] = {}
         self._lock = memory.lock
+        self._fence = threading.Lock()
+        """To take it orders this thread's accesses to memory; nobody ever holds it."""
         self.barriers = hooked_addresses(memory)
         """Instructions that must not be translated: somebody wants to see them executed."""
         self.changes = 0
@@ -91,14 +95,51 @@ class TranslationSpace:
             if translation.covers(pc, pc + 1):
                 yield translation
 
-    def publish(
-        self, entry: int, ranges: list[tuple[int, int]], digest: str, image: bytes, offset: int
-    ) -> Translation | None:
-        """Let CPUs enter an image at `offset` for the code at `entry`; None if that has changed."""
+    @contextmanager
+    def reading(self) -> Iterator[Callable[[int, int], bytes | None]]:
+        """A function like `code.read` that reads each page once, for publishing many images.
+
+        Whoever changes code meanwhile waits, and then has what was made from it forgotten.
+        """
+        pages: dict[int, bytes | None] = {}
+
+        def read(address: int, length: int) -> bytes | None:
+            page, offset = address & -PAGE_SIZE, address % PAGE_SIZE
+            if page not in pages:
+                self.code.watch(page)
+                pages[page] = self.code.read(page, PAGE_SIZE)
+            content = pages[page]
+            if content is None or offset + length <= PAGE_SIZE:
+                return None if content is None else content[offset : offset + length]
+            rest = read(page + PAGE_SIZE, offset + length - PAGE_SIZE)
+            return None if rest is None else content[offset:] + rest
+
         with self._lock:
-            if any(low <= barrier < high for barrier in self.barriers for low, high in ranges):
+            yield read
+
+    def publish(
+        self,
+        entry: int,
+        ranges: list[tuple[int, int]],
+        digest: str,
+        image: bytes,
+        offset: int,
+        *,
+        read: Callable[[int, int], bytes | None] | None = None,
+    ) -> Translation | None:
+        """Let CPUs enter an image at `offset` for the code at `entry`; None if that has changed.
+
+        `read` is from `reading`, by those who publish many.
+        """
+        with self._lock:
+            if self._is_barred(ranges):
                 return None
-            if code_digest(ranges, self.code.read) != digest:
+            # Whoever stores to the code from now on will have this forgotten; what has been stored is seen.
+            for page in _pages(ranges):
+                self.code.watch(page * PAGE_SIZE)
+            with self._fence:
+                pass
+            if code_digest(ranges, read or self.code.read) != digest:
                 return None
             handler = self.code.handler(entry)
             if handler is None:
@@ -115,11 +156,13 @@ class TranslationSpace:
             self._by_entry[entry] = translation
             for page in _pages(ranges):
                 self._by_page.setdefault(page, set()).add(translation)
-            for page in _pages(ranges):
-                self.code.watch(page * PAGE_SIZE)
             handler.value = translation.start
             self.statistics.published += 1
             return translation
+
+    def _is_barred(self, ranges: list[tuple[int, int]]) -> bool:
+        """Whether some instruction of a translation must not be part of one."""
+        return any(low <= barrier < high for barrier in self.barriers for low, high in ranges)
 
     def forget(self, start: int, length: int) -> None:
         """Give up what was made from [start, start + length): the bytes have changed."""

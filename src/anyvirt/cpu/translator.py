@@ -8,6 +8,7 @@ from disk.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.code import code_space
@@ -48,7 +49,7 @@ class Translator(Interpreter):
                 "interpreter",
                 "regions of code whose addresses are translated",
                 "they are made of physical pages",
-                alternatives=("the interpreter and stencil tiers",),
+                alternatives=("MachineTranslator",),
             )
         self._wants_stencils = stencils
         self._stencils: StencilSpace | None = None
@@ -75,14 +76,14 @@ class Translator(Interpreter):
 
     def translate(self, entry: int, *, counted: bool = False) -> bool:
         """Compile the region around `entry` now, in this process; whether there is one. Imports LLVM."""
-        from anyvirt.jit.compile_server import Client, compile_image
+        from anyvirt.jit.compile_server import GuestPages, compile_image
 
         space = translation_space(self.memory, self.isa, counted=counted)
         profile = Profile(self.isa, space, self._directory, counted=counted)
         request = profile.request(entry, [], self._slots[_ROUNDING])
-        client = Client(None)  # type: ignore[arg-type]
-        client.read_code = space.code.read  # type: ignore[method-assign]
-        reply, image = compile_image(client, request)
+        code = GuestPages()
+        code.read_code = space.code.read  # type: ignore[method-assign]
+        reply, image = compile_image(code, request)
         if not image:
             return False
         return space.publish(reply.entry, reply.ranges, reply.digest, image, IMAGE_ENTRY) is not None
@@ -168,10 +169,11 @@ class Translator(Interpreter):
 
     def _sample(self) -> None:
         """Look at where the next jumps lead; something else may stop the run meanwhile."""
+        began = time.monotonic()
         slots, requests = self._slots, self._requests
         if self._profile is None or self._profile.space is not self._space:
             self._profile = Profile(
-                self.isa, self._space, self._directory, counted=False, on_region=self._prefer_region
+                self.isa, self._space, self._directory, counted=False, on_regions=self._prefer_regions
             )
         profile, stencils = self._profile, self._known_stencils()
         left = BURST if profile.is_curious else GLANCE
@@ -197,12 +199,13 @@ class Translator(Interpreter):
                 break
         requests[Request.SAMPLE] = 0
         # Regions are made of physical pages: they are for machines whose guests use no other addresses.
-        self._ticker.rest(Pace.LATER if slots[_TRANSLATION] else profile.serve(slots[_ROUNDING]))
+        pace = Pace.LATER if slots[_TRANSLATION] else profile.serve(slots[_ROUNDING])
+        self._ticker.rest(pace, time.monotonic() - began)
 
-    def _prefer_region(self, entry: int) -> None:
+    def _prefer_regions(self, entries: list[int]) -> None:
         """A loop that is executed as stencils would never come by the record that leads into the region."""
         if self._stencils is not None:
-            self._stencils.make_way(entry)
+            self._stencils.make_way(entries, self._state)
 
     def _known_stencils(self) -> StencilSpace | None:
         """The stencils, where there are any; they are small, but loaded only when they are wanted."""

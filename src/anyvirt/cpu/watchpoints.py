@@ -19,6 +19,7 @@ class Watchpoint(MemoryHook):
     """A range of memory. Runs stop when it has been accessed; the `Stop` says at which address and how."""
 
     stops_behind = True
+    is_stop = True
 
     def __init__(self, hooks: Hooks, start: int, length: int, kinds: AccessKind) -> None:
         super().__init__(hooks, start, start + length, kinds, lambda *_: False)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from anyvirt.devices.bus import StateError, expect_version
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from anyvirt.devices.bus import State
 
 
@@ -50,6 +52,13 @@ class SavedState:
         if not isinstance(value, bytes) or len(value) != length:
             raise self.misfit(name)
         return value
+
+    def part(self, name: str, keys: Iterable[str]) -> SavedState:
+        """A part with values by exactly these names."""
+        value = self.value(name)
+        if not isinstance(value, dict) or value.keys() != set(keys):
+            raise self.misfit(name)
+        return SavedState(value | {"version": 0}, 0, self._device)
 
     def value(self, name: str) -> object:
         """Whatever was saved by a name, for those who check it themselves."""

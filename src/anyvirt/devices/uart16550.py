@@ -224,6 +224,10 @@ class Uart16550:
         self._update()
         return taken
 
+    def await_room(self) -> None:
+        """Have `on_room` called when there is room: `input` was refused by what this one goes on from."""
+        self._refused = True
+
     def receive_break(self) -> bool:
         """Receive a break condition (section 8.3). Returns whether there was room for it."""
         if self._modem_control & _LOOP or len(self._received) >= self._capacity():

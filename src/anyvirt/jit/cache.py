@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = Path(__file__).parent.parent
 _SOURCES = ("typed/*.py", "isa/*.py", "isa/*/*.py", "jit/*.py")
-_FILES_KEPT = 64
+_FILES_KEPT = 128
 _CPU_INFORMATION = 8192
 """Bytes of /proc/cpuinfo that hold the first processor's model and flags."""
 
@@ -28,9 +28,13 @@ def load_or_compile(name: str, compile_blob: Callable[[], Blob]) -> Blob:
     key = _key(name)
     path = _directory() / f"{name}-{key.hex()[:16]}.blob"
     try:
-        return Blob.unpack(_read(path), key)
+        blob = Blob.unpack(_read(path), key)
     except (OSError, BlobError):
         blob = compile_blob()
+    else:
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        return blob
     # A cache that cannot be written (a full or read-only disk) costs time, nothing else.
     with contextlib.suppress(OSError):
         _write(path, blob.pack(key))
@@ -103,7 +107,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _prune(directory: Path) -> None:
-    """Keep the newest blobs: every change of a source leaves one behind."""
+    """Keep the blobs that were used last: every change of a source leaves one behind."""
     files = sorted(directory.glob("*.blob"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in files[_FILES_KEPT:]:
         path.unlink(missing_ok=True)

@@ -36,6 +36,9 @@ class Request:
     memory: str = "flat"
     """The memory model."""
     rounding: int = 0
+    paged: bool = False
+    """Addresses are translated: those of the request are good for this request only, and the region can be
+    executed at any others. Needs memory "machine"."""
     alone: bool = False
     """Nobody else has the memory, so that atomic operations need not be."""
     limit: int = 320
@@ -81,7 +84,7 @@ class Reply:
 
 def pack(message: Request | Reply, payload: bytes = b"") -> bytes:
     """The bytes of a message."""
-    header = json.dumps(asdict(message)).encode()
+    header = json.dumps(vars(message)).encode()
     return _LENGTHS.pack(len(header), len(payload)) + header + payload
 
 
@@ -111,6 +114,8 @@ def _is_sound(request: Request) -> bool:
         and isinstance(request.memory, str)
         and isinstance(request.counted, bool)
         and isinstance(request.alone, bool)
+        and isinstance(request.paged, bool)
+        and (not request.paged or request.memory == "machine")
         and all(type(number) is int and 0 <= number < 1 << 64 for number in numbers)
     )
 

@@ -53,14 +53,9 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 @dataclass
-class Client:
-    """A guest's process: what it wants compiled, and the code it has sent."""
+class GuestPages:
+    """Code that a guest's process has sent, and what it has said of it."""
 
-    connection: socket.socket
-    unpacker: Unpacker = field(default_factory=Unpacker)
-    unsent: bytearray = field(default_factory=bytearray)
-    """Answers that it has not taken yet; it gets no others before."""
-    wanted: deque[Request] = field(default_factory=deque)
     pages: dict[int, bytes] = field(default_factory=dict)
     decoded: dict[int, bytes] = field(default_factory=dict)
     """For each page and each place where an instruction can start, whether the interpreter has been there."""
@@ -84,13 +79,13 @@ class Client:
         return None if rest is None else first[offset:] + rest
 
     def accept(self, request: Request, payload: bytes) -> None:
-        """Keep the code that came with a request, and the request."""
+        """Keep what came with a request. Raises ProtocolError."""
         code, marks = PAGE_SIZE * len(request.pages), request.marks * len(request.visited)
         if len(payload) != code + marks:
             raise ProtocolError("the code is not that of the pages named")
         if any(page % PAGE_SIZE for page in (*request.pages, *request.visited)):
             raise ProtocolError("a page that does not begin at the address of one")
-        if len(self.wanted) == _MOST_WANTED or len(self.pages) + len(self.decoded) > _MOST_PAGES:
+        if len(self.pages) + len(self.decoded) > _MOST_PAGES:
             raise ProtocolError("too much at a time")
         for position, page in enumerate(request.pages):
             self.pages[page] = payload[position * PAGE_SIZE : (position + 1) * PAGE_SIZE]
@@ -100,7 +95,27 @@ class Client:
         if len(self.indirect) + len(request.indirect) > _MOST_JUMPS:
             self.indirect.clear()
         self.indirect.update(request.indirect)
-        self.wanted.append(request)
+
+
+@dataclass
+class Client:
+    """A guest's process: what it wants compiled, and the code it has sent."""
+
+    connection: socket.socket
+    unpacker: Unpacker = field(default_factory=Unpacker)
+    unsent: bytearray = field(default_factory=bytearray)
+    """Answers that it has not taken yet; it gets no others before."""
+    wanted: deque[tuple[Request, GuestPages]] = field(default_factory=deque)
+    code: GuestPages = field(default_factory=GuestPages)
+    """Of its address space."""
+
+    def accept(self, request: Request, payload: bytes) -> None:
+        """Keep a request and the code that came with it. Raises ProtocolError."""
+        if len(self.wanted) == _MOST_WANTED:
+            raise ProtocolError("too much at a time")
+        code = GuestPages() if request.paged else self.code
+        code.accept(request, payload)
+        self.wanted.append((request, code))
 
 
 @cache
@@ -115,36 +130,43 @@ def _templates(isa: str, memory: str, rounding: int, alone: bool) -> Templates:
     return Templates(instruction_set(isa), features, rounding, segment=has_segment(), alone=alone)
 
 
-def compile_image(client: Client, request: Request) -> tuple[Reply, bytes]:
+def compile_image(code: GuestPages, request: Request) -> tuple[Reply, bytes]:
     """Find, write and compile the region of a request."""
     from anyvirt.jit.region import Hints, RegionFunction, discover
     from anyvirt.jit.region_compiler import compile_region
+    from anyvirt.jit.region_paged import PagedRegionFunction
 
     templates = _templates(request.isa, request.memory, request.rounding, request.alone)
-    hints = Hints(client.indirect | request.indirect, frozenset(request.barriers), client.has_run)
-    plan = discover(templates, client.read_code, request.entry, hints, request.limit)
-    if not plan.steps:
+    if request.paged is not (templates.isa.system is not None):
         return Reply(request.number, request.entry), b""
-    function = RegionFunction(
-        templates.isa,
-        plan,
-        counted=request.counted,
-        memory=request.memory,
-        memory_size=request.memory_size,
-    )
+    hints = Hints(code.indirect | request.indirect, frozenset(request.barriers), code.has_run)
+    plan = discover(templates, code.read_code, request.entry, hints, request.limit)
+    if not plan.steps or (request.paged and not PagedRegionFunction.can_begin(plan)):
+        return Reply(request.number, request.entry), b""
+    function: RegionFunction
+    if request.paged:
+        function = PagedRegionFunction(templates.isa, plan, counted=request.counted)
+    else:
+        function = RegionFunction(
+            templates.isa,
+            plan,
+            counted=request.counted,
+            memory=request.memory,
+            memory_size=request.memory_size,
+        )
     image = compile_region(function)
     ranges = plan.ranges()
-    digest = code_digest(ranges, client.read_code)
+    digest = code_digest(ranges, code.read_code)
     return Reply(request.number, request.entry, ranges, digest, len(plan.steps), plan.is_cut), image
 
 
-def compile_request(client: Client, request: Request, directory: Path) -> tuple[Reply, bytes]:
+def compile_request(code: GuestPages, request: Request, directory: Path) -> tuple[Reply, bytes]:
     """Compile a region and keep it on disk."""
-    reply, image = compile_image(client, request)
+    reply, image = compile_image(code, request)
     page = request.entry & -PAGE_SIZE
-    if image:
+    if image and not request.paged:
         region = StoredRegion(reply.entry, reply.ranges, reply.digest, image, reply.cut)
-        RegionCache(directory, request.kind).store(page, client.pages[page], region)
+        RegionCache(directory, request.kind).store(page, code.pages[page], region)
     return reply, image
 
 
@@ -229,18 +251,19 @@ class Server:
             client = self._clients[0]
             self._clients.rotate(-1)
             if client.wanted and not client.unsent:
-                reply, image = self._compile(client, client.wanted.popleft())
+                request, code = client.wanted.popleft()
+                reply, image = self._compile(code, request)
                 client.unsent += pack(reply, image)
                 self._send(client)
                 return
 
-    def _compile(self, client: Client, request: Request) -> tuple[Reply, bytes]:
+    def _compile(self, code: GuestPages, request: Request) -> tuple[Reply, bytes]:
         """A region that cannot be compiled is none: a mistake of ours must not end the guest."""
         try:
             if self._compiled % _PRUNE_EVERY == 0:
                 RegionCache(self._directory, request.kind).prune()
             self._compiled += 1
-            return compile_request(client, request, self._directory)
+            return compile_request(code, request, self._directory)
         except Exception as error:
             if os.environ.get("ANYVIRT_DEBUG"):
                 raise

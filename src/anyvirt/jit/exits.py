@@ -11,8 +11,9 @@ from enum import IntEnum
 
 from anyvirt.jit.host_layout import Data
 from anyvirt.jit.image_layout import EXIT, VALUE, Header, Place
-from anyvirt.jit.layout import PAGE_SIZE, Slot
-from anyvirt.typed import load8, load16, load32, load64, range, s32, store64, u64
+from anyvirt.jit.layout import INSIDE, INTERPRET, PAGE_SIZE, Slot, StopReason
+from anyvirt.jit.machine_layout import RecordPage
+from anyvirt.typed import load8, load16, load32, load64, range, s32, s64, store64, u64
 
 _LAST_GENERAL = 15
 _FIRST_VECTOR = 17
@@ -89,22 +90,45 @@ def write_back(frame: u64) -> u64:
     description = look_up(image, count, table, behind)
     values = description + EXIT.size
     state = value_at(frame, image, values)
-    records = value_at(frame, image, values + VALUE.size)
+    base = value_at(frame, image, values + VALUE.size)
     left = value_at(frame, image, values + 2 * VALUE.size)
     for number in range(u64(3), u64(load32(description + 4))):
         place = values + number * VALUE.size
         store64(state + u64(load16(place)), value_at(frame, image, place))
-    if load32(description) != 0:
-        store64(state + Slot.REASON, u64(load32(description)))
-    shift, crossing = load64(state + Slot.RECORD_SHIFT), load64(state + Slot.CROSSING)
-    offset = load64(description + 8) << shift
-    record = records + offset
-    if crossing != 0:
-        # In a machine, at the record that looks its address up.
-        record = crossing + (u64(PAGE_SIZE) << shift)
-        records = record - offset
-    store64(state + Slot.RECORD, record)
-    store64(state + Slot.RECORDS, records)
-    store64(state + Slot.SOURCE, load64(description + 16))
+    reason = u64(load32(description))
+    if reason != 0:
+        store64(state + Slot.REASON, reason)
+    store64(state + Slot.ONWARD, way_on(state, reason))
+    source = load64(description + 16)
+    pc, shift = load64(description + 8), load64(state + Slot.RECORD_SHIFT)
+    if load64(state + Slot.CROSSING) != 0:
+        # In a machine `base` is how far the code is from where it was when it was compiled.
+        place_at(state, pc + base)
+        if source > INSIDE:
+            source += base
+    else:
+        store64(state + Slot.RECORD, base + (pc << shift))
+        store64(state + Slot.RECORDS, base)
+    store64(state + Slot.SOURCE, source)
     store64(state + Slot.COUNT, left + load64(description + 24))
     return state
+
+
+def way_on(state: u64, reason: u64) -> u64:
+    """Code that serves an exit: most end the run, but the CPU of a machine with modes need not be left."""
+    if reason == INTERPRET and load64(state + Slot.APART) != 0:
+        return load64(state + Slot.APART)
+    if reason == StopReason.INTERRUPTED and load64(state + Slot.ATTEND) != 0:
+        return load64(state + Slot.ATTEND)
+    return load64(state + Slot.LEAVE)
+
+
+def place_at(state: u64, pc: u64) -> None:
+    """Let the CPU of a machine be in front of the instruction at an address, wherever its record may be."""
+    shift = load64(state + Slot.RECORD_SHIFT)
+    record = load64(state + Slot.CROSSING) + (u64(PAGE_SIZE) << shift)
+    if u64(s64(pc << shift) >> shift) != pc:
+        store64(state + Slot.TARGET, pc)
+        record += RecordPage.LOST
+    store64(state + Slot.RECORD, record)
+    store64(state + Slot.RECORDS, record - (pc << shift))

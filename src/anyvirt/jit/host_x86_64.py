@@ -346,7 +346,9 @@ movq %rax, %r12
 movq {Slot.RECORD:d}(%r12), %r13
 movq {Slot.COUNT:d}(%r12), %r15
 movq {Slot.RECORDS:d}(%r12), %rdi
-jmp leave
+movq {Slot.MEMORY:d}(%r12), %r14
+movq {Slot.STACK:d}(%r12), %rsp
+jmpq *{Slot.ONWARD:d}(%r12)
 """
 # spawn(path, argv, envp, stack): start a program in a session of its own, without descriptors and without
 # telling anybody when it ends. The child has a stack of its own in our memory until it has the program, so

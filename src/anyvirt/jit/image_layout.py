@@ -23,10 +23,15 @@ class Header(IntEnum):
     EXIT_TABLE = 0x0C
     EXIT_CODE = 0x10
     """Address of the code that exits call; filled in when the image is placed."""
+    PAGES = 0x18
+    """Number of entries of the table of pages, 32 bits."""
+    PAGE_TABLE = 0x1C
+    """For each page that the translation was made from, in ascending order, 64 bits: how far the base of its
+    records has to be from that of the page of the entry. Filled in when the image is placed."""
     SIZE = 0x20
 
 
-HEADER = struct.Struct("<IIIIQQ")
+HEADER = struct.Struct("<IIIIQII")
 PAIR = struct.Struct("<II")
 """Fault table: access, where to go on. Exit table: address behind the call, the exit's description."""
 EXIT = struct.Struct("<IIQQq")

@@ -7,6 +7,8 @@ import functools
 import inspect
 from typing import TYPE_CHECKING
 
+from anyvirt.isa.processor import Processor
+from anyvirt.isa.system import SystemProcessor
 from anyvirt.jit import ir, machine_access
 from anyvirt.jit.floats import FLOAT_METHODS, accrued_flags
 from anyvirt.jit.handlers import Features, HandlerCompiler, RecordOperand, slot_variant, twin_name
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
     from anyvirt.jit.frontend import FunctionCompiler, Module
     from anyvirt.jit.target import Argument
 
+MACHINE_METHODS = frozenset(
+    name for name in vars(SystemProcessor) if name not in vars(Processor) and not name.startswith("_")
+)
+"""What the processors of machines can do besides: it changes more than registers and memory."""
 _EXCHANGES = {"swap": "xchg", "minu": "umin", "maxu": "umax"}
 _BITWISE = ("swap", "and", "or", "xor")
 """Exchanges that are the same in either byte order."""

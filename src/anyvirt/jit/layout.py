@@ -169,6 +169,10 @@ class Slot(IntEnum):
     """Nanoseconds that the time of a machine is ahead of the host's clock, or of counted instructions."""
     CLOCK = 0x158
     """Address of the host's clock_gettime(3)."""
+    APART = 0x160
+    """Code that executes one instruction apart from its record, which may lead into a translation; or 0."""
+    ONWARD = 0x168
+    """Code at which an exit of a translation goes on."""
     END = 0x180
 
 

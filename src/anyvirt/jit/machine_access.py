@@ -305,7 +305,8 @@ def written(state: u64, number: u64, offset: u64, size: u64) -> None:
     if flag == 0:
         return
     forget_code(memory_map, number, offset, size)
-    if flag & CodeFlag.TRANSLATIONS != 0:
+    # Whoever translates lets this be known first, and then looks at the code.
+    if u64(load8(load64(memory_map + Map.CODE) + number)) & CodeFlag.TRANSLATIONS != 0:
         note_change(state, number)
 
 

@@ -28,6 +28,7 @@ from anyvirt.jit.machine_access import (
     resolve,
 )
 from anyvirt.jit.machine_layout import (
+    APART,
     CODE_ENTRIES,
     CODE_TABLE,
     CROSSING,
@@ -231,13 +232,38 @@ def decode_crossing(state: u64, record: u64, records: u64) -> u64:
         if offset + position >= PAGE_SIZE:
             source = load64(region + Region.ADDEND) + physical + offset + position - PAGE_SIZE
         store8(window + position, load8(source))
+    return decode_window_at(state, offset)
+
+
+def decode_window_at(state: u64, offset: u64) -> u64:
+    """Write the record of the instruction in the window, as for an offset in any page; returns the record."""
+    shift, area = load64(state + Slot.RECORD_SHIFT), load64(state + Slot.CROSSING)
+    about = header(state, area)
     kept = load64(about + RecordPage.KEPT)
     if kept != 0:
         store64(kept + HANDLER_FIELD, load64(about + RecordPage.OUTSIDE))
     target = area + (offset << shift)
     store64(about + RecordPage.KEPT, target)
-    decode_at(state, window, u64(LONGEST_INSTRUCTION), u64(0), target)
+    decode_at(state, about + RecordPage.WINDOW, u64(LONGEST_INSTRUCTION), u64(0), target)
     return target
+
+
+def decode_apart(state: u64, record: u64, records: u64) -> u64:
+    """Decode the instruction of a record once more, without what leads from its record into a translation.
+
+    Returns a record that is good for this once, or 0 (OUTCOME).
+    """
+    page = page_of_records(state, record)
+    offset = (record - page) >> load64(state + Slot.RECORD_SHIFT)
+    host = load64(header(state, page) + RecordPage.HOST)
+    available = min(PAGE_SIZE - offset, u64(LONGEST_INSTRUCTION))
+    _, length = word_at(host + offset, available)
+    if length > available:
+        return decode_crossing(state, record, records)
+    window = header(state, load64(state + Slot.CROSSING)) + RecordPage.WINDOW
+    for position in range(available):
+        store8(window + position, load8(host + offset + position))
+    return decode_window_at(state, offset)
 
 
 def add_machine_fetch(module: Module, *, streams: bool, system: bool = False) -> None:
@@ -265,6 +291,12 @@ def add_machine_fetch(module: Module, *, streams: bool, system: bool = False) ->
             is_fault=f"icmp eq i64 %why, {int(StopReason.ACCESS_FAULT)}" if system else "icmp eq i1 0, 1",
         )
     )
+    if system:
+        module.define(
+            _APART.format(
+                convention=CONVENTION, parameters=PARAMETERS, find=add(find_code), decode=add(decode_apart)
+            )
+        )
 
 
 def _emit_itself(compiler: FunctionCompiler, arguments: list[Argument]) -> Value:
@@ -371,5 +403,35 @@ define dso_local {{convention}} void @{OUTSIDE}({{parameters}}) nounwind {{{{
   %target = getelementptr i8, ptr %state, i64 {int(Slot.TARGET)}
   store i64 %pc, ptr %target
   {_go(f"@{LOOKUP}")}
+}}}}
+"""
+
+_APART = f"""
+define dso_local {{convention}} void @{APART}({{parameters}}) nounwind {{{{
+  %s = ptrtoint ptr %state to i64
+  %r = ptrtoint ptr %record to i64
+  %b = ptrtoint ptr %records to i64
+  %scaled = sub i64 %r, %b
+  %shift.slot = getelementptr i8, ptr %state, i64 {int(Slot.RECORD_SHIFT)}
+  %shift = load i64, ptr %shift.slot
+  %pc = ashr i64 %scaled, %shift
+  %target = getelementptr i8, ptr %state, i64 {int(Slot.TARGET)}
+  store i64 %pc, ptr %target
+  %base = call i64 {{find}}(i64 %s)
+  %known = icmp ne i64 %base, 0
+  br i1 %known, label %found, label %stop
+found:
+  %place = add i64 %base, %scaled
+  %there = call i64 {{decode}}(i64 %s, i64 %place, i64 %base)
+  %ok = icmp ne i64 %there, 0
+  br i1 %ok, label %go, label %stop
+go:
+  %new = inttoptr i64 %there to ptr
+  %distance = sub i64 %there, %scaled
+  %records.new = inttoptr i64 %distance to ptr
+  %handler = load ptr, ptr %new
+  {_go("%handler", "%new", "%records.new")}
+stop:
+  {_go(f"@{FAILED}")}
 }}}}
 """

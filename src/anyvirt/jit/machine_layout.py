@@ -172,6 +172,8 @@ class RecordPage(IntEnum):
 CROSSING, LOOKUP, OUTSIDE, FAILED = "crossing", "lookup", "outside", "failed"
 """Handlers: of instructions that cross the end of a page; of the address in TARGET; of records that are
 elsewhere; of what ends with an OUTCOME."""
+APART = "apart"
+"""Handler that executes the instruction of a record, whatever that record leads into."""
 END_RECORDS = 16
 """Bytes of guest code, at the end of a page of records, for which there are records that lead outside."""
 TOLERATED_WRITES = 32

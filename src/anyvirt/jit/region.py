@@ -262,7 +262,10 @@ class Exit:
 
 
 EXIT_VALUES = 3
-"""The first values of each exit: state block, base of records, budget left."""
+"""The first values of each exit: state block, base of records (in a machine how far the code is from where it
+was when it was compiled), budget left."""
+PAGES = "pages"
+"""The symbol of the table of pages (`anyvirt.jit.image_layout.Header.PAGE_TABLE`)."""
 EXIT_BYTES = 6
 """Length of the instruction that takes an exit; the linker puts it there."""
 
@@ -295,6 +298,8 @@ class RegionFunction:
         self._chains = 0
         self.exits: list[Exit] = []
         """By their numbers in the LLVM code."""
+        self.pages: tuple[int, ...] = ()
+        """Addresses of the pages in the table of pages."""
 
     def text(self) -> str:
         """LLVM IR of the module, in which the function is `region`."""
@@ -386,17 +391,16 @@ class RegionFunction:
                 lines.append(f"  {name} = alloca i64")
                 lines.append(f"  %e{name[2:]} = load i64, ptr %p{name[2:]}")
                 lines.append(f"  store i64 %e{name[2:]}, ptr {name}")
-        start = self._label(self._plan.entry)
         if self._machine:
             lines += [
                 f"  %usual.slot = getelementptr i8, ptr %memory, i64 {USUAL_ADDEND}",
                 f"  {USUAL} = alloca i64",
                 "  %usual.entry = load i64, ptr %usual.slot",
                 f"  store i64 %usual.entry, ptr {USUAL}",
-                *self._check_address(start),
+                *self._check_address(),
             ]
         lines += self._check_rounding()
-        lines.append(f"  br label %{start}")
+        lines.append(f"  br label %{self._label(self._plan.entry)}")
         return "\n".join(lines)
 
     def _check_rounding(self) -> list[str]:
@@ -425,7 +429,7 @@ class RegionFunction:
             "  ret void",
         ]
 
-    def _check_address(self, start: str) -> list[str]:
+    def _check_address(self) -> list[str]:
         """Code of a machine can be executed at several addresses; a region is for one of them."""
         return [
             "  %here = ptrtoint ptr %record to i64",
@@ -473,12 +477,16 @@ class RegionFunction:
         }
         for pc in order:
             step = self._plan.steps[pc]
-            if current is None or pc in starts or current[-1].next != pc:
+            if current is None or pc in starts or current[-1].next != pc or self._starts(step, current[-1]):
                 current = blocks[pc] = []
             current.append(step)
             if step.template.ways & {Way.TAKEN, Way.JUMP} or Way.NEXT not in step.template.ways:
                 current = None
         return blocks
+
+    def _starts(self, step: Step, before: Step) -> bool:
+        """Whether a block has to begin with an instruction, although control comes from the one before."""
+        return False
 
     def _successors(self, block: list[Step]) -> list[int]:
         last = block[-1]
@@ -547,19 +555,18 @@ class RegionFunction:
         after = dirty | self._written[step.pc]
         label = self._label(step.pc)
         values: dict[str, object] = dict(step.operands)
-        values.update(
-            u=unique, pc=_signed(step.pc), next_pc=_signed(step.next), memory_size=self._memory_size
-        )
+        values.update(u=unique, memory_size=self._memory_size, **self._addresses(step))
         span, begin = self.spans.get(step.pc), label
         if self._counted and step.pc in self._blocks:
             begin = f"t{unique}"
         if span is not None and span.leader == step.pc:
             lines, begin = span.look()
             self._lines += lines
+        text, begin = self._guard(step, values, begin)
         if span is None:
-            text = template.format % values
+            text += template.format % values
         else:
-            text = template.shared % (values | {"span": span.variable})
+            text += template.shared % (values | {"span": span.variable})
         if template.allocas:
             self._allocas.append(template.allocas % values)
         for way in template.ways:
@@ -568,6 +575,14 @@ class RegionFunction:
         # Phis of the template name the block it begins in.
         text = text.replace(f"%{label}]", f"%{begin}]")
         self._lines.append(text)
+
+    def _addresses(self, step: Step) -> dict[str, object]:
+        """What the placeholders for addresses become."""
+        return {"pc": _signed(step.pc), "next_pc": _signed(step.next)}
+
+    def _guard(self, step: Step, values: dict[str, object], begin: str) -> tuple[str, str]:
+        """The look whether an instruction's guard holds, and the label of the block that follows."""
+        return "", begin
 
     def _way(self, way: Way, step: Step, dirty: int, after: int, unused: int) -> str:
         """The label that a way out of an instruction leads to; emits what is there."""
@@ -600,7 +615,11 @@ class RegionFunction:
 
     def _onward(self, pc: int, dirty: int, unused: int) -> str:
         """Where the next instruction is, in the region or out of it."""
-        return self._label(pc) if pc in self._plan.steps else self._chain(pc, dirty, unused)
+        return self._inside(pc, dirty, unused) if pc in self._plan.steps else self._chain(pc, dirty, unused)
+
+    def _inside(self, pc: int, dirty: int, unused: int) -> str:
+        """The label of an instruction of the region, as control comes to it from the current one."""
+        return self._label(pc)
 
     def _branch(self, step: Step, dirty: int, unused: int) -> str:
         """Where a taken branch leads."""
@@ -608,7 +627,7 @@ class RegionFunction:
         if target not in self._blocks:
             return self._chain(target, dirty, unused, source=step.pc)
         if target > step.pc:
-            return self._label(target)
+            return self._inside(target, dirty, unused)
         return self._back_edge(target, dirty, f"{step.pc:x}")
 
     # Ways out -------------------------------------------------------------------------------------------
@@ -655,11 +674,15 @@ class RegionFunction:
                 offsets.append(register.offset)
         self._side += [
             f"  call void (i64, i32, ...) @llvm.experimental.stackmap(i64 {number}, i32 {EXIT_BYTES}, "
-            f"ptr %state, ptr %records, i64 {left}{''.join(values)})",
+            f"ptr %state, {self._base_value()}, i64 {left}{''.join(values)})",
             # Never reached; but LLVM would take away what leads to a place that cannot be.
             "  ret void",
         ]
         self.exits.append(replace(kind, offsets=tuple(offsets)))
+
+    def _base_value(self) -> str:
+        """The second of `EXIT_VALUES`."""
+        return "i64 0" if self._machine else "ptr %records"
 
     def _chain(self, pc: int, dirty: int, unused: int, *, source: int | None = None) -> str:
         """Leave for an instruction outside of the region; `source` is a branch that leads there."""
@@ -703,10 +726,10 @@ class RegionFunction:
             f"  %there.{unique} = getelementptr i8, ptr %records.{unique}, i64 %offset.{unique}",
         ]
         self._dispatch(f"%there.{unique}", left, f"k{unique}", f"%records.{unique}")
-        self._side += [f"ask{unique}:", *self._asking(unique)]
+        self._side += [f"ask{unique}:", *self._asking(address, unique)]
         self._dispatch(f"%asking.{unique}", left, f"a{unique}", f"%asked.{unique}")
 
-    def _asking(self, unique: str) -> list[str]:
+    def _asking(self, address: str, unique: str) -> list[str]:
         """The record that looks an address up, and a base that makes it mean the address (`RecordPage`)."""
         return [
             f"  %area.{unique} = getelementptr i8, ptr %state, i64 {int(Slot.CROSSING)}",
@@ -743,9 +766,9 @@ class RegionFunction:
 
     def _back_edge(self, target: int, dirty: int, unique: str) -> str:
         """A loop can be stopped where it begins again."""
-        label = f"back{unique}"
+        label, goal = f"back{unique}", self._inside(target, dirty, 0)
         self._side.append(f"{label}:")
-        self._check_pending(target, dirty, 0, f"b{unique}", self._label(target), INSIDE)
+        self._check_pending(target, dirty, 0, f"b{unique}", goal, INSIDE)
         return label
 
     def _indirect(self, step: Step, dirty: int, unique: str) -> str:
@@ -757,7 +780,8 @@ class RegionFunction:
         self._side += [
             f"{label}:",
             f"  {address} = load i64, ptr %jump.target",
-            f"  switch i64 {address}, label %out{unique} [{cases}]",
+            *self._compiled_address(address, unique),
+            f"  switch i64 %as.compiled.{unique}, label %out{unique} [{cases}]",
             f"out{unique}:",
             *self._flush(dirty, f"j{unique}"),
         ]
@@ -766,6 +790,10 @@ class RegionFunction:
         else:
             self._leap(step, address, unique)
         return label
+
+    def _compiled_address(self, address: str, unique: str) -> list[str]:
+        """Let `%as.compiled` be an address as the region knows it."""
+        return [f"  %as.compiled.{unique} = add i64 {address}, 0"]
 
     def _leap(self, step: Step, address: str, unique: str) -> None:
         """Leave for any address of a flat memory."""
@@ -795,7 +823,7 @@ class RegionFunction:
         self._look_up(address, self._left(0, f"o{unique}"), f"o{unique}")
         asking = f"q{unique}"
         self._side += [f"stop{unique}:", f"  %offset.{asking} = shl i64 {address}, {self._shift}"]
-        self._side += self._asking(asking)
+        self._side += self._asking(address, asking)
         self._side.append(f"  br label %halt{unique}")
         self._stop_at(step, f"%asking.{asking}", f"%asked.{asking}", unique, f"halt{unique}")
 
@@ -820,8 +848,14 @@ class RegionFunction:
     def _goal(self, goal: int, step: Step, dirty: int) -> str:
         """Backward, an indirect jump closes a loop as any other does."""
         if goal > step.pc:
-            return self._label(goal)
+            return self._inside_once(goal, dirty)
         return self._back_edge_once(goal, dirty, f"{step.pc:x}.{goal:x}")
+
+    def _inside_once(self, goal: int, dirty: int) -> str:
+        waiting, self._side = self._side, []
+        label = self._inside(goal, dirty, 0)
+        self._side = waiting + self._side
+        return label
 
     def _back_edge_once(self, goal: int, dirty: int, unique: str) -> str:
         waiting, self._side = self._side, []

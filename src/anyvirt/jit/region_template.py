@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.jit import ir
 from anyvirt.jit.handlers import Features, HandlerCompiler, RecordOperand
-from anyvirt.jit.interpreter import InterpreterTarget
+from anyvirt.jit.interpreter import MACHINE_METHODS, InterpreterTarget
 from anyvirt.jit.ir import Body, Value
 from anyvirt.jit.layout import Access, Slot
 from anyvirt.jit.region_flat import RegionFlatModel
@@ -29,7 +29,8 @@ from anyvirt.typed import TypedPythonError, u64
 
 if TYPE_CHECKING:
     import types
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
     from anyvirt.isa.description import Handler, InstructionSet, Pattern
     from anyvirt.jit.frames import Signature
@@ -105,11 +106,15 @@ class Template:
     """Its only memory access, if that can share a look at the TLB (`anyvirt.jit.region_sharing`)."""
     shared: str = ""
     """The same as `format` for an access that does share one: `span` is the variable of `Span`."""
+    guard: str = ""
+    """The IR that looks whether the instruction's guard (`anyvirt.isa.system.Guard`) holds, to be put in
+    front of the others; its last line is a label."""
+    guard_name: str = ""
 
     @cached_property
     def uses(self) -> frozenset[str]:
         """Placeholders that occur."""
-        return frozenset(re.findall(r"%\((\w+)\)s", self.format))
+        return frozenset(re.findall(r"%\((\w+)\)s", self.format + self.shared))
 
 
 class _TemplateBody(Body):
@@ -157,6 +162,7 @@ class TemplateCompiler(HandlerCompiler):
         """The looks at the TLB."""
         self._early_writes = False
         self._rounding: int | None = None
+        self._guard_name = ""
         self.model = RegionFlatModel(self) if target.features.memory == "flat" else RegionMachineModel(self)
 
     def template(self) -> Template:
@@ -165,8 +171,14 @@ class TemplateCompiler(HandlerCompiler):
             name: self.constants[name] if name in self.constants else self._placeholder_operand(name)
             for name in self._slots
         }
+        initial = self.body.label
+        self.check_guard()
+        guarded, begin = len(self.body), self.body.label
         self.compile_with(self.parameters(operands))
+        guard = "\n".join(self.body.part(0, guarded))
         text, allocas = self.body.parts()  # type: ignore[attr-defined]
+        if guard:
+            text = "\n".join(self.body.part(guarded))
         if re.search(r"%(record|count)\b", text):
             raise TemplateError("it needs to know the interpreter's record or budget")
         if "@table." in text:
@@ -174,7 +186,10 @@ class TemplateCompiler(HandlerCompiler):
         access, shared = None, ""
         if len(self.accesses) == 1 and self.accesses[0].access is not None:
             access, start, end, lines = self.accesses[0]
-            shared = _as_format("\n".join([*self.body.part(0, start), *lines, *self.body.part(end)]))
+            shared = "\n".join([*self.body.part(guarded, start), *lines, *self.body.part(end)])
+        if guard:
+            # What the instruction begins in is another block where its guard need not be looked at.
+            text, shared = (part.replace(f"%{begin}]", f"%{initial}]") for part in (text, shared))
         return Template(
             _as_format(text),
             _as_format(allocas),
@@ -188,7 +203,9 @@ class TemplateCompiler(HandlerCompiler):
             self._early_writes,
             self._rounding,
             access,
-            shared,
+            _as_format(shared),
+            _as_format(guard),
+            self._guard_name,
         )
 
     def _placeholder_operand(self, name: str) -> RecordOperand:
@@ -255,6 +272,11 @@ class TemplateCompiler(HandlerCompiler):
     def leave(self, reason: int, record: str, count: str, records: str = "%records") -> None:
         """What ends a run is left to the interpreter, which begins the instruction anew."""
         self.go(Way.INTERPRET)
+
+    def leave_to_guard(self, name: str) -> None:
+        """The interpreter does what the guard demands, as long as it does not hold."""
+        self._guard_name = name
+        self.go(Way.ODD)
 
     def dispatch(self, record: str, records: str = "%records") -> None:
         """There are no records here."""
@@ -401,6 +423,18 @@ class RegionTarget(InterpreterTarget):
     def synchronize_code(self, handler: HandlerCompiler) -> None:
         """Left to the interpreter."""
         raise TemplateError("it may change what is executed")
+
+    def call_routine(
+        self, function: Callable[..., Any], compiler: FunctionCompiler, arguments: list[Argument]
+    ) -> Argument:
+        """Left to the interpreter."""
+        raise TemplateError("it calls a function of the processor")
+
+    def call_method(self, compiler: FunctionCompiler, name: str, arguments: list[Argument]) -> Value | None:
+        """What only machines do is left to the interpreter."""
+        if name in MACHINE_METHODS:
+            raise TemplateError("it is about more than registers and memory")
+        return super().call_method(compiler, name, arguments)
 
     def cycle_counter(self, handler: HandlerCompiler) -> Value:
         """Left to the interpreter, which knows how many instructions have been executed."""

@@ -11,12 +11,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from anyvirt.isa.processor import Processor
-from anyvirt.isa.system import SystemProcessor
 from anyvirt.jit import ir
 from anyvirt.jit.frames import signature_of
 from anyvirt.jit.handlers import CONVENTION, Features, HandlerCompiler, RecordOperand
-from anyvirt.jit.interpreter import InterpreterTarget
+from anyvirt.jit.interpreter import MACHINE_METHODS, InterpreterTarget
 from anyvirt.jit.ir import LIKELY, UNLIKELY, Body, Value
 from anyvirt.jit.layout import Slot, StopReason
 from anyvirt.jit.machine_layout import LOOKUP
@@ -345,7 +343,7 @@ class StencilTarget(InterpreterTarget):
 
     def call_method(self, compiler: FunctionCompiler, name: str, arguments: list[Argument]) -> Value | None:
         """What only machines do is left to the interpreter."""
-        if name in _OF_MACHINES:
+        if name in MACHINE_METHODS:
             raise StencilError("it is about more than registers and memory")
         return super().call_method(compiler, name, arguments)
 
@@ -356,11 +354,6 @@ class StencilTarget(InterpreterTarget):
     def time_counter(self, handler: HandlerCompiler) -> Value:
         """Left to the interpreter."""
         raise StencilError("it reads a counter")
-
-
-_OF_MACHINES = frozenset(
-    name for name in vars(SystemProcessor) if name not in vars(Processor) and not name.startswith("_")
-)
 
 
 def _stencil(compiler: FunctionCompiler) -> StencilCompiler:

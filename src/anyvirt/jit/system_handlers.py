@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from anyvirt.jit.exits import place_at
 from anyvirt.jit.handlers import CONVENTION, PARAMETERS, guard_name
 from anyvirt.jit.layout import NO_CODE, PAGE_SIZE, Access, Request, Slot, StopReason
 from anyvirt.jit.machine_access import full_fence
 from anyvirt.jit.machine_fetch import header, page_of_records, program_counter, word_at
 from anyvirt.jit.machine_layout import LOOKUP, RecordPage
 from anyvirt.jit.routines import add_routine, call_routine
-from anyvirt.typed import load8, load64, s64, store8, store64, u8, u64
+from anyvirt.typed import load8, load64, store8, store64, u8, u64
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,17 +48,6 @@ def take_interrupt(state: u64, pc: u64) -> tuple[u64, bool]:
 def is_counting() -> bool:
     """Whether instructions are counted. Bound when compiled."""
     raise NotImplementedError
-
-
-def place_at(state: u64, pc: u64) -> None:
-    """Let the CPU be left in front of the instruction at an address, wherever its record may be."""
-    shift = load64(state + Slot.RECORD_SHIFT)
-    record = load64(state + Slot.CROSSING) + (u64(PAGE_SIZE) << shift)
-    if u64(s64(pc << shift) >> shift) != pc:
-        store64(state + Slot.TARGET, pc)
-        record += RecordPage.LOST
-    store64(state + Slot.RECORD, record)
-    store64(state + Slot.RECORDS, record - (pc << shift))
 
 
 def instruction_at(state: u64, record: u64) -> u64:

@@ -19,3 +19,11 @@ class MachineClock(HostClock):
             self._paused_at = max(self.now(), upcoming)
             self.ring_due()
         self._paused_at = max(self.now(), when)
+
+    def restart(self, now: int) -> None:
+        """Show another time, perhaps an earlier one, with nothing that is going to happen. It stands."""
+        with self._lock:
+            for _, _, alarm in self._agenda:
+                alarm.cancel()
+            self._agenda.clear()
+        self._paused_at = now

@@ -7,17 +7,23 @@ import re
 import threading
 from typing import TYPE_CHECKING
 
+from anyvirt.devices.saved_state import SavedState
 from anyvirt.errors import AnyvirtError, GuestTimeoutError
 from anyvirt.machines.ending import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from anyvirt.devices.bus import State
     from anyvirt.devices.uart16550 import Uart16550
     from anyvirt.machines.machine import Machine
 
 _SHOWN = 400
 """Characters of the end of the output in an error."""
+_VERSION = 1
+_INPUT = "console"
+_LONGEST_CHARACTER = 4
+"""Bytes."""
 _KEPT = 16 << 20
 """Characters of the output that are kept at least; guests print without end."""
 
@@ -37,6 +43,9 @@ class Console:
         self._lock = threading.Lock()
         self.on_output: Callable[[bytes], object] | None = None
         """Called with what the guest prints, as it prints it."""
+        self.is_quiet = False
+        """Whether `on_output` is not called: what is printed has been printed before."""
+        machine.inputs.receive(_INPUT, self._arrive)
 
     def connect(self, uart: Uart16550) -> None:
         """Type into a UART."""
@@ -51,7 +60,7 @@ class Console:
             self._length += len(piece)
             if self._length > 2 * _KEPT:
                 self._forget_oldest()
-        if self.on_output is not None:
+        if self.on_output is not None and not self.is_quiet:
             self.on_output(data)
         self._machine.notice()
 
@@ -72,13 +81,43 @@ class Console:
 
     def send(self, text: str | bytes) -> None:
         """Type; what the guest has no room for yet follows by and by. Any thread may."""
-        with self._machine.lock:
-            self._typed += text.encode() if isinstance(text, str) else text
-            self._type()
+        self._machine.inputs.push(_INPUT, text.encode() if isinstance(text, str) else text)
+
+    def _arrive(self, data: bytes) -> None:
+        self._typed += data
+        self._type()
 
     def _type(self) -> None:
         if self._typed and self._uart is not None:
             del self._typed[: self._uart.input(bytes(self._typed))]
+
+    def save_state(self) -> State:
+        """What was printed, what `expect` is done with, and what is typed and has not arrived."""
+        with self._lock:
+            return {
+                "version": _VERSION,
+                "text": self._joined(),
+                "undecoded": self._decoder.getstate()[0],
+                "matched": self._matched,
+                "typed": bytes(self._typed),
+            }
+
+    def load_state(self, state: State) -> None:
+        """Go on where another console was saved. Raises StateError and changes nothing if it does not fit."""
+        saved = SavedState(state, _VERSION, "the console")
+        text, typed, undecoded = (saved.value(name) for name in ("text", "typed", "undecoded"))
+        matched = saved.number("matched", 64)
+        if not isinstance(text, str) or not isinstance(typed, bytes) or not isinstance(undecoded, bytes):
+            raise saved.misfit("text")
+        with self._lock:
+            self._pieces, self._length, self._matched = [text], len(text), min(matched, len(text))
+            self._decoder.setstate((undecoded[:_LONGEST_CHARACTER], 0))
+            self._typed = bytearray(typed)
+
+    def await_room(self) -> None:
+        """Type on when the UART, whose state was loaded, has room again."""
+        if self._typed and self._uart is not None:
+            self._uart.await_room()
 
     def expect(
         self, pattern: str | re.Pattern[str], *, timeout: float = 60, instructions: int | None = None

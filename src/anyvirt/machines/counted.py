@@ -2,16 +2,22 @@
 
 Time is instructions: each takes a nanosecond of the machine's. The harts take turns of `TURN` instructions,
 which count as executed at the same time; when all of them wait, time leaps to what happens next. Devices see
-the time at which a turn began.
+the time at which a turn began. A turn that a run's end has cut short goes on in the next counted run, so
+it makes no difference where runs end. What comes from outside comes between two steps (see
+`anyvirt.machines.inputs`).
 """
 
 from __future__ import annotations
 
+import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.executor import StopReason
 from anyvirt.cpu.system import NEVER
 from anyvirt.machines.ending import Ending, Reason
+from anyvirt.machines.inputs import ReplayError
+from anyvirt.machines.standstill import ASIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,55 +31,100 @@ _LONGEST = 1_000_000
 """The same for a hart on its own, so that conditions are looked at."""
 
 
+@dataclass
+class Turn:
+    """A turn that is under way; `Hart.progress` says what each hart has executed in it."""
+
+    left: dict[int, int]
+    """What harts may still execute, in the order in which they do."""
+
+
 class CountedRun:
     """One run."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, instructions: int, *, leaps: int = 0) -> None:
+        """So many instructions are executed, by all harts together, unless something ends the run before.
+
+        Then time leaps until it has done so `leaps` times since the machine was made.
+        """
         self._machine = machine
         self._clock = machine.clock
         self._harts = machine.harts
-        self._ending: Ending | None = None
-        self._left = 0
+        self._inputs = machine.inputs
+        self.ending: Ending | None = None
+        """How it has ended."""
+        self._thread = 0
+        self.left = instructions
+        """Instructions that are still to be executed."""
+        self._leaps = leaps
 
     def end(self, ending: Ending) -> bool:
         """Let the run end; the first ending counts. Whether it was this one."""
-        is_first = self._ending is None
-        self._ending = self._ending or ending
-        for hart in self._harts:
-            hart.wake()
+        is_first = self.ending is None or self.ending is ASIDE
+        if is_first:
+            self.ending = ending
+        self.notice_input()
         return is_first
+
+    def is_own_thread(self, thread: int) -> bool:
+        """Whether the run cannot go on before this thread does."""
+        return thread == self._thread
 
     def notice(self) -> None:
         """Conditions are looked at after each turn anyway."""
 
-    def run(self, instructions: int, until: Callable[[], object] | None) -> Ending:
-        """Execute so many instructions, by all harts together, unless something ends the run before."""
-        self._left = instructions
-        while self._ending is None:
-            if until is not None and until():
-                self._ending = Ending(Reason.CONDITION)
-            elif self._left == 0:
-                self._ending = Ending(Reason.LIMIT)
-            else:
-                self._take_turns()
-        return self._ending
+    def notice_input(self) -> None:
+        """Something has come from outside: take it soon."""
+        for hart in self._harts:
+            hart.wake()
 
-    def _take_turns(self) -> None:
-        clock = self._clock
-        with self._machine.lock:
-            clock.ring_due()
-        active = [hart for hart in self._harts if self._is_active(hart)]
-        if not active:
+    def run(self, until: Callable[[], object] | None) -> None:
+        """Run to the end, or until a condition holds."""
+        self._thread = threading.get_ident()
+        while self.ending is None:
+            self._inputs.arrive()
+            if until is not None and until():
+                self.end(Ending(Reason.CONDITION))
+            elif self.left == 0 and self._machine.leaps >= self._leaps:
+                self.end(Ending(Reason.LIMIT))
+            else:
+                self._step()
+
+    def _step(self) -> None:
+        """Run the hart whose turn it is, or let time leap. What comes here next comes to the same state."""
+        turn = self._machine.turn or self._begin_turn()
+        if turn is None:
             self._leap()
             return
-        turn = self._turn(len(active))
-        longest = 0
-        for hart in active:
-            budget = min(turn, self._left)
-            if self._ending is None and budget:
-                longest = max(longest, self._advance(hart, budget))
+        self._machine.turn = turn
+        self._take_turn(turn)
+        if not any(hart.progress for hart in self._harts):
+            # Somebody has interrupted it before it began.
+            self._machine.turn = None
+
+    # Turns ----------------------------------------------------------------------------------------------
+
+    def _begin_turn(self) -> Turn | None:
+        """A turn of all harts that have something to execute, if there are any."""
         with self._machine.lock:
-            clock.advance_to(clock.now() + longest)
+            self._clock.ring_due()
+        active = [hart for hart in self._harts if self._is_active(hart)]
+        if not active:
+            return None
+        length = self._length(len(active))
+        return Turn({hart.number: length for hart in active})
+
+    def _take_turn(self, turn: Turn) -> None:
+        """Run the hart whose turn it is, as far as this run goes."""
+        number = next(iter(turn.left), None)
+        if number is not None:
+            budget = min(turn.left[number], self.left, self._inputs.instructions_to_next())
+            if not budget:
+                raise ReplayError("the machine goes another way than it did when it was recorded")
+            if self._advance(self._harts[number], turn, budget) or not turn.left[number]:
+                del turn.left[number]
+        if not turn.left:
+            self._machine.end_turn()
 
     def _is_active(self, hart: Hart) -> bool:
         if not hart.start_if_wanted():
@@ -81,10 +132,10 @@ class CountedRun:
         if hart.is_waiting:
             self._set_time(hart)
             hart.system.instructions_to_deadline(hart.cpu.instructions)
-            hart.is_waiting = not hart.system.is_wanted()
+            hart.is_waiting = not hart.system.is_interrupt_wanted()
         return not hart.is_waiting
 
-    def _turn(self, active: int) -> int:
+    def _length(self, active: int) -> int:
         """Instructions until something is due."""
         turn = _LONGEST if active == 1 else TURN
         upcoming = self._clock.next_alarm()
@@ -92,19 +143,24 @@ class CountedRun:
             turn = min(turn, max(upcoming - self._clock.now(), 1))
         return min([turn, *(max(when - self._clock.now(), 1) for when in self._deadlines(waiting=True))])
 
-    def _advance(self, hart: Hart, budget: int) -> int:
-        """Run one hart; how many instructions it has executed."""
+    def _advance(self, hart: Hart, turn: Turn, budget: int) -> bool:
+        """Run one hart; whether it has ended its turn by itself."""
         self._set_time(hart)
         before = hart.cpu.instructions
-        stop = hart.cpu.run(max_instructions=budget)
-        executed = hart.cpu.instructions - before
-        self._left -= executed
+        try:
+            stop = hart.cpu.run(max_instructions=budget)
+        finally:
+            executed = hart.cpu.instructions - before
+            hart.progress += executed
+            turn.left[hart.number] -= executed
+            self.left -= executed
+        has_called = hart.has_called
         self._machine.serve(hart, stop)
         hart.is_waiting = stop.reason is StopReason.IDLE
-        return executed
+        return has_called or hart.is_waiting
 
     def _set_time(self, hart: Hart) -> None:
-        hart.system.set_time(self._clock.now(), instructions=hart.cpu.instructions)
+        hart.system.set_time(hart.now(), instructions=hart.cpu.instructions)
 
     def _deadlines(self, *, waiting: bool) -> list[int]:
         """When the timers of harts that are started raise interrupts, as machine time."""
@@ -122,7 +178,8 @@ class CountedRun:
         upcoming = self._clock.next_alarm()
         moments = self._deadlines(waiting=True) + ([upcoming] if upcoming is not None else [])
         if not moments:
-            self._ending = Ending(Reason.IDLE)
+            self.end(Ending(Reason.IDLE))
             return
+        self._machine.leaps += 1
         with self._machine.lock:
             self._clock.advance_to(min(moments))

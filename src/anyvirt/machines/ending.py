@@ -27,6 +27,8 @@ class Reason(StrEnum):
     """A breakpoint, a watchpoint or a hook; `stop` says which, `hart` on which CPU."""
     STOPPED = "stopped"
     """`Machine.stop` was called."""
+    BEGINNING = "beginning"
+    """Going back has come to where the machine's history begins."""
     IDLE = "idle"
     """In a counted run: all CPUs wait for interrupts, and nothing is going to happen that makes one."""
 

@@ -6,6 +6,7 @@ import threading
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from anyvirt.devices.saved_state import SavedState
 from anyvirt.errors import UsageError
 from anyvirt.machines.firmware import START
 
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
     from anyvirt.cpu.interpreter import Interpreter
     from anyvirt.cpu.system import SystemSide
     from anyvirt.cpu.watchpoints import Watchpoints
+    from anyvirt.devices.bus import State
     from anyvirt.devices.clock import Clock
     from anyvirt.machines.control_registers import ControlRegisters
     from anyvirt.machines.memory_windows import VirtualMemory
 
 _MACHINE_MODE = 3
+_VERSION = 1
 
 
 class HartState(IntEnum):
@@ -47,6 +50,8 @@ class Hart:
         """Whether it waits for an interrupt."""
         self.has_called = False
         """Whether it stands in the firmware with a call that the host has to answer."""
+        self.progress = 0
+        """Instructions that it has executed in the turn that is under way, in counted runs."""
         self._start = 0, 0
         self.woken = threading.Event()
         """Set when a hart that is stopped has something to look at."""
@@ -99,7 +104,7 @@ class Hart:
 
     def now(self) -> int:
         """The machine's time in nanoseconds."""
-        return self._clock.now()
+        return self._clock.now() + self.progress
 
     # Debugging ------------------------------------------------------------------------------------------
 
@@ -143,6 +148,40 @@ class Hart:
             entry, argument = self._start
             self.begin(START, argument=argument, entry=entry)
         return self.state is HartState.STARTED
+
+    # State ----------------------------------------------------------------------------------------------
+
+    def replace(self, cpu: Interpreter) -> None:
+        """Go on with another CPU, which stands where the one so far does; hooks and breakpoints stay."""
+        assert cpu.system is not None
+        if self.cpu.has_hooks:
+            self.cpu.hooks.move_to(cpu)
+        self.cpu, self.system = cpu, cpu.system
+
+    def save_state(self) -> State:
+        """All that `load_state` needs, in any tier; neither memory nor hooks."""
+        return {
+            "version": _VERSION,
+            "state": int(self.state),
+            "is_waiting": self.is_waiting,
+            "has_called": self.has_called,
+            "progress": self.progress,
+            "start": list(self._start),
+            "cpu": self.cpu.save_state(),
+        }
+
+    def load_state(self, state: State) -> None:
+        """Go on where another hart was saved. Raises StateError and changes nothing if it does not fit."""
+        saved = SavedState(state, _VERSION, f"hart {self.number}")
+        life, cpu = saved.number("state", 2), saved.value("cpu")
+        is_waiting, has_called = saved.flag("is_waiting"), saved.flag("has_called")
+        progress = saved.number("progress", 32)
+        entry, argument = saved.numbers("start", 2, 64)
+        if life not in list(HartState) or not isinstance(cpu, dict):
+            raise saved.misfit("state")
+        self.cpu.load_state(cpu)
+        self.state, self._start = HartState(life), (entry, argument)
+        self.is_waiting, self.has_called, self.progress = is_waiting, has_called, progress
 
     def wake(self) -> None:
         """Let it look at what the machine wants, whatever it is doing."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from anyvirt.boards.riscv_boot_rom import Handover
 from anyvirt.boards.virt import VirtBoard
@@ -14,35 +17,46 @@ from anyvirt.boards.virt_tree import Chosen, HartDescription
 from anyvirt.cpu.executor import StopReason
 from anyvirt.cpu.machine_memory import MachineMemory
 from anyvirt.cpu.tiers import Tier, chosen_tier, make_executor
+from anyvirt.devices.bus import StateError
 from anyvirt.devices.test_finisher import Finish, Outcome
 from anyvirt.errors import AnyvirtError, UsageError
 from anyvirt.machines.clock import MachineClock
+from anyvirt.machines.configuration import Configuration
 from anyvirt.machines.console import Console
 from anyvirt.machines.counted import CountedRun
 from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.firmware import GATE, Gate, firmware_rom
 from anyvirt.machines.hart import Hart
+from anyvirt.machines.inputs import Inputs, Position, ReplayError
 from anyvirt.machines.loading import load_firmware, load_initrd, load_kernel
 from anyvirt.machines.memory_windows import PhysicalMemory
 from anyvirt.machines.real_time import RealTimeRun
 from anyvirt.machines.sbi import Sbi
+from anyvirt.machines.standstill import ASIDE, Standstill
+from anyvirt.machines.state import load_machine, save_machine
 from anyvirt.quantities import parse_size
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable, Sequence
-    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
     from anyvirt.cpu.executor import Stop
     from anyvirt.cpu.interpreter import Interpreter
+    from anyvirt.cpu.memory_image import MemoryImage
+    from anyvirt.devices.bus import State
     from anyvirt.devices.clock import Alarm
     from anyvirt.guest import Network, Published
+    from anyvirt.machines.counted import Turn
+    from anyvirt.machines.history import History
     from anyvirt.machines.loading import Loaded
+    from anyvirt.machines.recording import Recording, Replay
     from anyvirt.network.link import Link
     from anyvirt.network.vsock import VsockHost
 
+T = TypeVar("T")
+EVERY = 20_000_000
+"""Instructions between states that a machine can be gone on from, in recordings and histories."""
 BOARDS = ("virt",)
 ISA = "riscv64_system"
 _SEED_SIZE = 32
@@ -66,6 +80,9 @@ _OUTCOMES = {
 
 class Machine:
     """A whole machine, run by `run`. Between runs all of it stands still and can be looked at and changed."""
+
+    _link: Link | None = None
+    _vsock: VsockHost | None = None
 
     def __init__(
         self,
@@ -95,45 +112,29 @@ class Machine:
         `vsock` gives it virtual sockets, reached by `Machine.vsock` and by a Unix socket at a path if one is
         given. `attach` is called with the board, to put further devices on it. Raises UsageError.
         """
-        if board not in BOARDS:
-            raise UsageError(f"there is no board {board!r}: the boards are {', '.join(BOARDS)}")
+        self._check_board(board)
         if kernel is None and firmware is None:
             raise UsageError("a machine needs something to run: name a kernel or firmware")
         if initrd is not None and kernel is None:
             raise UsageError("an initial file system is for a kernel: name one")
-        self._kernel, self._initrd, self._append, self._firmware = kernel, initrd, append, firmware
-        self._seed = seed
-        self._run: RealTimeRun | CountedRun | None = None
-        self._ended: Ending | None = None
-        self._untold: list[Ending] = []
-        """Breakpoints that harts have reached when another hart had ended the run: later runs tell them."""
-        self.clock = MachineClock()
-        """The machine's time, which stands between runs."""
-        self.console = Console(self)
-        self.board = self._make_board(parse_size(memory) if isinstance(memory, str) else memory, cpus)
-        self.console.connect(self.board.uart)
-        self._link: Link | None = None
-        if network is not None or publish:
-            from anyvirt.machines.network import attach_network
+        configuration = Configuration(
+            board=board,
+            memory=parse_size(memory) if isinstance(memory, str) else memory,
+            cpus=cpus,
+            kernel=None if kernel is None else Path(kernel),
+            initrd=None if initrd is None else Path(initrd),
+            append=append,
+            firmware=None if firmware is None else Path(firmware),
+            seed=seed,
+        )
 
-            self._link = attach_network(self.board, network or "none", publish)
-        self._vsock: VsockHost | None = None
-        if vsock is not False:
-            from anyvirt.machines.network import attach_vsock
+        def attach_all(board: VirtBoard) -> None:
+            self._join_host(board, network, publish, vsock)
+            if attach is not None:
+                attach(board)
 
-            self._vsock = attach_vsock(self.board, None if vsock is True else vsock)
-        if attach is not None:
-            attach(self.board)
-        self._tier = chosen_tier() if tier is None else tier
-        self._timers: dict[int, Alarm] = {}
-        self.harts = self._make_harts()
-        """The CPUs."""
-        self._sbi = Sbi(self)
-        if firmware is None:
-            gate = Gate(call=self._take_call, acknowledge=self._lower_software_interrupt)
-            self.board.memory.add_mmio(*GATE, gate, name="firmware")
-            self.board.memory.add_rom(BOOT_ROM.start, firmware_rom(), name="firmware")
         try:
+            self._assemble(configuration, tier, attach_all)
             self._start()
         except BaseException:
             self._let_go()
@@ -141,38 +142,115 @@ class Machine:
 
     # Making ---------------------------------------------------------------------------------------------
 
-    def _make_board(self, ram_size: int, cpus: int) -> VirtBoard:
+    def _assemble(
+        self,
+        configuration: Configuration,
+        tier: Tier | str | None,
+        attach: Callable[[VirtBoard], object] | None,
+    ) -> None:
+        """Put everything together; RAM is empty, and the harts have nothing to execute."""
+        self._check_board(configuration.board)
+        self._configuration = configuration
+        self._run: RealTimeRun | CountedRun | None = None
+        self._standstill = Standstill()
+        self.ended: Ending | None = None
+        """How the machine has ended, if it has: it can be reset."""
+        self._ending_lock = threading.RLock()
+        self.untold: list[Ending] = []
+        """Breakpoints that harts have reached when another hart had ended the run: later runs tell them."""
+        self._late: Ending | None = None
+        """What has ended a run that was held."""
+        self.clock = MachineClock()
+        """The machine's time, which stands between runs."""
+        self.inputs = Inputs(self)
+        """What comes from outside: `push` and `pull` are for devices of the user's."""
+        self._history: History | None = None
+        self._replay: Replay | None = None
+        self.console = Console(self)
+        self.board = self._make_board()
+        self.console.connect(self.board.uart)
+        if attach is not None:
+            attach(self.board)
+        self._tier = self._known_tier(chosen_tier() if tier is None else tier)
+        self._timers: dict[int, Alarm] = {}
+        self.harts = self._make_harts()
+        """The CPUs."""
+        self.turn: Turn | None = None
+        """The turn of a counted run that was under way when the last run ended."""
+        self.leaps = 0
+        """How often time has leapt in counted runs."""
+        self._sbi = Sbi(self)
+        if configuration.firmware is None:
+            gate = Gate(call=self._take_call, acknowledge=self._lower_software_interrupt)
+            self.board.memory.add_mmio(*GATE, gate, name="firmware")
+            self.board.memory.add_rom(BOOT_ROM.start, firmware_rom(), name="firmware")
+
+    @classmethod
+    def _standing(
+        cls,
+        configuration: Configuration,
+        state: State,
+        image: MemoryImage,
+        tier: Tier | str | None,
+        attach: Callable[[VirtBoard], object] | None,
+    ) -> Self:
+        """A machine that stands where another one stood. Raises UsageError and StateError."""
+        machine = cls.__new__(cls)
+        machine._assemble(configuration, tier, attach)
+        if configuration.firmware is not None:
+            machine.board.install_boot_rom(Handover(0, 0))
+        # Devices look at the memory when they are loaded.
+        machine.board.memory.become(image)
+        load_machine(machine, state)
+        return machine
+
+    def _make_board(self) -> VirtBoard:
         return VirtBoard(
             MachineMemory(),
             self.clock,
-            harts=cpus,
-            ram_size=ram_size,
+            harts=self._configuration.cpus,
+            ram_size=self._configuration.memory,
             console=self.console.output,
             on_finish=self._finish,
-            epoch=_EPOCH if self._seed is not None else time.time_ns(),
+            epoch=_EPOCH if self._configuration.seed is not None else time.time_ns(),
             hart=HART,
         )
+
+    @staticmethod
+    def _check_board(name: str) -> None:
+        if name not in BOARDS:
+            raise UsageError(f"there is no board {name!r}: the boards are {', '.join(BOARDS)}")
+
+    @staticmethod
+    def _known_tier(name: Tier | str) -> Tier:
+        try:
+            return Tier(name)
+        except ValueError:
+            raise UsageError(f"there is no tier {name!r}: the tiers are {', '.join(Tier)}") from None
 
     def _make_harts(self) -> tuple[Hart, ...]:
         return tuple(Hart(number, self._make_cpu(number), self.clock) for number in range(self.board.harts))
 
     def _make_cpu(self, number: int) -> Interpreter:
-        try:
-            cpu = make_executor(ISA, self.board.memory, tier=self._tier)
-        except ValueError:
-            raise UsageError(f"there is no tier {self._tier!r}: the tiers are {', '.join(Tier)}") from None
+        cpu = make_executor(ISA, self.board.memory, tier=self._tier)
         assert cpu.system is not None
         cpu.system.set_control("mhartid", number)
+        self._connect(number, cpu)
+        return cpu
+
+    def _connect(self, number: int, cpu: Interpreter) -> None:
+        """Let interrupts and time reach a hart's CPU."""
+        assert cpu.system is not None
         cpu.system.on_timer = self._timer_of(number)
         for interrupt, wire in self.board.interrupts[number].items():
-            wire.connect(_line(cpu.system.set_interrupt, interrupt))
-        return cpu
+            wire.connect(partial(cpu.system.set_interrupt, interrupt))
 
     def _start(self) -> None:
         """Load what the machine begins with, and let its harts stand where they begin."""
         memory = self.board.memory
-        firmware = load_firmware(memory, self._firmware) if self._firmware is not None else None
-        kernel = load_kernel(memory, self._kernel) if self._kernel is not None else None
+        files = self._configuration
+        firmware = load_firmware(memory, files.firmware) if files.firmware is not None else None
+        kernel = load_kernel(memory, files.kernel) if files.kernel is not None else None
         tree = self._load_tree(kernel)
         if firmware is None:
             assert kernel is not None
@@ -188,16 +266,14 @@ class Machine:
         """The initial file system and the device tree; the address of the tree."""
         tree = self.board.load_device_tree()
         limit = tree - (1 << 20)
-        initrd = None
-        if self._initrd is not None and kernel is not None:
-            initrd = load_initrd(self.board.memory, self._initrd, kernel=kernel, limit=limit)
-        chosen = Chosen(self._append, initrd, self._random_seed())
-        return self.board.load_device_tree(chosen)
+        files, initrd = self._configuration, None
+        if files.initrd is not None and kernel is not None:
+            initrd = load_initrd(self.board.memory, files.initrd, kernel=kernel, limit=limit)
+        return self.board.load_device_tree(Chosen(files.append, initrd, self._random_seed()))
 
     def _random_seed(self) -> bytes:
-        return (
-            os.urandom(_SEED_SIZE) if self._seed is None else random.Random(self._seed).randbytes(_SEED_SIZE)
-        )
+        seed = self._configuration.seed
+        return os.urandom(_SEED_SIZE) if seed is None else random.Random(seed).randbytes(_SEED_SIZE)
 
     # Running --------------------------------------------------------------------------------------------
 
@@ -217,27 +293,65 @@ class Machine:
         """
         if seconds is not None and instructions is not None:
             raise UsageError("a run is limited by seconds or by instructions, not by both")
-        if self._run is not None:
-            raise UsageError("the machine is running already")
-        if self._untold:
-            return self._untold.pop(0)
-        if self._ended is not None:
-            return self._ended
+        if instructions is not None and instructions < 0:
+            raise UsageError("a machine cannot execute fewer than no instructions")
+        if instructions is None:
+            self.inputs.require_counting()
         if instructions is not None:
-            counted = self._run = CountedRun(self)
-            return self._finishing(lambda: counted.run(instructions, until))
-        real = self._run = RealTimeRun(self)
-        return self._finishing(lambda: real.run(seconds, until))
+            count = instructions
+            return self._run_all(lambda left: CountedRun(self, count if left is None else left), until)
+        deadline = None if seconds is None else time.monotonic() + seconds
+        return self._run_all(lambda _: RealTimeRun(self, deadline), until)
 
-    def _finishing(self, run: Callable[[], Ending]) -> Ending:
+    def _run_all(
+        self, make: Callable[[int | None], RealTimeRun | CountedRun], until: Callable[[], object] | None
+    ) -> Ending:
+        """A run, held whenever somebody wants that: `make` is told how many instructions are left of it."""
+        left = None
+        with self._standstill.running():
+            while True:
+                run = make(left)
+                ending = self._begin(run) or self._finish_run(run, until)
+                if ending is not ASIDE:
+                    return ending
+                left = run.left
+                self._standstill.serve()
+
+    def _begin(self, run: RealTimeRun | CountedRun) -> Ending | None:
+        """Let a run be the one that others end, unless there is nothing to run or an ending to be told."""
+        with self._ending_lock:
+            if self.untold:
+                return self.untold.pop(0)
+            if self.ended is not None:
+                return self.ended
+            late, self._late = self._late, None
+            if late is None:
+                self._run = run
+            return late
+
+    def _finish_run(self, run: RealTimeRun | CountedRun, until: Callable[[], object] | None) -> Ending:
         try:
-            return run()
+            run.run(until)
         finally:
-            self._run = None
+            with self._ending_lock:
+                self._run = None
             for hart in self.harts:
                 hart.cpu.forget_interrupt()
+            self.inputs.arrive_late()
             with self.lock:
                 self.board.uart.flush()
+        assert run.ending is not None
+        return run.ending
+
+    def while_standing(self, work: Callable[[], T]) -> T:
+        """Do something when nothing runs: a run by another thread is held meanwhile.
+
+        Raises UsageError in a thread of the run's own, such as a hook's.
+        """
+        run = self._run
+        if run is not None and run.is_own_thread(threading.get_ident()):
+            raise UsageError("a machine cannot do this to itself while it runs: do it between runs")
+        return self._standstill.do(work, lambda: self.end(ASIDE))
 
     def stop(self) -> None:
         """Let a run end soon. Any thread may call it; without a run it does nothing."""
@@ -245,34 +359,268 @@ class Machine:
 
     def end(self, ending: Ending) -> None:
         """Let a run end for a reason: for what belongs to the machine."""
-        if ending.is_final and self._ended is None:
-            self._ended = ending
-        is_told = self._run is not None and self._run.end(ending)
-        if ending.reason is Reason.HOOK and not is_told:
-            self._untold.append(ending)
+        with self._ending_lock:
+            if ending.is_final and self.ended is None:
+                self.ended = ending
+            is_told = self._run is not None and self._run.end(ending)
+            if is_told or ending is ASIDE:
+                return
+            if ending.reason is Reason.HOOK:
+                self.untold.append(ending)
+            elif self._standstill.is_running:
+                self._late = ending
 
     def notice(self) -> None:
         """Something has happened that whoever runs the machine may want to look at."""
-        if self._run is not None:
-            self._run.notice()
+        run = self._run
+        if run is not None:
+            run.notice()
+
+    @property
+    def position(self) -> Position:
+        """Where the machine is in its counted execution."""
+        return Position(sum(hart.cpu.instructions for hart in self.harts), self.leaps)
+
+    @property
+    def counted_run(self) -> CountedRun | None:
+        """The counted run that is under way."""
+        return self._run if isinstance(self._run, CountedRun) else None
+
+    def end_turn(self) -> None:
+        """Let the turn of a counted run, if one is under way, be over: time is where it has come to."""
+        longest = max(hart.progress for hart in self.harts)
+        for hart in self.harts:
+            hart.progress = 0
+        self.turn = None
+        with self.lock:
+            self.clock.advance_to(self.clock.now() + longest)
 
     def reset(self) -> None:
         """Begin anew: devices and CPUs as after power-on, kernel and firmware as they are on disk.
 
         What else is in RAM stays. Hooks and breakpoints are gone with the CPUs they were set on.
         """
-        if self._run is not None:
+        if self.is_running:
             raise UsageError("a machine that is running cannot be reset")
+        if self.inputs.listeners:
+            raise UsageError("a machine that is recorded cannot be reset: close the recording before")
         self.board.reset()
         self.harts = self._make_harts()
-        self._ended = None
-        self._untold.clear()
+        self.inputs.forget()
+        self._history, self._replay = None, None
+        self.ended, self.turn = None, None
+        self.untold.clear()
         self._start()
+
+    # States ---------------------------------------------------------------------------------------------
+
+    def snapshot(self, directory: str | Path, *, compress: bool = False) -> None:
+        """Write all that the machine is to a directory that is not there yet, or is empty.
+
+        `compress` makes it small, and `restore` slower. What is on disks and behind other devices of the
+        user's is not in it; hooks and breakpoints are not the guest's. A run by another thread is held
+        meanwhile. Raises UsageError; nothing is left behind then.
+        """
+        from anyvirt.machines.snapshot import write_snapshot
+
+        def write() -> None:
+            state, memory = save_machine(self), self.board.memory
+            write_snapshot(
+                Path(directory),
+                self._configuration,
+                state,
+                memory.shape,
+                memory.stretches(),
+                compress=compress,
+            )
+
+        self.while_standing(write)
+
+    @classmethod
+    def restore(
+        cls,
+        directory: str | Path,
+        *,
+        tier: Tier | str | None = None,
+        attach: Callable[[VirtBoard], object] | None = None,
+    ) -> Self:
+        """A machine that stands where the one stood that `snapshot` was called of, in any tier.
+
+        `attach` puts the same devices on the board as that of the other machine. The files of the snapshot
+        stay in use as long as the machine is there, and nobody may change them; they may be removed. Raises
+        SnapshotError for a snapshot that is not what it was, and UsageError; there is no machine then.
+        """
+        from anyvirt.machines.snapshot import SnapshotError, read_snapshot
+
+        known = None if tier is None else cls._known_tier(tier)
+        snapshot = read_snapshot(Path(directory))
+        try:
+            return cls._standing(snapshot.configuration, snapshot.state, snapshot.memory, known, attach)
+        except (StateError, UsageError, OSError) as error:
+            raise SnapshotError(f"the snapshot {directory} cannot be restored: {error}") from None
+
+    def clone(
+        self, *, tier: Tier | str | None = None, attach: Callable[[VirtBoard], object] | None = None
+    ) -> Self:
+        """A machine that stands where this one does, and from then on has nothing to do with it.
+
+        Both share the memory that neither writes to. `tier` is this one's if it is not given. Devices beyond
+        those that every board has belong to the host: `attach` has to give the clone its own of the same
+        kind. A run by another thread is held for a moment. Raises UsageError.
+        """
+
+        def copy() -> tuple[State, MemoryImage]:
+            return save_machine(self), self.board.memory.freeze()
+
+        state, image = self.while_standing(copy)
+        try:
+            return type(self)._standing(self._configuration, state, image, tier or self._tier, attach)
+        except StateError as error:
+            raise UsageError(f"the machine cannot be cloned: {error}") from None
+
+    # The past -------------------------------------------------------------------------------------------
+
+    def record(self, directory: str | Path, *, every: int = EVERY) -> Recording:
+        """Record all that comes from outside, in counted runs, to a directory that is not there yet.
+
+        What is returned ends the recording when it is closed, or used as a context manager. `Machine.replay`
+        does the same again; it can go back by steps of `every` instructions. What is recorded is what is
+        typed and what comes by `inputs`, not what Python changes in memory and registers. Raises UsageError.
+        """
+        from anyvirt.machines.recording import Recording
+
+        return self.while_standing(lambda: Recording(self, Path(directory), every=every))
+
+    @classmethod
+    def replay(
+        cls,
+        directory: str | Path,
+        *,
+        tier: Tier | str | None = None,
+        attach: Callable[[VirtBoard], object] | None = None,
+    ) -> Self:
+        """A machine that stands where a recording begins, and to which the same comes in counted runs.
+
+        It may be run in any pieces and in any tier; `replay_to_end` runs the rest. When something else comes,
+        it goes its own way from there. Raises SnapshotError and UsageError.
+        """
+        from anyvirt.machines.recording import START, read_recording
+
+        replay = read_recording(Path(directory))
+        machine = cls.restore(Path(directory) / START, tier=tier, attach=attach)
+        machine._replay = replay
+        machine.inputs.repeat(replay.log, replay.end)
+        return machine
+
+    def replay_to_end(self) -> Ending:
+        """Run to where the recording ends, or until a breakpoint or something else ends the run before.
+
+        Raises ReplayError if the state there is not the recorded one, and UsageError without a recording.
+        """
+        from anyvirt.machines.recording import state_digest
+
+        if self._replay is None:
+            raise UsageError("the machine is not one that is replayed")
+        ending = self.run_to(self._replay.end)
+        if self.position != self._replay.end:
+            return ending
+        # What came after the last run.
+        self.inputs.arrive()
+        if state_digest(self) != self._replay.digest:
+            raise ReplayError("the machine has come to another state than when it was recorded")
+        return ending
+
+    def keep_history(self, *, every: int = EVERY, most: int = 64) -> None:
+        """From now on let it be possible to go back, in counted runs.
+
+        A state is kept each `every` instructions, and costs the memory that was written meanwhile; of more
+        than `most` those that are long ago become fewer. Going back takes the time of up to so many
+        instructions. Raises UsageError.
+        """
+        from anyvirt.machines.history import History
+
+        self.forget_history()
+        self._history = self.while_standing(lambda: History(self, every=every, most=most))
+
+    def forget_history(self) -> None:
+        """Keep no history any more."""
+        if self._history is not None:
+            self._history = None
+            self.inputs.on_settled = self.inputs.on_given_up = None
+            if not self.inputs.listeners:
+                self.inputs.forget()
+
+    @property
+    def history(self) -> History | None:
+        """The states that are kept."""
+        return self._history
+
+    def reverse_step(self, count: int = 1) -> Ending:
+        """Go back by so many instructions, of all harts together, or to where the history begins.
+
+        The reason is LIMIT or BEGINNING. Runs go on from there in the same way as before, until something
+        else comes from outside. Raises UsageError without a history.
+        """
+        if count < 1:
+            raise UsageError("a machine goes back by one instruction or more")
+        return self._past().step_back(count)
+
+    def reverse_continue(self) -> Ending:
+        """Go back to where a breakpoint or watchpoint was last reached, or to where the history begins.
+
+        At a watchpoint it stands in front of the instruction that makes the access. The reason is HOOK or
+        BEGINNING. Raises UsageError without a history.
+        """
+        return self._past().continue_back()
+
+    def _past(self) -> History:
+        if self._history is None:
+            raise UsageError("the machine has no history: keep_history begins one")
+        if self.is_running:
+            raise UsageError("a machine that is running cannot go back")
+        if self.inputs.listeners:
+            raise UsageError("a machine that is recorded cannot go back: close the recording before")
+        return self._history
+
+    def run_to(self, position: Position) -> Ending:
+        """A counted run to a position that is still to come, unless something ends it before."""
+        left = max(position.instructions - self.position.instructions, 0)
+        return self._run_all(
+            lambda rest: CountedRun(self, left if rest is None else rest, leaps=position.leaps), None
+        )
+
+    @property
+    def tier(self) -> Tier:
+        """How code is executed."""
+        return self._tier
+
+    def switch(self, tier: Tier | str) -> None:
+        """Execute code in another tier from now on, with everything else as it is, hooks and breakpoints too.
+
+        `harts[n].cpu` is another object then. A run by another thread is held for a moment. Raises
+        UsageError.
+        """
+        name = self._known_tier(tier)
+
+        def replace() -> None:
+            before, self._tier = self._tier, name
+            try:
+                cpus = [self._make_cpu(hart.number) for hart in self.harts]
+            except BaseException:
+                self._tier = before
+                for hart in self.harts:
+                    self._connect(hart.number, hart.cpu)
+                raise
+            for hart, cpu in zip(self.harts, cpus, strict=True):
+                cpu.load_state(hart.cpu.save_state())
+                hart.replace(cpu)
+
+        self.while_standing(replace)
 
     @property
     def is_running(self) -> bool:
         """Whether somebody is in `run`."""
-        return self._run is not None
+        return self._standstill.is_running
 
     @property
     def memory(self) -> PhysicalMemory:
@@ -299,6 +647,23 @@ class Machine:
     ) -> None:
         self.stop()
         self._let_go()
+
+    def _join_host(
+        self,
+        board: VirtBoard,
+        network: Network | str | None,
+        publish: Sequence[Published | str],
+        vsock: bool | str | Path,
+    ) -> None:
+        """Put on the board what joins it with the host."""
+        if network is None and not publish and vsock is False:
+            return
+        from anyvirt.machines.network import attach_network, attach_vsock
+
+        if network is not None or publish:
+            self._link = attach_network(board, network or "none", publish)
+        if vsock is not False:
+            self._vsock = attach_vsock(board, None if vsock is True else vsock)
 
     def _let_go(self) -> None:
         if self._link is not None:
@@ -343,8 +708,3 @@ class Machine:
             self.harts[number].system.timer_due(self.clock.now())
 
         return wait_for
-
-
-def _line(set_interrupt: Callable[[int, bool], None], number: int) -> Callable[[bool], None]:
-    """A listener of a wire."""
-    return lambda level: set_interrupt(number, level)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from anyvirt.cpu.executor import StopReason
 from anyvirt.devices.clock import SECOND
 from anyvirt.machines.ending import Ending, Reason
+from anyvirt.machines.standstill import ASIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,19 +28,26 @@ _LOOK = 0.02
 class RealTimeRun:
     """One run. `end` and `notice` may be called from any thread."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, deadline: float | None) -> None:
+        """It ends when the host's monotonic clock shows `deadline`, in seconds."""
         self._machine = machine
+        self._deadline = deadline
         self._clock = machine.clock
         self._changed = threading.Condition()
         self._is_noticed = False
-        self._ending: Ending | None = None
+        self._threads: set[int] = set()
+        self.left: int | None = None
+        """There is no number of instructions."""
+        self.ending: Ending | None = None
+        """How it has ended."""
         self._error: BaseException | None = None
 
     def end(self, ending: Ending) -> bool:
         """Let the run end; the first ending counts. Whether it was this one."""
         with self._changed:
-            is_first = self._ending is None
-            self._ending = self._ending or ending
+            is_first = self.ending is None or self.ending is ASIDE
+            if is_first:
+                self.ending = ending
             self._changed.notify_all()
         for hart in self._machine.harts:
             hart.wake()
@@ -51,10 +59,18 @@ class RealTimeRun:
             self._is_noticed = True
             self._changed.notify_all()
 
-    def run(self, seconds: float | None, until: Callable[[], object] | None) -> Ending:
-        """Run to the end, or for some seconds, or until a condition holds."""
+    def is_own_thread(self, thread: int) -> bool:
+        """Whether the run cannot go on before this thread does."""
+        return thread in self._threads
+
+    def notice_input(self) -> None:
+        """What comes from outside does not wait for anything."""
+
+    def run(self, until: Callable[[], object] | None) -> None:
+        """Run to the end, or until the deadline, or until a condition holds."""
         clock, harts = self._clock, self._machine.harts
-        limit = None if seconds is None else time.monotonic() + seconds
+        self._machine.end_turn()
+        self._threads = {threading.get_ident()}
         threads = [
             threading.Thread(target=self._run_hart, args=(hart,), name=f"hart {hart.number}", daemon=True)
             for hart in harts
@@ -68,7 +84,7 @@ class RealTimeRun:
         try:
             for thread in threads:
                 thread.start()
-            self._tend(limit, until)
+            self._tend(until)
         except BaseException:
             self.end(Ending(Reason.STOPPED))
             raise
@@ -76,8 +92,6 @@ class RealTimeRun:
             self._finish(threads)
         if self._error is not None:
             raise self._error
-        assert self._ending is not None
-        return self._ending
 
     def _finish(self, threads: list[threading.Thread]) -> None:
         for thread in threads:
@@ -88,37 +102,38 @@ class RealTimeRun:
 
     # The agenda -----------------------------------------------------------------------------------------
 
-    def _tend(self, limit: float | None, until: Callable[[], object] | None) -> None:
+    def _tend(self, until: Callable[[], object] | None) -> None:
         """Ring alarms, and look at conditions, until the run is to end."""
         clock = self._clock
-        while self._ending is None:
+        while self.ending is None:
             with self._machine.lock:
                 clock.ring_due()
             if until is not None and until():
                 self.end(Ending(Reason.CONDITION))
-            elif limit is not None and time.monotonic() >= limit:
+            elif self._deadline is not None and time.monotonic() >= self._deadline:
                 self.end(Ending(Reason.LIMIT))
             else:
-                self._sleep(limit, until is not None)
+                self._sleep(until is not None)
 
-    def _sleep(self, limit: float | None, looks: bool) -> None:
+    def _sleep(self, looks: bool) -> None:
         """Until the next alarm, or until there is something to look at."""
         with self._changed:
             upcoming = self._clock.next_alarm()
             waits = [_LOOK] if looks else []
             if upcoming is not None:
                 waits.append((upcoming - self._clock.now()) / SECOND)
-            if limit is not None:
-                waits.append(limit - time.monotonic())
-            if not self._is_noticed and self._ending is None:
+            if self._deadline is not None:
+                waits.append(self._deadline - time.monotonic())
+            if not self._is_noticed and self.ending is None:
                 self._changed.wait(max(min(waits), 0) if waits else None)
             self._is_noticed = False
 
     # Harts ----------------------------------------------------------------------------------------------
 
     def _run_hart(self, hart: Hart) -> None:
+        self._threads.add(threading.get_ident())
         try:
-            while self._ending is None:
+            while self.ending is None:
                 self._advance(hart)
         except BaseException as error:
             self._error = self._error or error
@@ -128,7 +143,7 @@ class RealTimeRun:
         """Run a hart until it has something for others, or has to wait."""
         if not hart.start_if_wanted():
             hart.woken.clear()
-            if self._ending is None and not hart.start_if_wanted():
+            if self.ending is None and not hart.start_if_wanted():
                 hart.woken.wait()
             return
         if hart.is_waiting:

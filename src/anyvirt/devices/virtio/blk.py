@@ -217,9 +217,13 @@ class VirtioBlk(VirtioDevice):
         return BlkStatus.OK
 
     def save_fields(self) -> dict[str, Any]:
-        """See VirtioDevice.save_fields."""
-        return {"writeback": self._writeback}
+        """See VirtioDevice.save_fields. What the guest has stored lasts then."""
+        if not self.disk.read_only:
+            self.disk.flush()
+        return {"writeback": self._writeback, "size": self.disk.size}
 
     def load_fields(self, fields: dict[str, Any]) -> None:
         """See VirtioDevice.load_fields."""
+        if fields["size"] != self.disk.size:
+            raise ValueError(f"its disk had {fields['size']} bytes, not {self.disk.size}")
         self._writeback = bool(fields["writeback"])

@@ -1,0 +1,184 @@
+"""What the CPU of a machine has been seen doing, by place in physical memory, and what regions that leads to.
+
+What a region is made of is what the CPU sees around it when it is there, by its TLB for code. So what is
+asked for is always a place that the CPU has just been at: it is also what is hot now.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anyvirt.cpu.memory import PAGE_SIZE
+from anyvirt.cpu.paged_translation import PagedTranslationSpace, Surroundings
+from anyvirt.cpu.profile import (
+    IMAGE_ENTRY,
+    LARGEST_LIMIT,
+    PATIENCE,
+    SMALLEST_LIMIT,
+    Profile,
+    frequent_targets,
+)
+from anyvirt.jit.layout import INSIDE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from anyvirt.cpu.machine_view import MachineView
+    from anyvirt.cpu.ticker import Pace
+    from anyvirt.jit.compile_protocol import Reply, Request
+
+HOME = 1 << 40
+"""The address at which the compiler is shown the page of the entry; others are where they are from there."""
+SEEN = 4
+"""Times that a place has to be seen to be hot: much of what a kernel does when it starts it does once."""
+REACH = 12
+"""Pages before and after that of the entry that the compiler gets to see."""
+_WORD = (1 << 64) - 1
+
+
+class PagedProfile(Profile):
+    """Of one CPU and one way of counting. The addresses that `Profile` speaks of are places."""
+
+    space: PagedTranslationSpace
+
+    def __init__(
+        self,
+        isa: str,
+        space: PagedTranslationSpace,
+        directory: Path,
+        view: MachineView,
+        *,
+        counted: bool,
+        on_regions: Callable[[list[int]], None] = lambda entries: None,
+    ) -> None:
+        """`view` is the CPU's."""
+        super().__init__(isa, space, directory, counted=counted, on_regions=on_regions)
+        self._view = view
+        self._here: dict[int, int] = {}
+        """Places that could be asked for, as far as the CPU was there just now; an address of each."""
+        self._jumps: dict[int, set[int]] = {}
+        """Places of the jumps that have been seen, by the numbers of their pages."""
+        self._waiting: dict[int, Surroundings] = {}
+        """What the compiler was shown, by number of the request."""
+
+    def note_here(self, source: int) -> bool:
+        """`Profile.note` with the address of the jump by which control has come to where the CPU is."""
+        if source == INSIDE:
+            return False
+        number = self._view.record_page()
+        if number is None:
+            return True
+        pc, origin = self._view.program_counter(), self.place(source) if source else 0
+        place = number * PAGE_SIZE + pc % PAGE_SIZE
+        if origin:
+            self._jumps.setdefault(origin // PAGE_SIZE, set()).add(origin)
+        self.note(place, origin or 0)
+        if place in self._urgent or self._is_hot(place):
+            self._here[place] = pc
+        return True
+
+    def _is_hot(self, place: int) -> bool:
+        times = self._arrivals[place]
+        return times >= SEEN << 2 * self._asked.get(place, 0) and self.space.at(place) is None
+
+    def place(self, pc: int) -> int | None:
+        """Where the code at an address is, if the CPU knows it there."""
+        number = self._view.code_page(pc)
+        return None if number is None else number * PAGE_SIZE + pc % PAGE_SIZE
+
+    def _serve(self, rounding: int) -> Pace:
+        news = self._publish()
+        if self._ticks >= PATIENCE:
+            news |= self._ask(rounding)
+        return self._pace(news)
+
+    def _ask(self, rounding: int) -> bool:
+        asked = False
+        here, self._here = self._here, {}
+        for place, pc in sorted(here.items(), key=lambda item: -self._arrivals[item[0]]):
+            client = self._compiler()
+            if not client.is_ready:
+                break
+            if self.place(pc) != place or (place not in self._urgent and not self._is_hot(place)):
+                continue
+            self._urgent.pop(place, None)
+            request, surroundings = self.request_at(pc, rounding)
+            self._waiting[request.number] = surroundings
+            self._asked[place] = self._asked.get(place, 0) + 1
+            client.ask(request, self.code_of(request, surroundings))
+            asked = True
+        return asked
+
+    def request_at(self, pc: int, rounding: int) -> tuple[Request, Surroundings]:
+        """What the compiler is to be asked for an address that the CPU knows, and what the request means."""
+        from anyvirt.jit.compile_protocol import Request
+
+        self._numbers += 1
+        place, home = self.place(pc) or 0, pc & -PAGE_SIZE
+        pages: dict[int, int] = {}
+        for address, number in self._view.known_code(home, REACH):
+            distance = address - home & _WORD
+            pages[HOME + distance - (distance >> 63 << 64)] = number
+        surroundings = Surroundings(dict(sorted(pages.items())))
+        request = Request(
+            number=self._numbers,
+            isa=self._isa,
+            entry=HOME + pc % PAGE_SIZE,
+            counted=self._counted,
+            memory=self.space.code.model,
+            memory_size=0,
+            rounding=rounding,
+            paged=True,
+            limit=min(SMALLEST_LIMIT << self._generations.get(place, 0), LARGEST_LIMIT),
+            indirect=self._indirect(surroundings),
+            barriers=sorted(
+                {page + barrier % PAGE_SIZE for page in surroundings.pages for barrier in self.space.barriers}
+            ),
+            pages=list(surroundings.pages),
+            visited=list(surroundings.pages),
+            marks=self.space.code.marks,
+        )
+        return request, surroundings
+
+    def code_of(self, request: Request, surroundings: Surroundings) -> bytes:
+        """What goes with a request: the code of its pages, and what has been decoded of them."""
+        code = self.space.code
+        places = [surroundings.place(page) for page in request.pages]
+        parts = [code.read(place, PAGE_SIZE) or bytes(PAGE_SIZE) for place in places]
+        parts += [code.decoded(place) or bytes(request.marks) for place in places]
+        return b"".join(parts)
+
+    def _indirect(self, surroundings: Surroundings) -> dict[int, list[int]]:
+        """Seen targets of indirect jumps in pages that the compiler gets to see."""
+        shown: dict[int, int] = {}
+        for address, number in surroundings.pages.items():
+            shown.setdefault(number, address)
+        return {
+            page + source % PAGE_SIZE: [
+                shown[target // PAGE_SIZE] + target % PAGE_SIZE
+                for target in frequent_targets(self._targets[source])
+                if target // PAGE_SIZE in shown
+            ]
+            for number, page in shown.items()
+            for source in self._jumps.get(number, ())
+        }
+
+    def _accept(self, reply: Reply, image: bytes) -> None:
+        surroundings = self._waiting.pop(reply.number, None)
+        if image and surroundings is not None:
+            self.publish(reply, image, surroundings)
+
+    def publish(self, reply: Reply, image: bytes, surroundings: Surroundings) -> bool:
+        """Let CPUs enter what was compiled for a request; whether its code is still the same."""
+        translation = self.space.publish_region(
+            reply.entry, reply.ranges, reply.digest, image, IMAGE_ENTRY, surroundings
+        )
+        if translation is None:
+            return False
+        self.space.statistics.instructions += reply.instructions
+        translation.generation = self._generations.get(translation.entry, 0)
+        translation.cut = reply.cut
+        self._arrivals.pop(translation.entry, None)
+        self._on_regions([translation.entry])
+        return True
