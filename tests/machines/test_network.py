@@ -7,6 +7,7 @@ import pytest
 import anyvirt
 from anyvirt.errors import UsageError
 from anyvirt.isa.riscv64_system import riscv64_system
+from anyvirt.machines.network import attach_vsock
 
 SLOT = 0x1000_1000
 
@@ -52,17 +53,22 @@ def test_a_driver_finds_virtual_sockets(program, tmp_path):
     assert not list(tmp_path.glob("vm*"))
 
 
-def test_what_others_are_joined_with_has_no_past_and_no_copy(program, tmp_path):
+def test_a_copy_is_joined_anew(program):
     with anyvirt.Machine(firmware=program, memory="16M", vsock=True) as machine:
-        for attempt in (
-            machine.clone,
-            machine.keep_history,
-            lambda: machine.snapshot(tmp_path / "snapshot"),
-            lambda: machine.record(tmp_path / "recording"),
-        ):
+        with pytest.raises(UsageError, match="cannot be cloned"):
+            machine.clone()
+        hosts = []
+        copy = machine.clone(attach=lambda board: hosts.append(attach_vsock(board, None)))
+        assert word(copy, 8) == 19
+        hosts[0].close()
+
+
+def test_what_comes_from_others_is_not_kept(program, tmp_path):
+    with anyvirt.Machine(firmware=program, memory="16M", vsock=True) as machine:
+        for attempt in (machine.keep_history, lambda: machine.record(tmp_path / "recording")):
             with pytest.raises(UsageError, match="with a network or virtual sockets cannot be"):
                 attempt()
-    assert not list(tmp_path.glob("snapshot*")) + list(tmp_path.glob("recording*"))
+    assert not (tmp_path / "recording").exists()
 
 
 def test_without_virtual_sockets_there_are_none(program):

@@ -3,6 +3,9 @@
 import contextlib
 import os
 import socket
+import subprocess
+import sys
+import time
 from contextlib import contextmanager
 from ipaddress import IPv4Address
 
@@ -85,6 +88,33 @@ def test_a_program_ends_with_its_cable(program):
         process = station.link._process
         assert process.poll() is None
     assert process.returncode is not None
+
+
+def test_no_program_is_left_of_an_owner_that_is_killed():
+    with station_with("libslirp"):
+        pass
+    script = (
+        "from anyvirt.network.user_mode import open_user_network; import os\n"
+        f"link = open_user_network({MAC!r}); print(link._process.pid, flush=True); os.read(0, 1)"
+    )
+    words = [sys.executable, "-c", script]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        program = process.stdout.readline().strip()
+        assert is_alive(program)
+        process.kill()
+    deadline = time.monotonic() + 30
+    while is_alive(program):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_alive(number):
+    """Whether a process runs; one that nobody has waited for does not."""
+    try:
+        with open(f"/proc/{number}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -481,8 +481,6 @@ class Machine:
         """
         from anyvirt.machines.snapshot import write_snapshot
 
-        self._check_apart("snapshot")
-
         def write() -> None:
             state, memory = save_machine(self), self.board.memory
             write_snapshot(
@@ -529,8 +527,6 @@ class Machine:
         kind. A run by another thread is held for a moment. Raises UsageError.
         """
 
-        self._check_apart("cloned")
-
         def copy() -> tuple[State, MemoryImage]:
             return save_machine(self), self.board.memory.freeze()
 
@@ -539,14 +535,6 @@ class Machine:
             return type(self)._standing(self._configuration, state, image, tier or self._tier, attach)
         except StateError as error:
             raise UsageError(f"the machine cannot be cloned: {error}") from None
-
-    def _check_apart(self, what: str) -> None:
-        """Raises UsageError for a machine whose connections are half of what it does."""
-        if self._link is not None or self._vsock is not None:
-            raise UsageError(
-                f"a machine with a network or virtual sockets cannot be {what}: "
-                "who is at the other end goes on without it"
-            )
 
     # The past -------------------------------------------------------------------------------------------
 
@@ -645,6 +633,14 @@ class Machine:
         """
         return self._past().continue_back()
 
+    def _check_apart(self, what: str) -> None:
+        """Raises UsageError for a machine to which something comes that is not kept."""
+        if self._link is not None or self._vsock is not None:
+            raise UsageError(
+                f"a machine with a network or virtual sockets cannot be {what}: "
+                "what comes from there is not kept"
+            )
+
     def _past(self) -> History:
         if self._history is None:
             raise UsageError("the machine has no history: keep_history begins one")
@@ -719,6 +715,23 @@ class Machine:
     ) -> None:
         self.stop()
         self._let_go()
+
+    def _join_host(
+        self,
+        board: VirtBoard,
+        network: Network | str | None,
+        publish: Sequence[Published | str],
+        vsock: bool | str | Path,
+    ) -> None:
+        """Put on the board what joins it with the host."""
+        if network is None and not publish and vsock is False:
+            return
+        from anyvirt.machines.network import attach_network, attach_vsock
+
+        if network is not None or publish:
+            self._link = attach_network(board, network or "none", publish)
+        if vsock is not False:
+            self._vsock = attach_vsock(board, None if vsock is True else vsock)
 
     def _let_go(self) -> None:
         if self._link is not None:
