@@ -244,6 +244,24 @@ def test_answers_of_the_host_are_the_same_again(tmp_path):
     assert m.harts[0].x[6] == value
 
 
+def test_inputs_have_one_receiver(counter):
+    m = anyvirt.Machine(firmware=counter, memory="4M", tier="interpreter", seed=1)
+    got = []
+    with pytest.raises(UsageError, match="nobody receives"):
+        m.inputs.push("net", b"x")
+    m.inputs.receive("net", got.append)
+    with pytest.raises(UsageError, match="received already"):
+        m.inputs.receive("net", got.append)
+    m.keep_history(every=100)
+    m.run(instructions=150)
+    m.inputs.push("net", b"x")
+    m.run(instructions=150)
+    assert got == [b"x"]
+    m.reverse_step(200)
+    m.run(instructions=200)
+    assert got == [b"x", b"x"]
+
+
 def test_a_replay_that_goes_another_way_is_found(counter, tmp_path):
     m = anyvirt.Machine(firmware=counter, memory="16M", tier="interpreter", seed=1)
     with m.record(tmp_path / "r"):
