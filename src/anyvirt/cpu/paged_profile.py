@@ -6,6 +6,7 @@ asked for is always a place that the CPU has just been at: it is also what is ho
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.memory import PAGE_SIZE
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 
 HOME = 1 << 40
 """The address at which the compiler is shown the page of the entry; others are where they are from there."""
-SEEN = 4
-"""Times that a place has to be seen to be hot: much of what a kernel does when it starts it does once."""
+WINDOW, SEEN = 256, 5
+"""A place is hot that is so many of the last ones seen. Of code that goes everywhere, as a kernel's when it
+starts, a region has little to gain: most of it is entering and leaving."""
 REACH = 12
 """Pages before and after that of the entry that the compiler gets to see."""
 _WORD = (1 << 64) - 1
@@ -58,6 +60,10 @@ class PagedProfile(Profile):
         self._view = view
         self._here: dict[int, int] = {}
         """Places that could be asked for, as far as the CPU was there just now; an address of each."""
+        self._last: deque[int] = deque()
+        """Places seen, as many as WINDOW."""
+        self._now: Counter[int] = Counter()
+        """How often each is among them."""
         self._jumps: dict[int, set[int]] = {}
         """Places of the jumps that have been seen, by the numbers of their pages."""
         self._waiting: dict[int, Surroundings] = {}
@@ -82,14 +88,25 @@ class PagedProfile(Profile):
             self._unlooked[number] = pc
         if origin:
             self._jumps.setdefault(origin // PAGE_SIZE, set()).add(origin)
+        self._count(place)
         self.note(place, origin or 0)
         if place in self._urgent or self._is_hot(place):
             self._here[place] = pc
         return True
 
     def _is_hot(self, place: int) -> bool:
-        times = self._arrivals[place]
-        return times >= SEEN << 2 * self._asked.get(place, 0) and self.space.at(place) is None
+        return (
+            self._now[place] >= SEEN
+            and self._arrivals[place] >= SEEN << 2 * self._asked.get(place, 0)
+            and self.space.at(place) is None
+        )
+
+    def _count(self, place: int) -> None:
+        """A place is among the last ones that the CPU was at."""
+        if len(self._last) == WINDOW:
+            self._now[self._last.popleft()] -= 1
+        self._last.append(place)
+        self._now[place] += 1
 
     def place(self, pc: int) -> int | None:
         """Where the code at an address is, if the CPU knows it there."""
