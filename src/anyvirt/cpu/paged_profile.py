@@ -37,6 +37,8 @@ WINDOW, SEEN = 256, 5
 starts, a region has little to gain: most of it is entering and leaving."""
 REACH = 12
 """Pages before and after that of the entry that the compiler gets to see."""
+MOST_TRIES = 8
+"""Times that regions from disk wait for pages around them to be known."""
 _WORD = (1 << 64) - 1
 
 
@@ -72,6 +74,8 @@ class PagedProfile(Profile):
         """Versions of the pages for which there may be something on disk that was looked for."""
         self._unlooked: dict[int, int] = {}
         """Pages where the CPU was just now and for which that was not yet done; an address of each."""
+        self._tries: Counter[int] = Counter()
+        """How often what was found for a page has been looked at in vain."""
         self._stored: dict[int, list[StoredRegion]] = {}
         """What was on disk by page, as far as the CPU did not know all the pages that it needs."""
 
@@ -149,6 +153,7 @@ class PagedProfile(Profile):
         version = self.space.versions[number]
         if self._looked.get(number) != version:
             self._looked[number] = version
+            self._tries[number] = 0
             content = self.space.code.read(number * PAGE_SIZE, PAGE_SIZE) or b""
             self._stored[number] = self._cache(rounding).load(HOME, content)
         stored = self._stored.pop(number)
@@ -161,7 +166,8 @@ class PagedProfile(Profile):
                 waiting.append(region)
             elif self.space.at(surroundings.place(region.entry)) is None:
                 self._publish_stored(region, surroundings)
-        if waiting:
+        self._tries[number] += 1
+        if waiting and self._tries[number] < MOST_TRIES:
             self._stored[number] = waiting
         return len(waiting) < len(stored)
 
