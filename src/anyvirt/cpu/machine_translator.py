@@ -27,7 +27,7 @@ _PENDING, _REASON, _RECORD, _SOURCE, _ROUNDING = (
     int(slot) // 8 for slot in (Slot.PENDING, Slot.REASON, Slot.RECORD, Slot.SOURCE, Slot.FLOAT_ROUNDING)
 )
 _ONLY_SAMPLE = 1 << 8 * Request.SAMPLE
-LOOKS, GLANCE = 6, 1
+LOOKS, GLANCE = 3, 1
 """Jumps of those looked at that are noted, and the same while the compiler has enough to do."""
 
 

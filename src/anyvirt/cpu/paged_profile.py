@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from anyvirt.cpu.memory import PAGE_SIZE
 from anyvirt.cpu.paged_translation import PagedTranslationSpace, Surroundings
 from anyvirt.cpu.profile import (
+    HOT,
     IMAGE_ENTRY,
     LARGEST_LIMIT,
     PATIENCE,
@@ -73,11 +74,11 @@ class PagedProfile(Profile):
         self._looked: dict[int, int] = {}
         """Versions of the pages for which there may be something on disk that was looked for."""
         self._unlooked: dict[int, int] = {}
-        """Pages where the CPU was just now and for which that was not yet done; an address of each."""
+        """Places where the CPU was just now and for which that is to be done; an address of each."""
         self._tries: Counter[int] = Counter()
-        """How often what was found for a page has been looked at in vain."""
-        self._stored: dict[int, list[StoredRegion]] = {}
-        """What was on disk by page, as far as the CPU did not know all the pages that it needs."""
+        """How often what was found for a place has been looked at in vain."""
+        self._stored: dict[int, dict[int, StoredRegion]] = {}
+        """What was on disk for each page, by offset of the entry, as far as it is not in use yet."""
 
     def note_here(self, source: int) -> bool:
         """`Profile.note` with the address of the jump by which control has come to where the CPU is."""
@@ -88,12 +89,12 @@ class PagedProfile(Profile):
             return True
         pc, origin = self._view.program_counter(), self.place(source) if source else 0
         place = number * PAGE_SIZE + pc % PAGE_SIZE
-        if number in self._stored or self._looked.get(number) != self.space.versions[number]:
-            self._unlooked[number] = pc
         if origin:
             self._jumps.setdefault(origin // PAGE_SIZE, set()).add(origin)
         self._count(place)
         self.note(place, origin or 0)
+        if self._looked.get(number) != self.space.versions[number] or self._is_stored(place):
+            self._unlooked[place] = pc
         if place in self._urgent or self._is_hot(place):
             self._here[place] = pc
         return True
@@ -141,35 +142,36 @@ class PagedProfile(Profile):
         return asked
 
     def _look(self, rounding: int) -> bool:
-        """Publish what earlier runs have left on disk for the pages that the CPU has just been at."""
+        """Publish what earlier runs have left on disk for the places that the CPU has just been at."""
         unlooked, self._unlooked = self._unlooked, {}
         news = False
-        for number, pc in unlooked.items():
-            if self.place(pc) == number * PAGE_SIZE + pc % PAGE_SIZE:
-                news |= self._look_at(number, pc, rounding)
+        for place, pc in unlooked.items():
+            number, offset = divmod(place, PAGE_SIZE)
+            version = self.space.versions[number]
+            if self._looked.get(number) != version:
+                self._looked[number] = version
+                content = self.space.code.read(number * PAGE_SIZE, PAGE_SIZE) or b""
+                found = self._cache(rounding).load(HOME, content)
+                self._stored[number] = {region.entry % PAGE_SIZE: region for region in found}
+            if self._is_stored(place) and self.place(pc) == place:
+                news |= self._look_at(place, offset, self._surroundings(pc))
         return news
 
-    def _look_at(self, number: int, pc: int, rounding: int) -> bool:
-        version = self.space.versions[number]
-        if self._looked.get(number) != version:
-            self._looked[number] = version
-            self._tries[number] = 0
-            content = self.space.code.read(number * PAGE_SIZE, PAGE_SIZE) or b""
-            self._stored[number] = self._cache(rounding).load(HOME, content)
-        stored = self._stored.pop(number)
-        if not stored:
+    def _is_stored(self, place: int) -> bool:
+        """Whether there is a region from disk for a place that has been seen several times."""
+        number, offset = divmod(place, PAGE_SIZE)
+        return offset in self._stored.get(number, ()) and self._arrivals[place] > HOT
+
+    def _look_at(self, place: int, offset: int, surroundings: Surroundings) -> bool:
+        stored = self._stored[place // PAGE_SIZE]
+        ready = surroundings.contains(stored[offset].ranges)
+        self._tries[place] += 1
+        if not ready and self._tries[place] < MOST_TRIES:
             return False
-        surroundings = self._surroundings(pc)
-        waiting = []
-        for region in stored:
-            if not surroundings.contains(region.ranges):
-                waiting.append(region)
-            elif self.space.at(surroundings.place(region.entry)) is None:
-                self._publish_stored(region, surroundings)
-        self._tries[number] += 1
-        if waiting and self._tries[number] < MOST_TRIES:
-            self._stored[number] = waiting
-        return len(waiting) < len(stored)
+        region = stored.pop(offset)
+        if ready and self.space.at(place) is None:
+            self._publish_stored(region, surroundings)
+        return ready
 
     def _publish_stored(self, region: StoredRegion, surroundings: Surroundings) -> None:
         translation = self.space.publish_region(
