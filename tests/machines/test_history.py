@@ -18,7 +18,7 @@ from anyvirt.machines.inputs import ReplayError
 from anyvirt.machines.recording import state_digest
 from anyvirt.machines.snapshot import SnapshotError
 
-TIERS = ["interpreter", "stencil"]
+TIERS = ["interpreter", "auto"]
 LONG = 60
 COUNT = 0x8001_0000
 COUNTER = """

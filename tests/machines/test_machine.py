@@ -10,7 +10,7 @@ from anyvirt.devices.bus import BusError
 from anyvirt.errors import AnyvirtError, GuestTimeoutError, UsageError
 from anyvirt.machines.ending import Ending, Reason
 
-TIERS = ["interpreter", "stencil"]
+TIERS = ["interpreter", "stencil", "auto"]
 SMALL = "64M"
 LONG = 60
 

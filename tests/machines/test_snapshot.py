@@ -25,7 +25,7 @@ from anyvirt.machines import snapshot as snapshots
 from anyvirt.machines.ending import Reason
 from anyvirt.machines.snapshot import SnapshotError
 
-TIERS = ["interpreter", "stencil"]
+TIERS = ["interpreter", "auto"]
 LONG = 60
 
 COUNTER = """

@@ -6,7 +6,6 @@ that of different code: what has been seen is kept by place in physical memory (
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.memory import PAGE_SIZE
@@ -28,7 +27,7 @@ _PENDING, _REASON, _RECORD, _SOURCE, _ROUNDING = (
     int(slot) // 8 for slot in (Slot.PENDING, Slot.REASON, Slot.RECORD, Slot.SOURCE, Slot.FLOAT_ROUNDING)
 )
 _ONLY_SAMPLE = 1 << 8 * Request.SAMPLE
-LOOKS, GLANCE = 6, 1
+LOOKS, GLANCE = 3, 1
 """Jumps of those looked at that are noted, and the same while the compiler has enough to do."""
 
 
@@ -102,7 +101,6 @@ class MachineTranslator(StencilExecutor):
 
     def _sample(self) -> None:
         """Look at where the next jumps lead; something else may stop the run meanwhile."""
-        began = time.monotonic()
         slots, requests, view = self._slots, self._requests, self._machine_view
         profile = self._known_profile()
         noted = LOOKS if profile.is_curious else GLANCE
@@ -131,4 +129,4 @@ class MachineTranslator(StencilExecutor):
         requests[Request.SAMPLE] = 0
         pace = profile.serve(slots[_ROUNDING])
         pace = Pace.SOON if news else Pace.LATER if pace is Pace.LATER else Pace.STEADY
-        self._ticker.rest(pace, time.monotonic() - began)
+        self._ticker.rest(pace)

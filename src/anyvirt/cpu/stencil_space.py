@@ -239,7 +239,10 @@ class MachineStencilSpace(StencilSpace):
             page = self._code.page(number)
             if not found or not page:
                 return
-            before = self._content(number)
+            # As for `translate`; and what is restored is compared with what was stored meanwhile.
+            self._memory.note_translations(number)
+            with self._fence:
+                before = self._content(number)
             self._give_up(found, restore=True)
             self._tier.see_records(number * PAGE_SIZE, page)
             for entry, _ in (entry for part in found for entry in part.entries):
