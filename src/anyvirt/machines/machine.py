@@ -131,7 +131,7 @@ class Machine:
         )
 
         def attach_all(board: VirtBoard) -> None:
-            self._join(board, network, publish, vsock)
+            self._join_host(board, network, publish, vsock)
             if attach is not None:
                 attach(board)
 
@@ -187,21 +187,21 @@ class Machine:
             self.board.memory.add_mmio(*GATE, gate, name="firmware")
             self.board.memory.add_rom(BOOT_ROM.start, firmware_rom(), name="firmware")
 
-    def _join(
+    def _join_host(
         self,
         board: VirtBoard,
         network: Network | str | None,
         publish: Sequence[Published | str],
         vsock: bool | str | Path,
     ) -> None:
-        """Let the guest have to do with the world. Raises UsageError."""
-        if network is not None or publish:
-            from anyvirt.machines.network import attach_network
+        """Put on the board what joins it with the host."""
+        if network is None and not publish and vsock is False:
+            return
+        from anyvirt.machines.network import attach_network, attach_vsock
 
+        if network is not None or publish:
             self._link = attach_network(board, network or "none", publish)
         if vsock is not False:
-            from anyvirt.machines.network import attach_vsock
-
             self._vsock = attach_vsock(board, None if vsock is True else vsock)
 
     @classmethod
@@ -715,23 +715,6 @@ class Machine:
     ) -> None:
         self.stop()
         self._let_go()
-
-    def _join_host(
-        self,
-        board: VirtBoard,
-        network: Network | str | None,
-        publish: Sequence[Published | str],
-        vsock: bool | str | Path,
-    ) -> None:
-        """Put on the board what joins it with the host."""
-        if network is None and not publish and vsock is False:
-            return
-        from anyvirt.machines.network import attach_network, attach_vsock
-
-        if network is not None or publish:
-            self._link = attach_network(board, network or "none", publish)
-        if vsock is not False:
-            self._vsock = attach_vsock(board, None if vsock is True else vsock)
 
     def _let_go(self) -> None:
         if self._link is not None:
