@@ -2,11 +2,13 @@
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from anyvirt.images.debian import Archive, InconsistentArchiveError, PackageError
+from anyvirt.linux import kernel
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -42,6 +44,12 @@ def _debian_package(name, *, of_metapackage=False):
 
 
 @pytest.fixture(scope="session")
+def debian_riscv64():
+    """A function that gives the root of a Debian package for RISC-V 64, fetched once."""
+    return _debian_package
+
+
+@pytest.fixture(scope="session")
 def riscv64_busybox():
     """Debian's static busybox for RISC-V 64, fetched once into the checkout's `.tools`."""
     return _debian_package("busybox-static") / "usr/bin/busybox"
@@ -51,3 +59,41 @@ def riscv64_busybox():
 def riscv64_kernel():
     """The root of Debian's kernel package for RISC-V 64: `boot` and `usr/lib/modules`; 112 MB to fetch."""
     return _debian_package("linux-image-riscv64", of_metapackage=True)
+
+
+@pytest.fixture
+def in_namespace():
+    """Run a function in a thread whose network is a new namespace, with loopback up; its result."""
+    if os.getuid() != 0:
+        pytest.skip("a namespace of networks needs root")
+
+    def run(function):
+        result = []
+
+        def target():
+            try:
+                kernel.unshare(kernel.CLONE_NEWNET)
+                result.append((function(), None))
+            except BaseException as error:
+                result.append((None, error))
+
+        thread = threading.Thread(target=target)
+        thread.start()
+        thread.join()
+        value, error = result[0]
+        if error is not None:
+            raise error
+        return value
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def stored_kernel(state_directory, riscv64_kernel):
+    """The same in the store of this run, where engines look for a kernel when none is named."""
+    (kernel,) = (riscv64_kernel / "boot").glob("vmlinux-*")
+    place = state_directory / "images/kernels" / f"linux-image-{kernel.name.partition('-')[2]}-riscv64"
+    place.mkdir(parents=True, exist_ok=True)
+    if not (place / "root").is_symlink():
+        (place / "root").symlink_to(riscv64_kernel)
+    return kernel

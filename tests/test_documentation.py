@@ -12,6 +12,8 @@ from anyvirt.engines.listing import matrix_markdown
 from anyvirt.guest import Guest
 from anyvirt.running import run_guest
 
+pytest_plugins = ["pytester"]
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 PAGES = [CHECKOUT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 PAGES += sorted((CHECKOUT / "docs").rglob("*.md"))
@@ -141,3 +143,28 @@ def test_the_device_of_the_tutorial_works(capsys):
     assert not board.wire(20).level
     clock.advance_to(clock.now() + 500_000)
     assert board.wire(20).level
+
+
+def test_the_tests_on_the_page_about_pytest_pass(pytester):
+    if not get("container").probe().available:
+        pytest.skip("engine container is not available: " + get("container").probe().reason)
+    for number, example in enumerate(blocks("docs/pytest.md", "python")):
+        (pytester.path / f"test_{number}.py").write_text(example)
+    options = ("-p", "anyvirt.pytest", "-p", "no:cacheprovider", "--anyvirt-engines=container")
+    result = pytester.runpytest_subprocess(*options)
+    result.assert_outcomes(passed=5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_tutorial_about_a_booting_linux_can_be_followed(capfd, tmp_path, monkeypatch, stored_kernel):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for number, piece in enumerate(blocks("docs/tutorials/open-a-booting-linux.md", "python")):
+        exec(compile(piece, f"open-a-booting-linux.md, piece {number}", "exec"), names)
+    shown = capfd.readouterr().out
+    assert shown.startswith("limit 0x")
+    assert "] Linux version" in shown and "riscv64 GNU/Linux" in shown
+    assert "hook 0x" in shown and " 1 /tmp/one\n" in shown
+    assert "system call\n" in shown
+    assert shown.endswith("poweroff\n")

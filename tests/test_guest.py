@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from anyvirt.errors import UsageError
-from anyvirt.guest import Disk, DiskFormat, Guest, Limits, Mount, make_limits
+from anyvirt.guest import (
+    Disk,
+    DiskFormat,
+    Guest,
+    Limits,
+    Mount,
+    Network,
+    NetworkMode,
+    Published,
+    make_limits,
+)
 from anyvirt.isa.names import Isa
 
 
@@ -92,6 +102,45 @@ def test_other_disks_are_refused(text, tmp_path, monkeypatch):
         Disk.parse(text)
 
 
+def test_networks_are_parsed_as_the_command_line_writes_them():
+    assert Network.parse("none") == Network(NetworkMode.NONE)
+    assert Network.parse("user") == Network(NetworkMode.USER)
+    assert Network.parse("tap") == Network(NetworkMode.TAP)
+    assert Network.parse("tap:tap0") == Network(NetworkMode.TAP, "tap0")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "host", "user:x", "none:", "tap:", "tap:a/b", "tap:a b", "tap:" + "x" * 16, "tap:a:b"]
+)
+def test_other_networks_are_refused(text):
+    with pytest.raises(UsageError, match="network"):
+        Network.parse(text)
+
+
+def test_published_ports_are_parsed_as_the_command_line_writes_them():
+    assert Published.parse("8080:80") == Published(8080, 80, "127.0.0.1", "tcp")
+    assert Published.parse("0.0.0.0:53:5353/udp") == Published(53, 5353, "0.0.0.0", "udp")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "80", "80:", ":80", "a:80", "0:80", "80:65536", "80:80/", "80:80/sctp", "::1:80:80", "1.2.3:80:80"],
+)
+def test_other_ports_are_refused(text):
+    with pytest.raises(UsageError):
+        Published.parse(text)
+
+
+def test_ports_are_published_once_and_by_user_mode_networking():
+    port = Published(8080, 80)
+    Guest(network=Network.parse("user"), published=[port])
+    for network in (None, Network.parse("none"), Network.parse("tap")):
+        with pytest.raises(UsageError, match="ask for the network `user`"):
+            Guest(network=network, published=[port])
+    with pytest.raises(UsageError, match="published once"):
+        Guest(network=Network.parse("user"), published=[port, Published(8080, 81)])
+
+
 def test_what_is_booted_is_checked(tmp_path):
     kernel = tmp_path / "kernel"
     for parts, message in (
@@ -118,3 +167,9 @@ def test_what_is_recorded_is_a_command_and_the_file_is_where_the_caller_is(name,
     assert getattr(Guest(command=["true"], **{name: "file"}), name) == tmp_path / "file"
     with pytest.raises(UsageError, match=f"no command whose {name}"):
         Guest(**{name: "file"})
+
+
+def test_an_idle_guest_cannot_be_deterministic():
+    with pytest.raises(UsageError, match="an idle guest has nothing to run deterministically"):
+        Guest(seed=0)
+    assert Guest(command=["true"], seed=0).seed == 0

@@ -61,7 +61,13 @@ PACKAGES = (
     SystemPackage("squashfs-tools", "mksquashfs", "makes compressed disks of directories"),
     SystemPackage("strace", "strace", "an independent witness of the system calls that programs make"),
     SystemPackage("runc", "runc", "the runtime whose defaults the container engine is compared with"),
-    SystemPackage("iproute2", "ip", "shows what network a container sees"),
+    SystemPackage("iproute2", "ip", "shows what network a container sees, and makes taps"),
+    SystemPackage(
+        "libslirp0",
+        "/usr/lib/x86_64-linux-gnu/libslirp.so.0",
+        "carries guests' connections in user-mode networking",
+    ),
+    SystemPackage("passt", "passt", "does the same where libslirp is not there"),
     SystemPackage("procps", "ps", "shows what processes a container sees"),
     SystemPackage("uidmap", "newuidmap", "maps more than one user into an ordinary user's container"),
 )

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
         UnsupportedError,
         UsageError,
     )
-    from anyvirt.guest import Disk, DiskFormat, Guest, Limits, Mount
+    from anyvirt.guest import Disk, DiskFormat, Guest, Limits, Mount, Network, NetworkMode, Published
     from anyvirt.instance import ExitStatus, Instance, Process, State, Streams, TerminalSize, Usage
     from anyvirt.isa.names import Isa
     from anyvirt.machines.machine import Machine
@@ -57,8 +57,11 @@ __all__ = [
     "Limits",
     "Machine",
     "Mount",
+    "Network",
+    "NetworkMode",
     "NotExecutableError",
     "Process",
+    "Published",
     "State",
     "Streams",
     "TerminalSize",
@@ -83,7 +86,16 @@ _HOMES = {
         "UnsupportedError",
         "UsageError",
     ),
-    "anyvirt.guest": ("Disk", "DiskFormat", "Guest", "Limits", "Mount"),
+    "anyvirt.guest": (
+        "Disk",
+        "DiskFormat",
+        "Guest",
+        "Limits",
+        "Mount",
+        "Network",
+        "NetworkMode",
+        "Published",
+    ),
     "anyvirt.instance": ("ExitStatus", "Instance", "Process", "State", "Streams", "TerminalSize", "Usage"),
     "anyvirt.isa.names": ("Isa",),
     "anyvirt.machines.machine": ("Machine",),
@@ -114,6 +126,10 @@ def run(
     initrd: Path | str | None = None,
     append: str = "",
     disks: Sequence[Disk | str] = (),
+    network: Network | str | None = None,
+    publish: Sequence[Published | str] = (),
+    vsock: Path | str | None = None,
+    seed: int | None = None,
     input: bytes | None = None,
     capture_output: bool = False,
     timeout: float | None = None,
@@ -123,15 +139,34 @@ def run(
 
     `on` names the engine (None: the lightest that can run it). `memory` is in bytes or like `"512M"`, `cpus`
     a number of CPUs such as 1.5, `mounts` holds Mount objects or `"SRC:DST[:ro]"`. `kernel`, `initrd`,
-    `append` and `disks` (Disk objects or `"FILE[:ro][:qcow2]"`) are for engines that boot a kernel. `timeout`
+    `append` and `disks` (Disk objects or `"FILE[:ro][:qcow2]"`) are for engines that boot a kernel. `network`
+    is `"none"`, `"user"`, `"tap"`, `"tap:NAME"` or a Network; `publish` lets ports of the host lead to the
+    guest: Published objects or `"[ADDRESS:]HOST:GUEST[/udp]"`. `vsock` is where a Unix
+    socket for the guest's virtual sockets is made. `timeout`
     is in seconds; after it the guest is killed and GuestTimeoutError raised. `check` raises for any exit
-    status but 0.
+    status but 0. With a `seed` a machine is run by counted instructions, the same in each run.
     Every error is an AnyvirtError.
     """
     from anyvirt.running import run_guest
 
     guest = _guest(
-        command, rootfs, memory, cpus, pids, mounts, env, workdir, hostname, kernel, initrd, append, disks
+        command,
+        rootfs,
+        memory,
+        cpus,
+        pids,
+        mounts,
+        env,
+        workdir,
+        hostname,
+        kernel,
+        initrd,
+        append,
+        disks,
+        network,
+        publish,
+        vsock,
+        seed,
     )
     return run_guest(guest, on=on, input=input, capture_output=capture_output, timeout=timeout, check=check)
 
@@ -191,10 +226,14 @@ def _guest(
     initrd: Path | str | None,
     append: str,
     disks: Sequence[Disk | str],
+    network: Network | str | None,
+    publish: Sequence[Published | str],
+    vsock: Path | str | None,
+    seed: int | None,
 ) -> Guest:
     from pathlib import Path
 
-    from anyvirt.guest import Disk, Guest, Mount, make_limits
+    from anyvirt.guest import Disk, Guest, Mount, Network, Published, make_limits
 
     return Guest(
         command=command,
@@ -208,4 +247,8 @@ def _guest(
         initrd=Path(initrd) if initrd is not None else None,
         append=append,
         disks=tuple(disk if isinstance(disk, Disk) else Disk.parse(disk) for disk in disks),
+        network=Network.parse(network) if isinstance(network, str) else network,
+        published=tuple(Published.parse(port) if isinstance(port, str) else port for port in publish),
+        vsock=Path(vsock) if vsock is not None else None,
+        seed=seed,
     )

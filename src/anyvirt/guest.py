@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _ENVIRONMENT_NAME = re.compile(r"[^=\0]+")
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
+_INTERFACE = re.compile(r"[^\s/:\0]{1,15}")
 MINIMUM_MEMORY = 1 << 20
 
 
@@ -108,6 +109,80 @@ class Disk:
         return cls(Path(path), formats[0] if formats else DiskFormat.RAW, read_only=bool(others))
 
 
+class NetworkMode(StrEnum):
+    """How a guest is joined with the world."""
+
+    NONE = "none"
+    """It has loopback and nothing else."""
+    USER = "user"
+    """Its connections are made by a program of the caller's on the host, its loopback interface included."""
+    TAP = "tap"
+    """Its card is at the other end of a network interface of the host's."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A guest's network."""
+
+    mode: NetworkMode
+    tap: str | None = None
+    """The name of a tap that is there; None makes one, for as long as the guest lives."""
+
+    def __post_init__(self) -> None:
+        if self.tap is not None and self.mode is not NetworkMode.TAP:
+            raise UsageError(f"a network of mode {self.mode} has no name")
+        if self.tap is not None and not _INTERFACE.fullmatch(self.tap):
+            raise UsageError(f"{self.tap!r} cannot be the name of a network interface")
+
+    def check_published(self, ports: Sequence[Published]) -> None:
+        """Raises UsageError if these ports cannot lead to a guest on this network."""
+        if ports and self.mode is not NetworkMode.USER:
+            raise UsageError("ports are published by user-mode networking: ask for the network `user`, too")
+        if len({(port.protocol, port.address, port.host) for port in ports}) < len(ports):
+            raise UsageError("a port of the host can be published once")
+
+    @classmethod
+    def parse(cls, text: str) -> Network:
+        """The network that `none`, `user`, `tap` or `tap:NAME` describes."""
+        mode, separator, name = text.partition(":")
+        if mode not in tuple(NetworkMode) or (separator and mode != NetworkMode.TAP):
+            raise UsageError(f"network {text!r} is not none, user, tap or tap:NAME")
+        return cls(NetworkMode(mode), name if separator else None)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A port of the host whose connections are the guest's."""
+
+    host: int
+    guest: int
+    address: str = "127.0.0.1"
+    """The host's address; 0.0.0.0 for all that it has."""
+    protocol: str = "tcp"
+    """Or udp."""
+
+    def __post_init__(self) -> None:
+        for port in (self.host, self.guest):
+            if not 1 <= port <= 65535:
+                raise UsageError(f"{port} is no port: those are from 1 to 65535")
+        if self.protocol not in ("tcp", "udp"):
+            raise UsageError(f"ports of {self.protocol} cannot be published: only those of tcp and udp")
+        parts = self.address.split(".")
+        if len(parts) != 4 or not all(part.isdecimal() and int(part) < 256 for part in parts):
+            raise UsageError(f"{self.address!r} is no IPv4 address of the host")
+
+    @classmethod
+    def parse(cls, text: str) -> Published:
+        """The ports that `[ADDRESS:]HOST:GUEST` describes, with `/udp` behind it for the other protocol."""
+        ports, _, protocol = text.partition("/")
+        *address, host, guest = ports.split(":") if ports.count(":") in (1, 2) else ("", "", "")
+        if not (host.isdecimal() and guest.isdecimal()) or text.endswith("/"):
+            raise UsageError(
+                f"published port {text!r} is not [ADDRESS:]HOST:GUEST or [ADDRESS:]HOST:GUEST/udp"
+            )
+        return cls(int(host), int(guest), address[0] if address else "127.0.0.1", protocol or "tcp")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Guest:
     """What the user wants run.
@@ -133,8 +208,20 @@ class Guest:
     append: str = ""
     """Words for the kernel's command line, behind the engine's own."""
     disks: Sequence[Disk] = ()
+    network: Network | None = None
+    """None leaves it to the engine: loopback alone where guests are isolated, else the host's network."""
+    published: Sequence[Published] = ()
+    """Ports of the host that lead to the guest, in user-mode networking."""
+    vsock: Path | None = None
+    """Unix socket that is made on the host, through which the guest's virtual sockets are reached."""
+    seed: int | None = None
+    """Run by counted instructions, with this number in place of entropy: each run is the same.
+
+    None: in real time, with the host's entropy."""
     gdb: str | None = None
-    """Where the command waits for gdb before its first instruction: `:PORT`, `HOST:PORT` or `unix:PATH`."""
+    """Where the command, or a machine, waits for gdb before its first instruction.
+
+    `:PORT`, `HOST:PORT` or `unix:PATH`."""
 
     trace: Path | None = None
     """File for a line about each instruction that the command executes."""
@@ -147,17 +234,21 @@ class Guest:
         object.__setattr__(self, "command", tuple(os.fspath(word) for word in self.command))
         object.__setattr__(self, "mounts", tuple(self.mounts))
         object.__setattr__(self, "disks", tuple(self.disks))
+        object.__setattr__(self, "published", tuple(self.published))
         object.__setattr__(self, "env", MappingProxyType(dict(self.env)))
         self._check_strings()
         if self.rootfs is not None:
             object.__setattr__(self, "rootfs", _existing_directory(Path(self.rootfs)))
         if self.hostname is not None and not _HOSTNAME.fullmatch(self.hostname):
             raise UsageError(f"hostname {self.hostname!r} must be 1 to 64 letters, digits, dots and hyphens")
-        if self.gdb is not None and not self.command:
-            raise UsageError("an idle guest has no command that gdb could debug")
         for name in ("trace", "coverage"):
             self._check_record(name)
+        if self.seed is not None and not self.command:
+            raise UsageError("an idle guest has nothing to run deterministically: give it a command")
         self._check_kernel()
+        if self.vsock is not None:
+            object.__setattr__(self, "vsock", Path(os.path.abspath(self.vsock)))
+        (self.network or Network(NetworkMode.NONE)).check_published(self.published)
         if self.workdir is not None and not self.workdir.startswith("/"):
             raise UsageError(f"working directory {self.workdir!r} must be an absolute path in the guest")
 

@@ -149,6 +149,8 @@ class Instance(Process):
     start_phases: Sequence[tuple[str, float]] = ()
     """What the start consisted of, and the seconds that each part took, where that is worth knowing: of a
     machine's boot, once `wait` has returned."""
+    instructions: int | None = None
+    """How many were executed, of a guest that was run by counting them, once `wait` has returned."""
 
     @property
     @abstractmethod

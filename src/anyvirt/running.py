@@ -32,6 +32,8 @@ class Completed:
     stderr: bytes = b""
     discarded: int = 0
     """Bytes of output beyond the bound that the caller set; they were read and thrown away."""
+    instructions: int | None = None
+    """How many were executed, where they were counted (a deterministic run)."""
 
     @property
     def returncode(self) -> int:
@@ -100,6 +102,7 @@ def run_guest(
             bytes(pipes.stdout),
             bytes(pipes.stderr),
             pipes.discarded,
+            instance.instructions,
         )
     if check and completed.returncode != 0:
         raise GuestFailedError(completed)

@@ -1,10 +1,12 @@
 """The agent's program on the host, for the host's CPU and for RISC-V: what it does, and what it survives."""
 
 import os
+import shutil
 import signal
 import struct
 import sys
 import time
+from ipaddress import IPv4Address, IPv4Interface
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from anyvirt.agent.protocol import (
     COMMAND_LIMIT,
     HEADER,
     WINDOW,
+    Address,
+    Gateway,
     InterfaceUp,
     Kind,
     Link,
@@ -22,6 +26,7 @@ from anyvirt.agent.protocol import (
     Mount,
     Run,
     RunFlag,
+    WriteFile,
     frame,
 )
 from anyvirt.errors import CommandNotFoundError, NotExecutableError
@@ -87,6 +92,41 @@ def test_interfaces_carry_packets_when_they_are_up(start_agent, isa):
         client.request(InterfaceUp("lo7"), TIMEOUT)
     with pytest.raises(AgentError, match="interface up: File name too long"):
         client.request(InterfaceUp("x" * 16), TIMEOUT)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_an_interface_gets_an_address_and_the_way_to_others(start_agent, isa):
+    if os.getuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("needs root, and ip (package iproute2)")
+    client = start_agent(isa, prefix=["unshare", "--net"]).client
+    client.connect(TIMEOUT)
+    finish(client.run(shell("ip tuntap add t0 mode tap")))
+    client.request(InterfaceUp("t0"), TIMEOUT)
+    client.request(Address("t0", IPv4Interface("10.7.0.9/22")), TIMEOUT)
+    client.request(Gateway("t0", IPv4Address("10.7.3.254")), TIMEOUT)
+    shown = finish(client.run(shell("ip -4 -o address show t0; ip route")))[0].decode()
+    assert "inet 10.7.0.9/22 brd 10.7.3.255 scope global t0" in " ".join(shown.split())
+    assert "default via 10.7.3.254 dev t0" in shown
+    assert "10.7.0.0/22 dev t0" in shown
+    with pytest.raises(AgentError, match="address: No such device"):
+        client.request(Address("t1", IPv4Interface("10.7.0.9/22")), TIMEOUT)
+    with pytest.raises(AgentError, match="address: File name too long"):
+        client.request(Address("x" * 16, IPv4Interface("10.7.0.9/22")), TIMEOUT)
+    with pytest.raises(AgentError, match="gateway: Network is unreachable"):
+        client.request(Gateway("t0", IPv4Address("192.0.2.1")), TIMEOUT)
+
+
+def test_files_are_written_in_place_of_what_was_there(client, tmp_path):
+    (tmp_path / "other").write_text("kept")
+    (tmp_path / "link").symlink_to("other")
+    client.request(WriteFile(f"{tmp_path}/link", "nameserver 10.0.2.3\n"), TIMEOUT)
+    client.request(WriteFile(f"{tmp_path}/new", "", 0o600), TIMEOUT)
+    assert (tmp_path / "link").read_text() == "nameserver 10.0.2.3\n"
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "other").read_text() == "kept"
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(AgentError, match="write file: No such file or directory"):
+        client.request(WriteFile(f"{tmp_path}/no/such", "x"), TIMEOUT)
 
 
 def test_output_errors_and_status(client):

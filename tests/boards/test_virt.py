@@ -287,3 +287,16 @@ def test_harts_begin_in_the_boot_rom():
     assert machine.read(0x1000 + 24, 8) == virt_map.RAM_START
     assert machine.memory.read(handover.device_tree, 4) == bytes.fromhex("d00dfeed")
     assert handover.device_tree % (2 << 20) == 0
+
+
+def test_what_is_behind_a_bus_is_saved_with_the_board():
+    machine, other = Machine(), Machine()
+    for one in (machine, other):
+        one.board.keep("behind", Scratch())
+        with pytest.raises(UsageError, match="has a device behind already"):
+            one.board.keep("behind", Scratch())
+    machine.board.devices["behind"].write(0, 4, 77)
+    other.board.load_state(machine.board.save_state())
+    assert other.board.devices["behind"].read(0, 4) == 77
+    other.board.reset()
+    assert other.board.devices["behind"].read(0, 4) == 0

@@ -201,3 +201,15 @@ def test_running_out_of_memory_is_said(cli):
     )
     assert completed.returncode == 137
     assert b"memory limit of 32.0 MiB" in completed.stderr
+
+
+def test_deterministic_runs_are_refused_where_they_cannot_be(cli):
+    completed = cli("run", "--on", "native", "--deterministic", "--", "true")
+    assert completed.returncode == 2
+    assert completed.stderr == (
+        b"anyvirt: engine native has no determinism: it cannot honour --deterministic; "
+        b"translator or interpreter can\n"
+    )
+    completed = cli("run", "--seed", "3", "--", "true")
+    assert completed.returncode == 2
+    assert b"--seed is the entropy of a deterministic run" in completed.stderr

@@ -59,6 +59,10 @@ def test_a_slow_engine_gets_fewer_samples_but_the_least(monkeypatch):
 
     taken = take_turns(ENGINES[:2], sample, Budget(most=10, least=2, seconds=3.0))
     assert (len(taken["a"]), len(taken["b"])) == (10, 2)
+    taken = take_turns(ENGINES[:2], sample, Budget(most=10, least=6, seconds=3.0, patience=9.0))
+    assert (len(taken["a"]), len(taken["b"])) == (10, 2)
+    taken = take_turns(ENGINES[:2], sample, Budget(most=10, least=6, seconds=3.0, patience=0.0))
+    assert (len(taken["a"]), len(taken["b"])) == (1, 1)
 
 
 def test_cells_relate_to_the_baseline():

@@ -1,11 +1,16 @@
 """Every capability on every engine that claims it, with a guest that each engine can run."""
 
+import hashlib
 import os
 import shutil
+import subprocess
+import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -232,9 +237,61 @@ def busybox_root(root, busybox):
     return root
 
 
+@dataclass
+class Web:
+    """A server of one file, "content"."""
+
+    port: int
+    digest: str
+
+
+@contextmanager
+def serving(directory, address):
+    content = os.urandom(3_000_000)
+    (directory / "content").write_bytes(content)
+    handler = partial(_Silent, directory=str(directory))
+    with ThreadingHTTPServer((address, 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield Web(server.server_address[1], hashlib.sha256(content).hexdigest())
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def web(tmp_path):
+    """A server on the host's loopback interface."""
+    with serving(tmp_path, "127.0.0.1") as web:
+        yield web
+
+
+@pytest.fixture
+def web_in(tmp_path):
+    """Makes a server on all addresses, in the network namespace of whoever calls."""
+    return lambda: serving(tmp_path, "0.0.0.0")
+
+
+@pytest.fixture(scope="session")
+def vsock_program(tmp_path_factory):
+    """A static program for RISC-V that uses virtual sockets."""
+    if shutil.which("riscv64-linux-gnu-gcc") is None:
+        pytest.skip("needs riscv64-linux-gnu-gcc (package gcc-riscv64-linux-gnu)")
+    path = tmp_path_factory.mktemp("programs") / "vsock"
+    source = Path(__file__).parent / "programs/vsock.c"
+    subprocess.run(["riscv64-linux-gnu-gcc", "-static", "-O1", "-o", path, source], check=True)
+    return path
+
+
 APPLETS = (
-    "cat dd dmesg free grep head hostname ip kill ls mkdir mknod mktemp mount nc nproc ps rm seq sh sleep "
-    "sort stty sync tr true uname wc yes"
+    "cat date dd dmesg free grep head hostname ip kill ls mkdir mknod mktemp mount nc nproc od ps rm seq sh "
+    "sha256sum sleep sort stty sync tr true uname wc wget yes"
 )
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import weakref
 from itertools import pairwise
 
 import pytest
@@ -141,16 +142,19 @@ def test_code_is_forgotten_with_the_memory_it_was_in(tmp_path):
 
 
 def test_files_are_closed_when_no_image_needs_them():
-    gc.collect()
-    before = len(os.listdir("/proc/self/fd"))
-    memory = make()
-    for page in range(5):
+    memory, files = make(), []
+    for page in (0, 20, 40, 20):
         memory.write(RAM + page * PAGE, b"x")
-        memory.freeze()
-    assert len(os.listdir("/proc/self/fd")) > before
+        ram = next(bank for bank in memory.freeze().banks if bank.is_ram)
+        files += [weakref.ref(piece.file) for piece in ram.pieces]
+        del ram
+    gc.collect()
+    assert len({file() for file in files} - {None}) == 3
+    descriptors = {file().descriptor for file in files if file() is not None}
+    assert all(os.fstat(descriptor) for descriptor in descriptors)
     del memory
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert all(file() is None for file in files)
 
 
 @given(st.lists(st.tuples(pages, pages, st.integers(1, 9)), max_size=8))

@@ -61,8 +61,8 @@ class Machine(SystemMachine):
             assert self.cpu.compile_now(addresses, counted=counted) == len(addresses)
             self.cpu.pc = pc
 
-    def leads_into_region(self, pc, counted=True):
-        """Whether control that comes to a physical address goes on in a translation."""
+    def leads_into_region(self, pc):
+        """Whether control that comes to a physical address goes on in a region."""
         regions = self.cpu._regions
         number = self.memory.mapping_at(pc).page_number(pc)
         assert regions.code.space is self.cpu._view._code
@@ -363,28 +363,38 @@ def test_a_breakpoint_in_a_region_is_met():
     assert (stop.reason, stop.pc) == (StopReason.HOOK, CODE + 8)
 
 
-def test_what_is_hot_becomes_a_region_in_the_background():
-    machine = Machine(MachineTranslator)
-    machine.write(CODE, LOOP)
-    machine.begin(mie=1 << 7)
-    machine.cpu.x[8] = VARIABLES
-    finished = threading.Event()
+def run_until(machine, condition):
+    """Run a loop until something is true of its regions; then a timer's interrupt ends it."""
 
     def wait():
-        limit = threading.Event()
+        pause = threading.Event()
         for _ in range(LONG * 50):
             regions = getattr(machine.cpu, "_regions", None)
-            if regions is not None and regions.statistics.published:
+            if regions is not None and condition(regions.statistics):
                 break
-            limit.wait(0.02)
+            pause.wait(0.02)
         machine.cpu.set_interrupt(7, True)
-        finished.set()
 
-    threading.Thread(target=wait).start()
+    watcher = threading.Thread(target=wait)
+    watcher.start()
     assert machine.cpu.run().reason is StopReason.IDLE
-    assert finished.wait(LONG)
-    assert machine.cpu._regions.statistics.published
-    assert machine.leads_into_region(CODE)
+    watcher.join(LONG)
+    assert condition(machine.cpu._regions.statistics)
+
+
+def test_what_is_hot_becomes_a_region_in_the_background_and_is_kept():
+    """The next machine has it from disk, at another address."""
+    for address, condition in (
+        (VIRTUAL, lambda statistics: statistics.published),
+        (OTHER, lambda statistics: statistics.from_disk),
+    ):
+        machine = Machine(MachineTranslator)
+        machine.write(CODE, LOOP)
+        machine.tables.map(OTHER, CODE, ALL)
+        machine.begin(address, mie=1 << 7)
+        machine.cpu.x[8] = VARIABLES
+        run_until(machine, condition)
+        assert machine.leads_into_region(CODE)
 
 
 # Several harts ----------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ class Client:
 
     def __init__(self, peer, *, acknowledges=True):
         self.peer = peer
-        self.peer.settimeout(10)
+        self.peer.settimeout(100)
         self.acknowledges = acknowledges
         self._buffer = b""
 
@@ -106,15 +106,18 @@ class FakeTarget:
     def write_register(self, thread, number, value):
         self.registers[thread][number] = value
 
-    def read_memory(self, address, length):
+    def read_memory(self, thread, address, length):
         if not 0x1000 <= address < 0x2000:
             raise TargetError("nothing there")
         return bytes(self.memory[address - 0x1000 : address - 0x1000 + length])
 
-    def write_memory(self, address, data):
+    def write_memory(self, thread, address, data):
         if not 0x1000 <= address <= 0x2000 - len(data):
             raise TargetError("nothing there")
         self.memory[address - 0x1000 : address - 0x1000 + len(data)] = data
+
+    def packet(self, thread, packet):
+        return b"one's own" if packet.startswith(b"qown") else b""
 
     def add_point(self, kind, address, length):
         self.points.add((kind, address, length))
@@ -158,7 +161,7 @@ class Served:
 
     def __exit__(self, *_):
         self.client.peer.close()
-        self._thread.join(20)
+        self._thread.join(100)
         assert not self._thread.is_alive()
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from anyvirt.engines import get
 from anyvirt.engines.engine import Availability
-from anyvirt.errors import NotExecutableError
-from anyvirt.guest import Disk, DiskFormat, Guest, Limits, Mount
+from anyvirt.errors import NotExecutableError, UsageError
+from anyvirt.guest import Disk, DiskFormat, Guest, Limits, Mount, Network, Published
 from anyvirt.images.debian import PackageError
 from anyvirt.instance import TerminalSize
 from anyvirt.monitor.orders import CommandOrder, MachineOrder
@@ -27,12 +27,44 @@ def test_an_order_comes_through_a_channel_as_it_is(engine, tmp_path):
         mounts=[Mount(tmp_path, "/data", read_only=True)],
         disks=[Disk(tmp_path / "disk", DiskFormat.QCOW2)],
         append="a b",
+        network=Network.parse("user"),
+        vsock=tmp_path / "socket",
+        published=[Published(8080, 80), Published(53, 53, "0.0.0.0", "udp")],
     )
     order = engine.machine_order(guest)
     assert (order.tier, order.cpus, order.memory) == (engine.tier, 3, 1 << 30)
     assert (order.root, order.host_name, order.append) == (str(tmp_path), "box", "a b")
     assert order.disks[0].format == "qcow2"
+    assert order.vsock == str(tmp_path / "socket")
+    assert order.network.mode == "user"
+    assert [port.guest for port in order.network.ports] == [80, 53]
     assert MachineOrder.of(order.message()) == order
+    for none in (None, Network.parse("none")):
+        order = engine.machine_order(Guest(rootfs=tmp_path, network=none))
+        assert order.network is None
+        assert MachineOrder.of(order.message()) == order
+
+
+def test_numbers_and_places_come_through_it_too(engine):
+    order = engine.machine_order(Guest(command=["true"], seed=5, gdb=":1234"))
+    assert (order.seed, order.gdb, order.network, order.vsock) == (5, ":1234", None, None)
+    assert MachineOrder.of(order.message()) == order
+
+
+@pytest.mark.parametrize(
+    ("parts", "complaint"),
+    [
+        ({"network": Network.parse("user")}, "has no network"),
+        ({"vsock": "socket"}, "has no virtual sockets"),
+        ({"gdb": ":1234"}, "is not debugged by gdb"),
+    ],
+)
+def test_what_is_the_same_in_each_run_is_alone(engine, tmp_path, parts, complaint):
+    for name in ("kernel", "initrd"):
+        (tmp_path / name).touch()
+    made = {"kernel": tmp_path / "kernel", "initrd": tmp_path / "initrd"}
+    with pytest.raises(UsageError, match=f"a deterministic guest {complaint}"):
+        engine.check(Guest(command=["true"], seed=1, **made, **parts))
 
 
 def test_commands_have_a_clean_environment(engine, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from anyvirt.engines.engine import Architecture, Availability, Capability
 from anyvirt.engines.native import NativeEngine
 from anyvirt.engines.selection import choose, obstacle
 from anyvirt.errors import CommandNotFoundError, NotExecutableError, UsageError
-from anyvirt.guest import Guest, Limits
+from anyvirt.guest import Guest, Limits, Network
 
 
 class Light(NativeEngine):
@@ -46,6 +46,20 @@ def test_a_capability_decides(engines):
     choice = choose(Guest(command=["true"], limits=Limits(cpus=2)))
     assert choice.engine.name == "heavy"
     assert "no limits" in choice.verdicts[1].reason
+
+
+@pytest.mark.parametrize(
+    ("network", "lacks"),
+    [
+        ("none", "--network none (no isolation)"),
+        ("user", "--network and --publish (no network)"),
+        ("tap", "--network and --publish (no network)"),
+    ],
+)
+def test_a_network_is_a_capability_and_none_is_isolation(engines, network, lacks):
+    choice = choose(Guest(command=["true"], network=Network.parse(network)))
+    assert choice.engine.name == "heavy"
+    assert choice.verdicts[1].reason == f"cannot honour {lacks}"
 
 
 def test_one_that_does_not_work_here_is_passed_over(engines):

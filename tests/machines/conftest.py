@@ -10,6 +10,7 @@ PROGRAMS = Path(__file__).parent / "programs"
 COMPILER = "riscv64-linux-gnu-gcc"
 OPTIONS = (
     "-nostdlib", "-static", "-ffreestanding", "-fno-pic", "-O1", "-mcmodel=medany", "-march=rv64gc_zicsr",
+    "-g",
     "-Wl,--build-id=none", "-Wl,--omagic", "-Wl,-Ttext=0x80200000",
 )  # fmt: skip
 

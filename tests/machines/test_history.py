@@ -18,7 +18,7 @@ from anyvirt.machines.inputs import ReplayError
 from anyvirt.machines.recording import state_digest
 from anyvirt.machines.snapshot import SnapshotError
 
-TIERS = ["interpreter", "stencil"]
+TIERS = ["interpreter", "auto"]
 LONG = 60
 COUNT = 0x8001_0000
 COUNTER = """
@@ -244,6 +244,24 @@ def test_answers_of_the_host_are_the_same_again(tmp_path):
     assert m.harts[0].x[6] == value
 
 
+def test_inputs_have_one_receiver(counter):
+    m = anyvirt.Machine(firmware=counter, memory="4M", tier="interpreter", seed=1)
+    got = []
+    with pytest.raises(UsageError, match="nobody receives"):
+        m.inputs.push("net", b"x")
+    m.inputs.receive("net", got.append)
+    with pytest.raises(UsageError, match="received already"):
+        m.inputs.receive("net", got.append)
+    m.keep_history(every=100)
+    m.run(instructions=150)
+    m.inputs.push("net", b"x")
+    m.run(instructions=150)
+    assert got == [b"x"]
+    m.reverse_step(200)
+    m.run(instructions=200)
+    assert got == [b"x", b"x"]
+
+
 def test_a_replay_that_goes_another_way_is_found(counter, tmp_path):
     m = anyvirt.Machine(firmware=counter, memory="16M", tier="interpreter", seed=1)
     with m.record(tmp_path / "r"):
@@ -353,6 +371,58 @@ def test_any_way_there_and_back_is_the_same(counter, moves):
         rounds = max(position - FIRST, 0)
         assert m.position.instructions == position
         assert m.harts[0].x[9] == (rounds + ROUND - 1) // ROUND
+
+
+def test_single_steps_are_steps_like_others(counting):
+    hart = counting.harts[0]
+    counting.run(instructions=500)
+    place = at(counting)
+    counting.run(instructions=7)
+    later = at(counting)
+    counting.reverse_step(7)
+    for _ in range(7):
+        assert counting.step(hart).reason is Reason.LIMIT
+    assert at(counting) == later
+    counting.reverse_step(7)
+    assert at(counting) == place
+
+
+def test_one_cpu_is_stepped_while_others_stand(counter):
+    m = anyvirt.Machine(firmware=counter, memory="16M", tier="interpreter", seed=1, cpus=3)
+    m.run(instructions=25_000)
+    before = [hart.cpu.instructions for hart in m.harts]
+    m.step(m.harts[1])
+    m.step(m.harts[1], others=[m.harts[2]])
+    m.run(instructions=5, harts=[m.harts[0]])
+    after = [hart.cpu.instructions for hart in m.harts]
+    assert [new - old for old, new in zip(before, after, strict=True)] == [5, 2, 1]
+    m.keep_history()
+    with pytest.raises(UsageError, match="with all of its CPUs"):
+        m.step(m.harts[1])
+    m.run(instructions=10)
+
+
+def test_steps_of_several_cpus_are_those_of_any_run(counter, tmp_path):
+    def make():
+        m = anyvirt.Machine(firmware=counter, memory="16M", tier="interpreter", seed=1, cpus=2)
+        m.run(instructions=500)
+        return m
+
+    m, whole = make(), make()
+    one, two = m.harts
+    with m.record(tmp_path / "steps"):
+        for stepped, other, count in ((one, two, 3), (two, one, 5), (one, two, 2)):
+            for _ in range(count):
+                before = stepped.cpu.instructions
+                assert m.step(stepped, others=[other]).reason is Reason.LIMIT
+                assert stepped.cpu.instructions == before + 1
+    with whole.record(tmp_path / "whole"):
+        whole.run(instructions=m.position.instructions - whole.position.instructions)
+    assert state_digest(whole) == state_digest(m)
+    again = anyvirt.Machine.replay(tmp_path / "steps", tier="stencil")
+    again.step(again.harts[1], others=[again.harts[0]])
+    assert again.replay_to_end().reason is Reason.LIMIT
+    assert state_digest(again) == state_digest(m)
 
 
 @pytest.mark.parametrize("tier", TIERS)

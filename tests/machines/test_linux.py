@@ -46,6 +46,8 @@ def kernel(riscv64_kernel):
     [
         ("interpreter", 1, None),
         ("stencil", 1, None),
+        ("auto", 1, None),
+        ("auto", 2, None),
         ("interpreter", 2, None),
         ("stencil", 2, None),
         ("stencil", 2, OPENSBI),
@@ -91,7 +93,7 @@ def test_an_idle_kernel_leaves_the_host_alone(kernel, initrd):
 @pytest.mark.parametrize("cpus", [1, 2])
 def test_a_counted_boot_is_the_same_in_every_tier_and_run(kernel, initrd, cpus):
     seen = []
-    for tier in ("interpreter", "stencil", "stencil"):
+    for tier in ("interpreter", "stencil", "auto", "auto"):
         with anyvirt.Machine(
             kernel=kernel, initrd=initrd, append="console=ttyS0", memory="256M", cpus=cpus, tier=tier, seed=7
         ) as m:

@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from anyvirt.machines import snapshot as snapshots
 from anyvirt.machines.ending import Reason
 from anyvirt.machines.snapshot import SnapshotError
 
-TIERS = ["interpreter", "stencil"]
+TIERS = ["interpreter", "auto"]
 LONG = 60
 
 COUNTER = """
@@ -308,15 +309,15 @@ def test_nobody_sees_what_others_write(counter):
 
 def test_clones_leave_nothing_behind(counter):
     m = anyvirt.Machine(firmware=counter, memory="16M", tier="interpreter")
-    m.clone()
-    gc.collect()
-    before = len(os.listdir("/proc/self/fd"))
-    for _ in range(5):
+    clones = []
+    for _ in range(3):
         m.run(instructions=1000)
-        m.clone().run(instructions=1000)
+        clone = m.clone()
+        clone.run(instructions=1000)
+        clones += [weakref.ref(clone), weakref.ref(clone.board.memory)]
+        del clone
     gc.collect()
-    # Pages that were written between clones are in files that the machine itself needs.
-    assert len(os.listdir("/proc/self/fd")) <= before + 5
+    assert all(clone() is None for clone in clones)
 
 
 # Devices ----------------------------------------------------------------------------------------------------
@@ -408,7 +409,7 @@ def test_an_unknown_tier_is_refused(counter):
 # While it runs ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit", [{"seconds": LONG}, {"instructions": 1 << 60}])
+@pytest.mark.parametrize("limit", [{"seconds": 3600}, {"instructions": 1 << 60}])
 def test_other_threads_may_ask_while_it_runs(counter, tmp_path, limit):
     m = anyvirt.Machine(firmware=counter, memory="16M", tier="interpreter")
     endings = []
@@ -435,7 +436,7 @@ def test_other_threads_may_ask_while_it_runs(counter, tmp_path, limit):
 def test_a_stop_while_the_run_is_held_counts(counter):
     m = anyvirt.Machine(firmware=counter, memory="16M", tier="interpreter")
     endings = []
-    thread = threading.Thread(target=lambda: endings.append(m.run(seconds=LONG)))
+    thread = threading.Thread(target=lambda: endings.append(m.run(seconds=3600)))
     thread.start()
     while not m.is_running:
         pass

@@ -1,6 +1,7 @@
 """A monitor whose machine is the agent's build for the host, in namespaces of its own: a stand-in."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ class AgentMachine:
     """Process 1 of a namespace. Satisfies `anyvirt.monitor.machine.MonitoredMachine`."""
 
     shares = ()
+    network = ()
     is_lasting = False
 
     def __init__(self, order, phases):
@@ -45,13 +47,24 @@ class AgentMachine:
         # Of one that is silent, the channel leads nowhere.
         self.channel = SocketStream(self._kept[1][0] if order.append == "silent" else ours)
         self._crashes = order.append == "crash"
+        self.is_counted = order.seed is not None
+        self._ours = ours
         phases.mark("machine")
 
-    def run(self):
+    def run(self, say):
         if self._crashes:
             os.kill(os.getpid(), signal.SIGSEGV)
         self._process.wait()
         return End.OFF
+
+    def advance(self):
+        """It cannot be counted, but waits for the agent."""
+        ending = os.pidfd_open(self._process.pid)
+        ready = select.select([self._ours, ending], [], [])[0]
+        os.close(ending)
+        return None if self._ours in ready else End.OFF
+
+    instructions = 12345
 
     def pause(self):
         self._all(signal.SIGSTOP)

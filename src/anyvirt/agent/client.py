@@ -89,13 +89,10 @@ class AgentClient:
         """Greet the agent and wait for its answer. Raises AgentError after `timeout` seconds, or if the plan
         that the guest began with could not be carried out.
         """
-        nonce = secrets.token_bytes(NONCE_SIZE)
+        nonce = self._make_nonce()
         identity = self._new_identity()
         self._answers[identity] = None
-        self._reader = threading.Thread(
-            target=self._read_all, args=(identity, nonce), name="anyvirt-agent", daemon=True
-        )
-        self._reader.start()
+        self._begin_reading(identity, nonce)
         self._send(Kind.HELLO, identity, nonce)
         welcome = _parse_welcome(self._answer(identity, timeout))
         if welcome.version != VERSION:
@@ -165,6 +162,16 @@ class AgentClient:
 
     # ----------------------------------------------------------------------------------------------------
 
+    def _make_nonce(self) -> bytes:
+        return secrets.token_bytes(NONCE_SIZE)
+
+    def _begin_reading(self, identity: int, nonce: bytes) -> None:
+        """Have what arrives from now on taken."""
+        self._reader = threading.Thread(
+            target=self._read_all, args=(identity, nonce), name="anyvirt-agent", daemon=True
+        )
+        self._reader.start()
+
     def _new_identity(self) -> int:
         self._identity = self._identity % (PLAN_IDENTITY - 1) + 1
         return self._identity
@@ -213,17 +220,21 @@ class AgentClient:
         try:
             buffer = self._skip_to_welcome(identity, nonce)
             while True:
-                while len(buffer) >= HEADER_SIZE:
-                    size, about, kind, zero = HEADER.unpack_from(buffer)
-                    if size > PAYLOAD_LIMIT or zero:
-                        raise AgentError("it sent what is no frame")
-                    if len(buffer) < HEADER_SIZE + size:
-                        break
-                    self._dispatch(kind, about, bytes(buffer[HEADER_SIZE : HEADER_SIZE + size]))
-                    del buffer[: HEADER_SIZE + size]
+                self._take_frames(buffer)
                 buffer += self._some()
         except (AgentError, OSError, ValueError) as error:
             self._end(str(error))
+
+    def _take_frames(self, buffer: bytearray) -> None:
+        """Take the whole frames that a buffer begins with. Raises AgentError for nonsense."""
+        while len(buffer) >= HEADER_SIZE:
+            size, about, kind, zero = HEADER.unpack_from(buffer)
+            if size > PAYLOAD_LIMIT or zero:
+                raise AgentError("it sent what is no frame")
+            if len(buffer) < HEADER_SIZE + size:
+                return
+            self._dispatch(kind, about, bytes(buffer[HEADER_SIZE : HEADER_SIZE + size]))
+            del buffer[: HEADER_SIZE + size]
 
     def _some(self) -> bytes:
         data = self._stream.read(PAYLOAD_LIMIT)
@@ -350,6 +361,10 @@ class OutputStream:
             owed, self._owed = self._owed, 0
             self._client.send_about(Kind.CREDIT, self._identity, struct.pack("<II", self._stream, owed))
         return data
+
+    def take(self) -> bytes:
+        """What has arrived and was not read yet, without waiting."""
+        return self.read() if self._kept else b""
 
     def read_all(self) -> bytes:
         """All up to the end."""

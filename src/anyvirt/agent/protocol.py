@@ -24,9 +24,12 @@ import os
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from anyvirt.errors import UsageError
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv4Interface
 
 VERSION = 1
 HEADER = struct.Struct("<IIHH")
@@ -63,6 +66,9 @@ class Kind(IntEnum):
     RESIZE = 13  # u16 rows, u16 columns, 4 zero bytes (struct winsize)
     SHUTDOWN = 14  # u32 Shutdown, u32 milliseconds between SIGTERM and SIGKILL
     INTERFACE_UP = 15  # text: a network interface, such as lo
+    ADDRESS = 16  # address and mask, 4 bytes each as packets have them, text: a network interface
+    GATEWAY = 17  # address, 4 bytes, text: a network interface; where all goes that has no other route
+    WRITE_FILE = 18  # u32 mode, texts: path, content; a file or link that is there is replaced
 
     WELCOME = 64  # nonce, u32 version, u32 steps of the plan done, u32 error of the next, u32 its kind, uname
     DONE = 65  # u32 error number or 0, u32 Step
@@ -251,6 +257,46 @@ class InterfaceUp:
     def payload(self) -> bytes:
         """See Request."""
         return texts(self.name)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Give a network interface its IPv4 address, which has a prefix for those that are reached directly."""
+
+    kind: ClassVar = Kind.ADDRESS
+    name: str
+    address: IPv4Interface
+
+    def payload(self) -> bytes:
+        """See Request."""
+        return self.address.ip.packed + self.address.netmask.packed + texts(self.name)
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Send by a gateway on an interface what there is no other route for."""
+
+    kind: ClassVar = Kind.GATEWAY
+    name: str
+    address: IPv4Address
+
+    def payload(self) -> bytes:
+        """See Request."""
+        return self.address.packed + texts(self.name)
+
+
+@dataclass(frozen=True)
+class WriteFile:
+    """Write a text into a file, which replaces the file or link that is there; its directory has to be."""
+
+    kind: ClassVar = Kind.WRITE_FILE
+    path: str
+    content: str
+    mode: int = 0o644
+
+    def payload(self) -> bytes:
+        """See Request."""
+        return struct.pack("<I", self.mode) + texts(self.path, self.content)
 
 
 @dataclass(frozen=True)

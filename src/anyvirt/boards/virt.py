@@ -161,6 +161,15 @@ class VirtBoard:
         """INTA to INTD of the PCI host bridge: pin p of the device in slot s drives number (s + p) % 4."""
         return tuple(self.wire(Interrupt.PCI + pin) for pin in range(4))
 
+    def keep(self, name: str, device: BusDevice) -> None:
+        """Reset, save and load a device that another one leads to, such as a PCI bus; behind that one.
+
+        Raises UsageError if there is one of that name.
+        """
+        if name in self._devices:
+            raise UsageError(f"board virt has a device {name} already")
+        self._devices[name] = device
+
     def attach_pci(self, bridge: BusDevice) -> None:
         """Put in the PCI Express host bridge, which answers in the configuration space (ECAM).
 

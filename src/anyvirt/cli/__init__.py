@@ -13,6 +13,7 @@ from anyvirt.errors import AnyvirtError, ExitCode
 
 _VERBS = {
     "run": "run a command as a guest",
+    "debug": "debug a whole machine by commands",
     "compare": "measure the built-in workloads, or a command, on every engine",
     "isa": "list the instruction sets, or show the reference page of one",
     "engines": "list the engines, whether they work here, and what they can do",

@@ -53,11 +53,13 @@ class Outcome:
     out_of_memory_kills: int
     start: Sequence[tuple[str, float]] = ()
     """What the start consisted of, and the seconds it took, where the engine says so."""
+    instructions: int | None = None
+    """How many were executed, where they were counted."""
 
 
 def run_in_foreground(engine: Engine, guest: Guest, timeout: float | None = None) -> Outcome:
     """Run `guest` to its end on the caller's streams. GuestTimeoutError after `timeout` seconds."""
-    own_terminal = not engine.joins_terminal and all(os.isatty(fd) for fd in (0, 1, 2))
+    own_terminal = not engine.joins_terminal and guest.seed is None and all(os.isatty(fd) for fd in (0, 1, 2))
     with ExitStack() as stack:
         early = stack.enter_context(_signals_kept())
         began = time.monotonic()
@@ -76,7 +78,14 @@ def run_in_foreground(engine: Engine, guest: Guest, timeout: float | None = None
                 _forward_signals(instance, watcher, numbers)
         status = watcher.result()
         seconds = time.monotonic() - began
-        return Outcome(status, seconds, instance.usage(), instance.out_of_memory_kills, instance.start_phases)
+        return Outcome(
+            status,
+            seconds,
+            instance.usage(),
+            instance.out_of_memory_kills,
+            instance.start_phases,
+            instance.instructions,
+        )
 
 
 class _Watcher:

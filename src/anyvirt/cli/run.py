@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from anyvirt.guest import Disk, Guest, Mount, make_limits
+from anyvirt.errors import UsageError
+from anyvirt.guest import Disk, Guest, Mount, Network, Published, make_limits
 
 if TYPE_CHECKING:
     from anyvirt.engines.engine import Engine
@@ -36,6 +37,21 @@ if TYPE_CHECKING:
 @click.option(
     "--disk", "disks", multiple=True, metavar="FILE[:ro][:qcow2]", help="Give the guest a disk (repeatable)."
 )
+@click.option("--network", metavar="MODE", help="none, user (through the caller's), tap or tap:NAME.")
+@click.option(
+    "--publish",
+    "published",
+    multiple=True,
+    metavar="[ADDRESS:]HOST:GUEST[/udp]",
+    help="Let a port of the host lead to the guest (repeatable).",
+)
+@click.option("--vsock", metavar="SOCKET", help="Make a Unix socket for the guest's virtual sockets.")
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    help="Run a machine by counted instructions: the same in each run, to the last bit.",
+)
+@click.option("--seed", type=int, metavar="N", help="Entropy of a deterministic run (default: 0).")
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Kill it after."
 )
@@ -69,6 +85,11 @@ def command(
     initrd: str | None,
     append: str,
     disks: tuple[str, ...],
+    network: str | None,
+    published: tuple[str, ...],
+    vsock: str | None,
+    deterministic: bool,
+    seed: int | None,
     timeout: float | None,
     gdb: str | None,
     trace: str | None,
@@ -95,6 +116,10 @@ def command(
         initrd=Path(initrd) if initrd is not None else None,
         append=append,
         disks=tuple(Disk.parse(disk) for disk in disks),
+        network=Network.parse(network) if network is not None else None,
+        published=tuple(Published.parse(port) for port in published),
+        vsock=Path(vsock) if vsock is not None else None,
+        seed=_seed(seed, deterministic),
         gdb=gdb,
         trace=Path(trace) if trace is not None else None,
         coverage=Path(coverage) if coverage is not None else None,
@@ -119,7 +144,15 @@ def command(
             f"{outcome.status} after {outcome.seconds:.3f} s; CPU {usage.user_seconds:.3f} s user, "
             f"{usage.system_seconds:.3f} s system"
         )
+        if outcome.instructions is not None:
+            _say(f"{outcome.instructions} instructions")
     return outcome.status.shell
+
+
+def _seed(seed: int | None, deterministic: bool) -> int | None:
+    if seed is not None and not deterministic:
+        raise UsageError("--seed is the entropy of a deterministic run: give --deterministic, too")
+    return (seed or 0) if deterministic else None
 
 
 def _variable(item: str) -> tuple[str, str]:
@@ -167,6 +200,7 @@ def _run_captured(engine: str, guest: Guest, timeout: float | None) -> int:
         "user_seconds": completed.usage.user_seconds,
         "system_seconds": completed.usage.system_seconds,
         "peak_memory": completed.usage.peak_memory,
+        **({"instructions": completed.instructions} if completed.instructions is not None else {}),
         **_text("stdout", completed.stdout),
         **_text("stderr", completed.stderr),
     }

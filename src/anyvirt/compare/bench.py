@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from anyvirt.compare.booted import BootedGuests, boots
 from anyvirt.compare.guest_run import MeasurementError
 from anyvirt.compare.workloads import FIRST_INSTRUCTION, WORKLOADS
 from anyvirt.engines.engine import Capability
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
 
+    from anyvirt.compare.booted import Starter
     from anyvirt.compare.workloads import Workload
     from anyvirt.engines.engine import Engine
 
@@ -44,6 +46,7 @@ class Bench:
     def __init__(self, engines: Iterable[Engine]) -> None:
         self._isas = {engine.name: choose_isa(engine) for engine in engines}
         self._directory = Path()
+        self._booted = BootedGuests()
 
     def __enter__(self) -> Self:
         remove_abandoned(cache_directory())
@@ -63,6 +66,7 @@ class Bench:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._booted.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def refusal(self, engine: Engine) -> str | None:
@@ -90,6 +94,15 @@ class Bench:
             workdir=f"{_IN_GUEST}/{_SCRATCH}",
             mounts=(Mount(self._directory, _IN_GUEST),),
         )
+
+    def starter(self, engine: Engine) -> Starter:
+        """Who starts workloads on `engine`: it itself or, where it boots kernels, one machine for all."""
+        return self._booted.starter(engine, self.guest(engine, FIRST_INSTRUCTION))
+
+    def boot(self, engine: Engine) -> None:
+        """Have the machine running that workloads are run in, if any. Raises what `Engine.start` does."""
+        if boots(engine):
+            self._booted.instance(engine, self.guest(engine, FIRST_INSTRUCTION))
 
 
 def choose_isa(engine: Engine) -> Isa | None:

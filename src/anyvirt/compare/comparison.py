@@ -6,9 +6,11 @@ import os
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from anyvirt.compare.bench import Bench
+from anyvirt.compare.bench import Bench, choose_isa
+from anyvirt.compare.booted import BootedGuests, boots
 from anyvirt.compare.host import host_facts
 from anyvirt.compare.metrics.command import BUDGET as COMMAND_BUDGET
 from anyvirt.compare.metrics.command import measure_command
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from anyvirt.engines.engine import Engine
+    from anyvirt.linux.program import Program
 
 __all__ = ["Comparison", "Step", "compare"]
 
@@ -70,9 +73,10 @@ def compare(
         raise UsageError("there is no command to measure: name one, or leave it away for the workloads")
     usual = [name for name in engine_names() if get(name).is_compared]
     chosen = [get(name) for name in _unique(engines or usual)]
+    left_out = [get(name) for name in engine_names() if not engines and name not in usual]
     limits = _Limits(repeat, timeout or TIMEOUT)
     measure = _Workloads(limits, progress) if command is None else _Command(command, limits, progress)
-    return measure.run(chosen, tuple(command or ()))
+    return measure.run(chosen, tuple(command or ()), left_out)
 
 
 def _unique(names: Iterable[str]) -> list[str]:
@@ -124,8 +128,13 @@ class _Measurement:
         self.limits = limits
         self.progress = _Progress(progress, self.whole)
 
-    def run(self, engines: Sequence[Engine], command: tuple[str, ...]) -> Comparison:
-        """Measure on all engines that work here; those that do not get their reason in every cell."""
+    def run(
+        self, engines: Sequence[Engine], command: tuple[str, ...], left_out: Sequence[Engine]
+    ) -> Comparison:
+        """Measure on all engines that work here; those that do not get their reason in every cell.
+
+        `left_out` are engines that are only measured if they are named.
+        """
         began = time.monotonic()
         started = datetime.now(UTC).astimezone().isoformat(timespec="seconds")
         columns = [_column(engine) for engine in engines]
@@ -139,12 +148,18 @@ class _Measurement:
             engines=tuple(columns),
             baseline=baseline,
             rows=tuple(_with_all(row, columns) for row in rows),
-            notes=tuple(_notes(columns, baseline)),
+            notes=tuple(
+                _notes(columns, baseline, [engine.name for engine in left_out if self.can_run(engine)])
+            ),
         )
 
     def measure(self, engines: Sequence[Engine]) -> tuple[list[Row], str | None]:
         """The rows, and the engine that ratios relate to."""
         raise NotImplementedError
+
+    def can_run(self, engine: Engine) -> bool:
+        """Whether an engine could execute what is measured."""
+        return choose_isa(engine) is not None
 
 
 class _Workloads(_Measurement):
@@ -204,23 +219,32 @@ class _Command(_Measurement):
         super().__init__(limits, progress)
         self._guest = Guest(command=command, workdir=os.getcwd())
 
-    def measure(self, engines: Sequence[Engine]) -> tuple[list[Row], str | None]:
-        """The command's time, memory and end on the engines that can run it."""
+    @cached_property
+    def _program(self) -> Program:
         from anyvirt.linux.program import find_program
 
-        program = find_program(self._guest)
-        reasons = {engine.name: engine.refusal(program) for engine in engines}
+        return find_program(self._guest)
+
+    def can_run(self, engine: Engine) -> bool:
+        """See _Measurement.can_run."""
+        return engine.refusal(self._program) is None
+
+    def measure(self, engines: Sequence[Engine]) -> tuple[list[Row], str | None]:
+        """The command's time, memory and end on the engines that can run it."""
+        reasons = {engine.name: engine.refusal(self._program) for engine in engines}
         able = [engine for engine in engines if reasons[engine.name] is None]
         baseline = _baseline(able)
         budget = self.limits.budget(COMMAND_BUDGET)
-        rows = measure_command(
-            self._guest,
-            able,
-            timeout=self.limits.timeout,
-            baseline=baseline,
-            budget=budget,
-            step=self.progress.stage(self._guest.command[0], self.whole, len(able) * (budget.most + 1)),
-        )
+        with BootedGuests() as booted:
+            rows = measure_command(
+                self._guest,
+                able,
+                starter=lambda engine: booted.starter(engine, self._guest),
+                timeout=self.limits.timeout,
+                baseline=baseline,
+                budget=budget,
+                step=self.progress.stage(self._guest.command[0], self.whole, len(able) * (budget.most + 1)),
+            )
         refused = {name: Unmeasured(reason) for name, reason in reasons.items() if reason is not None}
         return [replace(row, cells={**row.cells, **refused}) for row in rows], baseline
 
@@ -249,7 +273,7 @@ def _with_all(row: Row, columns: Sequence[EngineColumn]) -> Row:
     return replace(row, cells=cells)
 
 
-def _notes(columns: Sequence[EngineColumn], baseline: str | None) -> Iterable[str]:
+def _notes(columns: Sequence[EngineColumn], baseline: str | None, left_out: Sequence[str]) -> Iterable[str]:
     if baseline is None:
         yield "No engine could be measured."
     elif baseline != BASELINE:
@@ -257,3 +281,10 @@ def _notes(columns: Sequence[EngineColumn], baseline: str | None) -> Iterable[st
     for column in columns:
         if column.reason:
             yield f"{column.name} does not work here: {column.reason}."
+        elif boots(get(column.name)):
+            yield f"{column.name} has booted a kernel once for everything but starts and idle instances."
+    if left_out:
+        yield (
+            f"Not measured unless named with --on, because booting kernels takes minutes in all: "
+            f"{', '.join(left_out)}."
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -20,9 +21,8 @@ from anyvirt.quantities import format_size
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from anyvirt.engines.engine import Engine
+    from anyvirt.compare.booted import RunningGuest, Starter
     from anyvirt.guest import Guest
-    from anyvirt.instance import Instance
 
 _CHUNK = 1 << 16
 KEPT = 1 << 12
@@ -82,18 +82,19 @@ def error_output() -> Iterator[tuple[int, Callable[[], bytes]]]:
 
 
 def run_guest(
-    engine: Engine, guest: Guest, *, timeout: float, output_limit: int = 1 << 26, hold: bool = False
+    starter: Starter, guest: Guest, *, timeout: float, output_limit: int = 1 << 26, hold: bool = False
 ) -> GuestRun:
     """Run `guest` to its end with no input or, with `hold`, one byte as soon as it has written something.
 
-    A guest that waits for that byte does not run ahead while `engine.start` has not yet returned.
+    A guest that waits for that byte does not run ahead while `start` has not yet returned.
     Raises MeasurementError when it runs longer than `timeout` seconds or writes more than `output_limit`
-    bytes to one of its outputs: it is killed then. What `engine.start` raises passes through.
+    bytes to one of its outputs: it is killed then. What `start` raises passes through.
     """
     with ExitStack() as stack:
         watch = _Watch(stack, output_limit, hold=hold)
         began = time.perf_counter()
-        instance = stack.enter_context(engine.start(guest, watch.guest_ends))
+        instance = starter.start(guest, watch.guest_ends)
+        stack.callback(instance.close)
         watch.close_guest_ends()
         status = watch.until_end(instance, began, timeout)
         ended = time.perf_counter()
@@ -162,7 +163,7 @@ class _Watch:
         while self._guest_fds:
             os.close(self._guest_fds.pop())
 
-    def until_end(self, instance: Instance, began: float, timeout: float) -> ExitStatus:
+    def until_end(self, instance: RunningGuest, began: float, timeout: float) -> ExitStatus:
         """Read until the guest has ended; kill it when it goes beyond a bound."""
         if instance.end_fd is not None:
             self._poll.register(instance.end_fd, select.POLLIN)
@@ -175,7 +176,7 @@ class _Watch:
             self._end(instance)
             raise
 
-    def _read_until_end(self, instance: Instance, deadline: float) -> ExitStatus:
+    def _read_until_end(self, instance: RunningGuest, deadline: float) -> ExitStatus:
         """The guest's status; TimeoutError at the deadline. Where no descriptor tells the end, ask for it."""
         while (remaining := deadline - time.perf_counter()) > 0:
             pause = remaining if instance.end_fd is not None else min(remaining, _ASKING)
@@ -224,8 +225,8 @@ class _Watch:
                 break
 
     @staticmethod
-    def _end(instance: Instance) -> None:
-        instance.kill()
+    def _end(instance: RunningGuest) -> None:
+        instance.signal(signal.SIGKILL)
         instance.wait()
 
     def _close(self) -> None:

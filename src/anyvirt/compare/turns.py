@@ -17,15 +17,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Budget:
-    """How many samples of each engine to take: `most`, but after `seconds` of one engine's only `least`."""
+    """How many samples of each engine to take: `most`, but after `seconds` of one engine's only `least`.
+
+    After `patience` seconds one is enough: of engines that boot a kernel for each.
+    """
 
     most: int
     least: int = 3
     seconds: float = float("inf")
+    patience: float = float("inf")
 
     def exhausted(self, taken: int, spent: float) -> bool:
         """Whether no further sample should be taken."""
-        return taken >= self.most or (taken >= self.least and spent >= self.seconds)
+        if taken >= self.most or (taken >= self.least and spent >= self.seconds):
+            return True
+        return taken >= 1 and spent >= self.patience
 
 
 @dataclass

@@ -67,7 +67,7 @@ def _window(cpu: Any, address: int) -> bytes:  # noqa: ANN401 - any executor
     code = b""
     for start, length in pieces:
         try:
-            code += cpu.memory.read(start, length)
+            code += cpu.look(start, length)
         except (GuestFault, OverflowError):
             break
     return code

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from anyvirt.cpu.executor import StopReason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anyvirt.cpu.breakpoints import Breakpoints
     from anyvirt.cpu.executor import Stop
     from anyvirt.cpu.hooks import Hooks
@@ -22,6 +24,8 @@ class Hookable(ABC):
     memory: Any
     pc: int
     instructions: int
+    seen_memory: Callable[[int, int], bytes] | None = None
+    """Reads memory at the addresses that instructions use, where these are not the memory's own."""
     _hooks: Hooks | None = None
 
     @property
@@ -56,6 +60,11 @@ class Hookable(ABC):
     def watchpoints(self) -> Watchpoints:
         """Memory at whose accesses runs stop."""
         return self.hooks.watchpoints
+
+    def look(self, address: int, length: int) -> bytes:
+        """Bytes at an address as instructions use it. Raises GuestFault or OverflowError."""
+        read = self.memory.read if self.seen_memory is None else self.seen_memory
+        return bytes(read(address, length))
 
     def run(self, max_instructions: int | None = None) -> Stop:
         """Run from `pc` until something stops the CPU; with a budget, at most that many instructions."""
@@ -94,3 +103,7 @@ class Hookable(ABC):
     @abstractmethod
     def invalidate(self, start: int, length: int) -> None:
         """See Executor."""
+
+    def redecode(self, address: int, length: int) -> None:
+        """Decode the code at an address, as instructions use it, anew: what it is to do has changed."""
+        self.invalidate(address, length)

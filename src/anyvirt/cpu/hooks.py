@@ -281,12 +281,12 @@ class Hooks:
     def _hook_code(self, address: int) -> None:
         for place in self._places(address):
             if self._hooked.add(place):
-                self._cpu.invalidate(address, _LONGEST)
+                self._cpu.redecode(address, _LONGEST)
 
     def _unhook_code(self, address: int) -> None:
         for place in self._places(address):
             if self._hooked.remove(place):
-                self._cpu.invalidate(address, _LONGEST)
+                self._cpu.redecode(address, _LONGEST)
 
     def _rearm(self) -> None:
         self.instruments.watch((hook.start, hook.end, hook.kinds) for hook in self._memory)
@@ -472,6 +472,6 @@ class Hooks:
 
 def _peek(cpu: Hookable, address: int, size: int, order: Any) -> int | None:  # noqa: ANN401 - a literal
     try:
-        return int.from_bytes(cpu.memory.read(address, size), order)
+        return int.from_bytes(cpu.look(address, size), order)
     except (GuestFault, OverflowError):
         return None

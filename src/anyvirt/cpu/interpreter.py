@@ -9,7 +9,7 @@ from anyvirt.cpu.code import code_space
 from anyvirt.cpu.executor import Access, Stop, StopReason
 from anyvirt.cpu.hookable import Hookable
 from anyvirt.cpu.host import host
-from anyvirt.cpu.memory import FlatMemory
+from anyvirt.cpu.memory import PAGE_SIZE, FlatMemory
 from anyvirt.cpu.view import view_of
 from anyvirt.devices.bus import StateError
 from anyvirt.devices.saved_state import SavedState
@@ -262,6 +262,13 @@ class Interpreter(Hookable):
     def invalidate(self, start: int, length: int) -> None:
         """Forget what was decoded from [start, start + length): the bytes have changed."""
         self._view.invalidate(start, length)
+
+    def redecode(self, address: int, length: int) -> None:
+        """See Hookable.redecode; any page may be mapped where a machine's CPU translates addresses."""
+        if self.system is None:
+            self.invalidate(address, length)
+        else:
+            self.memory.forget_in_every_page(address % PAGE_SIZE, length)
 
     def flush_tlb(self, address: int | None = None) -> None:
         """Look at translations of addresses anew: all of them, or that of one guest address's page.

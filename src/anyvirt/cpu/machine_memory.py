@@ -378,6 +378,27 @@ class MachineMemory:
                 if flag & CodeFlag.TRANSLATIONS:
                     self.report_page(first + index)
 
+    def forget_in_every_page(self, offset: int, length: int) -> None:
+        """Forget the code at an offset from the beginning of a page, of all pages that have any.
+
+        For whoever knows an address as CPUs use it, but not every page that is or was mapped there.
+        """
+        from anyvirt.cpu.host import host
+
+        with self.changing():
+            for page in list(self.code_pages()):
+                number, flag = self._code_flag(page)
+                host().forget_code(self.map_address, number, offset, min(length, PAGE_SIZE - offset))
+                if flag & CodeFlag.TRANSLATIONS:
+                    self.report_page(number)
+
+    def _code_flag(self, page: int) -> tuple[int, int]:
+        """The number of a page of RAM or ROM, and what there is of its code."""
+        region = self._regions.at(page)
+        assert region is not None
+        number = region.page_number(page)
+        return number, ctypes.c_uint8.from_address(self._code + number).value
+
     # Dirty pages ----------------------------------------------------------------------------------------
 
     def dirty_pages(self) -> list[int]:

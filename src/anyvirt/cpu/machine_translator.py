@@ -6,7 +6,6 @@ that of different code: what has been seen is kept by place in physical memory (
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.memory import PAGE_SIZE
@@ -22,17 +21,20 @@ if TYPE_CHECKING:
 
     from anyvirt.cpu.machine_memory import MachineMemory
     from anyvirt.cpu.machine_view import MachineView
+    from anyvirt.cpu.stencil_space import MachineStencilSpace
 
 _PENDING, _REASON, _RECORD, _SOURCE, _ROUNDING = (
     int(slot) // 8 for slot in (Slot.PENDING, Slot.REASON, Slot.RECORD, Slot.SOURCE, Slot.FLOAT_ROUNDING)
 )
 _ONLY_SAMPLE = 1 << 8 * Request.SAMPLE
-LOOKS, GLANCE, NEWS = 6, 1, 4
-"""Jumps that are looked at in a row, those while the compiler has enough to do, and more after new code."""
+LOOKS, GLANCE = 3, 1
+"""Jumps of those looked at that are noted, and the same while the compiler has enough to do."""
 
 
 class MachineTranslator(StencilExecutor):
     """One virtual CPU with modes that executes translations where there are any."""
+
+    _space: MachineStencilSpace
 
     def __init__(self, isa: str, memory: MachineMemory, *, stencils: bool = True) -> None:
         """A CPU at reset; `stencils` bridge the time until there are regions. As StencilExecutor's."""
@@ -80,8 +82,9 @@ class MachineTranslator(StencilExecutor):
 
     def _prefer_regions(self, places: list[int]) -> None:
         """A loop that is executed as stencils would never come by the record that leads into the region."""
-        for place in places:
-            self._space.forget(place, 1)
+        if self._wants_stencils:
+            for place in places:
+                self._space.make_way_at(place)
 
     def _goes_on(self) -> bool:
         if not self._instrumented and self._slots[_REASON] == UNFIT:
@@ -98,13 +101,11 @@ class MachineTranslator(StencilExecutor):
 
     def _sample(self) -> None:
         """Look at where the next jumps lead; something else may stop the run meanwhile."""
-        began = time.monotonic()
         slots, requests, view = self._slots, self._requests, self._machine_view
         profile = self._known_profile()
-        left = LOOKS if profile.is_curious else GLANCE
+        noted = LOOKS if profile.is_curious else GLANCE
         news = False
-        while left > 0:
-            left -= 1
+        for _ in range(BURST):
             source = slots[_SOURCE]
             slots[_SOURCE] = 0
             view.settle()
@@ -113,11 +114,12 @@ class MachineTranslator(StencilExecutor):
                 and not self._space.is_translated(slots[_RECORD])
                 and self._space.translate(self._state)
             ):
-                # Where something was missing there is more to be found; it is warm at best.
-                left = min(left + NEWS, BURST)
+                # It is warm at best.
                 news = True
-            elif not profile.note_here(source):
-                break
+            elif noted > 0:
+                noted -= 1
+                if not profile.note_here(source):
+                    break
             if slots[_PENDING] & ~_ONLY_SAMPLE:
                 break
             requests[Request.SAMPLE] = 1
@@ -127,4 +129,4 @@ class MachineTranslator(StencilExecutor):
         requests[Request.SAMPLE] = 0
         pace = profile.serve(slots[_ROUNDING])
         pace = Pace.SOON if news else Pace.LATER if pace is Pace.LATER else Pace.STEADY
-        self._ticker.rest(pace, time.monotonic() - began)
+        self._ticker.rest(pace)

@@ -6,11 +6,13 @@ asked for is always a place that the CPU has just been at: it is also what is ho
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.memory import PAGE_SIZE
 from anyvirt.cpu.paged_translation import PagedTranslationSpace, Surroundings
 from anyvirt.cpu.profile import (
+    HOT,
     IMAGE_ENTRY,
     LARGEST_LIMIT,
     PATIENCE,
@@ -27,13 +29,17 @@ if TYPE_CHECKING:
     from anyvirt.cpu.machine_view import MachineView
     from anyvirt.cpu.ticker import Pace
     from anyvirt.jit.compile_protocol import Reply, Request
+    from anyvirt.jit.region_cache import StoredRegion
 
 HOME = 1 << 40
 """The address at which the compiler is shown the page of the entry; others are where they are from there."""
-SEEN = 4
-"""Times that a place has to be seen to be hot: much of what a kernel does when it starts it does once."""
+WINDOW, SEEN = 256, 5
+"""A place is hot that is so many of the last ones seen. Of code that goes everywhere, as a kernel's when it
+starts, a region has little to gain: most of it is entering and leaving."""
 REACH = 12
 """Pages before and after that of the entry that the compiler gets to see."""
+MOST_TRIES = 8
+"""Times that regions from disk wait for pages around them to be known."""
 _WORD = (1 << 64) - 1
 
 
@@ -57,10 +63,22 @@ class PagedProfile(Profile):
         self._view = view
         self._here: dict[int, int] = {}
         """Places that could be asked for, as far as the CPU was there just now; an address of each."""
+        self._last: deque[int] = deque()
+        """Places seen, as many as WINDOW."""
+        self._now: Counter[int] = Counter()
+        """How often each is among them."""
         self._jumps: dict[int, set[int]] = {}
         """Places of the jumps that have been seen, by the numbers of their pages."""
         self._waiting: dict[int, Surroundings] = {}
         """What the compiler was shown, by number of the request."""
+        self._looked: dict[int, int] = {}
+        """Versions of the pages for which there may be something on disk that was looked for."""
+        self._unlooked: dict[int, int] = {}
+        """Places where the CPU was just now and for which that is to be done; an address of each."""
+        self._tries: Counter[int] = Counter()
+        """How often what was found for a place has been looked at in vain."""
+        self._stored: dict[int, dict[int, StoredRegion]] = {}
+        """What was on disk for each page, by offset of the entry, as far as it is not in use yet."""
 
     def note_here(self, source: int) -> bool:
         """`Profile.note` with the address of the jump by which control has come to where the CPU is."""
@@ -73,14 +91,27 @@ class PagedProfile(Profile):
         place = number * PAGE_SIZE + pc % PAGE_SIZE
         if origin:
             self._jumps.setdefault(origin // PAGE_SIZE, set()).add(origin)
+        self._count(place)
         self.note(place, origin or 0)
+        if self._looked.get(number) != self.space.versions[number] or self._is_stored(place):
+            self._unlooked[place] = pc
         if place in self._urgent or self._is_hot(place):
             self._here[place] = pc
         return True
 
     def _is_hot(self, place: int) -> bool:
-        times = self._arrivals[place]
-        return times >= SEEN << 2 * self._asked.get(place, 0) and self.space.at(place) is None
+        return (
+            self._now[place] >= SEEN
+            and self._arrivals[place] >= SEEN << 2 * self._asked.get(place, 0)
+            and self.space.at(place) is None
+        )
+
+    def _count(self, place: int) -> None:
+        """A place is among the last ones that the CPU was at."""
+        if len(self._last) == WINDOW:
+            self._now[self._last.popleft()] -= 1
+        self._last.append(place)
+        self._now[place] += 1
 
     def place(self, pc: int) -> int | None:
         """Where the code at an address is, if the CPU knows it there."""
@@ -88,7 +119,7 @@ class PagedProfile(Profile):
         return None if number is None else number * PAGE_SIZE + pc % PAGE_SIZE
 
     def _serve(self, rounding: int) -> Pace:
-        news = self._publish()
+        news = self._publish() | self._look(rounding)
         if self._ticks >= PATIENCE:
             news |= self._ask(rounding)
         return self._pace(news)
@@ -110,17 +141,62 @@ class PagedProfile(Profile):
             asked = True
         return asked
 
+    def _look(self, rounding: int) -> bool:
+        """Publish what earlier runs have left on disk for the places that the CPU has just been at."""
+        unlooked, self._unlooked = self._unlooked, {}
+        news = False
+        for place, pc in unlooked.items():
+            number, offset = divmod(place, PAGE_SIZE)
+            version = self.space.versions[number]
+            if self._looked.get(number) != version:
+                self._looked[number] = version
+                content = self.space.code.read(number * PAGE_SIZE, PAGE_SIZE) or b""
+                found = self._cache(rounding).load(HOME, content)
+                self._stored[number] = {region.entry % PAGE_SIZE: region for region in found}
+            if self._is_stored(place) and self.place(pc) == place:
+                news |= self._look_at(place, offset, self._surroundings(pc))
+        return news
+
+    def _is_stored(self, place: int) -> bool:
+        """Whether there is a region from disk for a place that has been seen several times."""
+        number, offset = divmod(place, PAGE_SIZE)
+        return offset in self._stored.get(number, ()) and self._arrivals[place] > HOT
+
+    def _look_at(self, place: int, offset: int, surroundings: Surroundings) -> bool:
+        stored = self._stored[place // PAGE_SIZE]
+        ready = surroundings.contains(stored[offset].ranges)
+        self._tries[place] += 1
+        if not ready and self._tries[place] < MOST_TRIES:
+            return False
+        region = stored.pop(offset)
+        if ready and self.space.at(place) is None:
+            self._publish_stored(region, surroundings)
+        return ready
+
+    def _publish_stored(self, region: StoredRegion, surroundings: Surroundings) -> None:
+        translation = self.space.publish_region(
+            region.entry, region.ranges, region.digest, region.image, IMAGE_ENTRY, surroundings
+        )
+        if translation is not None:
+            translation.cut = region.cut
+            self.space.statistics.from_disk += 1
+            self._on_regions([translation.entry])
+
+    def _surroundings(self, pc: int) -> Surroundings:
+        """The code around an address that the CPU knows."""
+        home = pc & -PAGE_SIZE
+        pages: dict[int, int] = {}
+        for address, number in self._view.known_code(home, REACH):
+            distance = address - home & _WORD
+            pages[HOME + distance - (distance >> 63 << 64)] = number
+        return Surroundings(dict(sorted(pages.items())))
+
     def request_at(self, pc: int, rounding: int) -> tuple[Request, Surroundings]:
         """What the compiler is to be asked for an address that the CPU knows, and what the request means."""
         from anyvirt.jit.compile_protocol import Request
 
         self._numbers += 1
-        place, home = self.place(pc) or 0, pc & -PAGE_SIZE
-        pages: dict[int, int] = {}
-        for address, number in self._view.known_code(home, REACH):
-            distance = address - home & _WORD
-            pages[HOME + distance - (distance >> 63 << 64)] = number
-        surroundings = Surroundings(dict(sorted(pages.items())))
+        place, surroundings = self.place(pc) or 0, self._surroundings(pc)
         request = Request(
             number=self._numbers,
             isa=self._isa,

@@ -11,6 +11,7 @@ import ctypes
 import struct
 import threading
 import weakref
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,12 @@ class Surroundings:
     def place(self, address: int) -> int:
         """Where what is at an address is in physical memory. Raises KeyError."""
         return self.pages[address & -PAGE_SIZE] * PAGE_SIZE + address % PAGE_SIZE
+
+    def contains(self, ranges: list[tuple[int, int]]) -> bool:
+        """Whether all of these addresses are in these pages."""
+        return all(
+            page in self.pages for start, end in ranges for page in range(start & -PAGE_SIZE, end, PAGE_SIZE)
+        )
 
     def places(self, ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
         """Ranges of addresses as ranges of places, each in one page, in the same order. Raises KeyError."""
@@ -111,6 +118,8 @@ class PagedTranslationSpace(TranslationSpace):
         super().__init__(memory, code)
         self.code = PagedCode(memory, code)
         self._memory: MachineMemory = weakref.proxy(memory)
+        self.versions: Counter[int] = Counter()
+        """How often the code of a page has changed, by its number."""
 
     def publish_region(
         self,
@@ -170,7 +179,9 @@ class PagedTranslationSpace(TranslationSpace):
             return
         region = self._memory.mapping_at(start)
         if region is not None and region.bank is not None:
-            super().forget(region.page_number(start) * PAGE_SIZE, PAGE_SIZE)
+            number = region.page_number(start)
+            self.versions[number] += 1
+            super().forget(number * PAGE_SIZE, PAGE_SIZE)
 
     def _give_up(self, translation: Translation) -> None:
         """CPUs that are in it are asked to leave it at their next loop."""

@@ -92,8 +92,8 @@ class Profile:
         self._connections = 0
         self._fruitless = 0
         """Connections since the last answer."""
-        self._caches: dict[str, RegionCache] = {}
-        """What is on disk by kind of region, as it was when first looked at."""
+        self._caches: dict[int, RegionCache] = {}
+        """What is on disk by rounding mode, as it was when first looked at."""
 
     def note(self, pc: int, source: int) -> bool:
         """Control has come to `pc`; false if that was in the midst of a translation."""
@@ -286,21 +286,7 @@ class Profile:
 
     def _load(self, rounding: int) -> None:
         """Publish what earlier runs have left on disk for the code that is there."""
-        from anyvirt.jit.guest_code import region_kind
-        from anyvirt.jit.region_cache import CACHE, RegionCache
-
-        code = self.space.code
-        kind = region_kind(
-            self._isa,
-            code.model,
-            counted=self._counted,
-            memory_size=code.memory_size,
-            rounding=rounding,
-            alone=code.alone,
-        )
-        if kind not in self._caches:
-            self._caches[kind] = RegionCache(self._directory / CACHE, kind)
-        cache = self._caches[kind]
+        cache = self._cache(rounding)
         with self.space.reading() as read:
             loaded = list(self._load_pages(cache, read))
         self._on_regions(loaded)
@@ -326,6 +312,24 @@ class Profile:
                     translation.cut = region.cut
                     self.space.statistics.from_disk += 1
                     yield from translation.entries
+
+    def _cache(self, rounding: int) -> RegionCache:
+        """What earlier runs have left on disk."""
+        from anyvirt.jit.guest_code import region_kind
+        from anyvirt.jit.region_cache import CACHE, RegionCache
+
+        if rounding not in self._caches:
+            code = self.space.code
+            kind = region_kind(
+                self._isa,
+                code.model,
+                counted=self._counted,
+                memory_size=code.memory_size,
+                rounding=rounding,
+                alone=code.alone,
+            )
+            self._caches[rounding] = RegionCache(self._directory / CACHE, kind)
+        return self._caches[rounding]
 
     def _connect(self) -> RegionClient:
         """A new compiler knows nothing of the code yet."""

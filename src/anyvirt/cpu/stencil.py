@@ -33,8 +33,6 @@ _SEEN = (
 )  # fmt: skip
 """What decoding needs to know of a CPU's view of machine memory."""
 
-_WORD = (1 << 64) - 1
-
 
 @dataclass(frozen=True)
 class StencilImage:
@@ -94,6 +92,12 @@ class StencilTier:
         self._set(Job.FIRST, address & -PAGE_SIZE)
         self._set(Job.SPAN, PAGE_SIZE)
 
+    def see_records(self, address: int, page: int) -> None:
+        """Translate code as if the page that these records are of were at a guest address."""
+        self._slots[Slot.RECORDS // 8] = page - (address << self._code.layout.shift) & _MASK
+        self._set(Job.FIRST, address)
+        self._set(Job.SPAN, PAGE_SIZE)
+
     def adopt(self, state: int) -> None:
         """Decode as the CPU with a state block would: how may depend on its mode."""
         ctypes.memmove(self._state + Slot.END, state + Slot.END, STATE_SIZE - Slot.END)
@@ -102,7 +106,7 @@ class StencilTier:
         """Host address of the record for a guest address; 0 for one where nothing can be translated."""
         if not 0 <= address - self._get(Job.FIRST) < self._get(Job.SPAN):
             return 0
-        return self._slots[Slot.RECORDS // 8] + (address << self._slots[Slot.RECORD_SHIFT // 8]) & _WORD
+        return self._slots[Slot.RECORDS // 8] + (address << self._slots[Slot.RECORD_SHIFT // 8]) & _MASK
 
     def translate(
         self, record: int, *, limit: int = LARGEST_REGION, decode: bool = False

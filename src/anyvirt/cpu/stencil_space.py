@@ -12,7 +12,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.arena import ArenaFullError, Placement, arena
@@ -44,6 +44,8 @@ class StencilTranslation:
     ranges: list[tuple[int, int]]
     """What it covers, as (start, end): addresses in flat memory; in machine memory page numbers times the
     size of a page, plus offsets."""
+    replaced: dict[int, int] = field(default_factory=dict)
+    """What was in the fields of the entries before, as far as that was the interpreter's."""
 
     @property
     def pages(self) -> set[int]:
@@ -127,10 +129,11 @@ class StencilSpace(ABC):
         translation = StencilTranslation(placement, entries, ranges)
         for page in translation.pages:
             self._by_page.setdefault(page, set()).add(translation)
-        for field, code in entries:
-            handler = ctypes.c_uint64.from_address(field)
+        for place, code in entries:
+            handler = ctypes.c_uint64.from_address(place)
             # What is there may be a region, which is better.
             if not arena().contains(handler.value):
+                translation.replaced[place] = handler.value
                 handler.value = code
         self.instructions += image.instructions
         return True
@@ -168,16 +171,17 @@ class StencilSpace(ABC):
     def _all(self) -> set[StencilTranslation]:
         return set[StencilTranslation]().union(*self._by_page.values())
 
-    def _give_up(self, translations: Collection[StencilTranslation]) -> None:
+    def _give_up(self, translations: Collection[StencilTranslation], *, restore: bool = False) -> None:
+        """Take translations out of their records; `restore` what was there, which must still be true."""
         for translation in translations:
             for page in translation.pages:
                 self._by_page[page].discard(translation)
                 if not self._by_page[page]:
                     del self._by_page[page]
-            for field, code in translation.entries:
-                handler = ctypes.c_uint64.from_address(field)
+            for place, code in translation.entries:
+                handler = ctypes.c_uint64.from_address(place)
                 if handler.value == code:
-                    handler.value = 0
+                    handler.value = translation.replaced.get(place, 0) if restore else 0
             arena().retire(translation.placement)
         if translations:
             for state in host().running_states():
@@ -232,6 +236,8 @@ class MachineStencilSpace(StencilSpace):
         super().__init__()
         code: MachineCodeSpace = code_space(memory, isa, counted=counted, translated=True)
         self._memory = weakref.proxy(memory)
+        self._fence = threading.Lock()
+        """To take it orders this thread's accesses to memory; nobody ever holds it."""
         self._code = code
         self._tier = StencilTier(isa, code, counted=counted, machine=True)
         memory.on_code_change.append(self._forget_physical)
@@ -259,6 +265,39 @@ class MachineStencilSpace(StencilSpace):
             region = self._memory.mapping_at(address)
             if region is not None and region.bank is not None:
                 self.forget(region.page_number(address) * PAGE_SIZE + address % PAGE_SIZE, 1)
+
+    def make_way_at(self, place: int) -> None:
+        """Let something better begin at a page's number times the size of a page, plus an offset.
+
+        What was made from the code around is made anew, and leads there.
+        """
+        number = place // PAGE_SIZE
+        with self.lock:
+            found = [part for part in self._by_page.get(number, ()) if part.covers(place, place + 1)]
+            page = self._code.page(number)
+            if not found or not page:
+                return
+            # As for `translate`; and what is restored is compared with what was stored meanwhile.
+            self._memory.note_translations(number)
+            with self._fence:
+                before = self._content(number)
+            self._give_up(found, restore=True)
+            self._tier.see_records(number * PAGE_SIZE, page)
+            for entry, _ in (entry for part in found for entry in part.entries):
+                if not self.is_translated(entry - HANDLER_FIELD):
+                    self.publish(self._tier, entry - HANDLER_FIELD, 0)
+            with self._fence:
+                pass
+            if self._content(number) != before:
+                # Whoever stored to it may have forgotten the code before it was restored.
+                self.forget(number * PAGE_SIZE, PAGE_SIZE)
+                for entry, _ in (entry for part in found for entry in part.entries):
+                    handler = ctypes.c_uint64.from_address(entry)
+                    if not arena().contains(handler.value):
+                        handler.value = 0
+
+    def _content(self, number: int) -> bytes:
+        return ctypes.string_at(self._memory.page_address(number), PAGE_SIZE)
 
     def _forget_physical(self, start: int, length: int) -> None:
         """Give up what was made from a range of physical addresses."""

@@ -115,6 +115,8 @@ class TranslationSpace:
             page, offset = address & -PAGE_SIZE, address % PAGE_SIZE
             if page not in pages:
                 self.code.watch(page)
+                with self._fence:
+                    pass
                 pages[page] = self.code.read(page, PAGE_SIZE)
             content = pages[page]
             if content is None or offset + length <= PAGE_SIZE:

@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from anyvirt.cpu.executor import StopReason
 from anyvirt.cpu.memory import FlatMemory, GuestFault
@@ -22,9 +22,10 @@ from anyvirt.jit.ahead import instruction_set
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from anyvirt.cpu.breakpoints import Breakpoints
     from anyvirt.cpu.executor import Stop
-    from anyvirt.cpu.hookable import Hookable
     from anyvirt.cpu.hooks import Hook
+    from anyvirt.cpu.watchpoints import Watchpoints
     from anyvirt.debug.registers import TargetDescription
     from anyvirt.debug.target import Object
 
@@ -43,10 +44,22 @@ _SIGNALS = {
 }
 
 
+class Stoppable(Protocol):
+    """What has points: an executor, or a hart of a machine, whose executor may become another one."""
+
+    @property
+    def breakpoints(self) -> Breakpoints:
+        """See Hookable."""
+
+    @property
+    def watchpoints(self) -> Watchpoints:
+        """See Hookable."""
+
+
 class CpuPoints:
     """What a debugger wants one CPU to stop at."""
 
-    def __init__(self, cpu: Hookable) -> None:
+    def __init__(self, cpu: Stoppable) -> None:
         self._cpu = cpu
         self._hooks: dict[tuple[PointKind, int, int], Hook] = {}
 
@@ -74,19 +87,24 @@ class CpuPoints:
         for key in list(self._hooks):
             self.remove(*key)
 
-    def move(self, cpu: Hookable) -> None:
+    def move(self, cpu: Stoppable) -> None:
         """Stop another CPU at the same places, instead of this one, which is gone."""
         keys, self._cpu, self._hooks = list(self._hooks), cpu, {}
         for key in keys:
             self.add(*key)
 
+    def point_of(self, stop: Stop) -> tuple[PointKind, int, int] | None:
+        """Which point a stop for a hook is about."""
+        return next((point for point, hook in self._hooks.items() if hook is stop.hit), None)
+
     def stopped(self, thread: int, stop: Stop) -> Stopped:
         """What a stop for a hook is to the debugger."""
-        for (kind, _, _), hook in self._hooks.items():
-            if hook is stop.hit:
-                address = max(stop.address, hook.start) if isinstance(hook, Watchpoint) else stop.pc
-                return Stopped(thread, signal.SIGTRAP, kind, address)
-        return Stopped(thread, signal.SIGTRAP)
+        point = self.point_of(stop)
+        if point is None:
+            return Stopped(thread, signal.SIGTRAP)
+        hook = self._hooks[point]
+        address = max(stop.address, hook.start) if isinstance(hook, Watchpoint) else stop.pc
+        return Stopped(thread, signal.SIGTRAP, point[0], address)
 
 
 def peek(memory: Any, address: int, length: int) -> bytes:  # noqa: ANN401 - any memory
@@ -162,15 +180,19 @@ class ExecutorTarget:
         """See DebugTarget."""
         write_place(self._cpus[thread], self.description.registers[number].place, value)
 
-    def read_memory(self, address: int, length: int) -> bytes:
+    def read_memory(self, _thread: int, address: int, length: int) -> bytes:
         """See DebugTarget."""
         return peek(self._memory, address, length)
 
-    def write_memory(self, address: int, data: bytes) -> None:
+    def write_memory(self, _thread: int, address: int, data: bytes) -> None:
         """See DebugTarget."""
         poke(self._memory, address, data)
         for cpu in self._cpus.values():
             cpu.invalidate(address, len(data))
+
+    def packet(self, _thread: int, _packet: bytes) -> bytes:
+        """See DebugTarget: there are none."""
+        return b""
 
     def add_point(self, kind: PointKind, address: int, length: int) -> None:
         """See DebugTarget."""

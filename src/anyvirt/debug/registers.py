@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 from xml.sax.saxutils import quoteattr
 
+from anyvirt.debug.target import TargetError
 from anyvirt.isa.description import DELAY_SLOT
 
 if TYPE_CHECKING:
@@ -64,7 +65,24 @@ class JoinedBits:
     parts: tuple[tuple[FileRegister | StateValue, int, int], ...]
 
 
-Place: TypeAlias = FileRegister | StateValue | AttributeBits | Constant | JoinedBits
+@dataclass(frozen=True)
+class Computed:
+    """What executors keep in another form: functions of an executor that read and write it."""
+
+    read: Callable[[Any], int]
+    write: Callable[[Any, int], None]
+
+
+@dataclass(frozen=True)
+class ControlRegister:
+    """A control register of a machine's CPU, which only a machine as the target can look up."""
+
+    name: str
+
+
+Place: TypeAlias = (
+    FileRegister | StateValue | AttributeBits | Constant | JoinedBits | Computed | ControlRegister
+)
 
 
 def read_place(cpu: Any, place: Place) -> int:  # noqa: ANN401 - any executor
@@ -80,6 +98,10 @@ def read_place(cpu: Any, place: Place) -> int:  # noqa: ANN401 - any executor
             return value
         case JoinedBits(parts):
             return sum((read_place(cpu, part) & (1 << width) - 1) << start for part, start, width in parts)
+        case Computed(read):
+            return read(cpu)
+        case ControlRegister(name):
+            raise TargetError(f"{name} cannot be read without the machine")
 
 
 def write_place(cpu: Any, place: Place, value: int) -> None:  # noqa: ANN401 - any executor
@@ -95,6 +117,10 @@ def write_place(cpu: Any, place: Place, value: int) -> None:  # noqa: ANN401 - a
         case JoinedBits(parts):
             for part, start, width in parts:
                 write_place(cpu, part, value >> start & (1 << width) - 1)
+        case Computed(write=write):
+            write(cpu, value)
+        case ControlRegister(name):
+            raise TargetError(f"{name} cannot be set without the machine")
         case Constant():
             return
 
@@ -128,6 +154,9 @@ class Feature:
     registers: tuple[Register, ...]
     types: str = ""
     """XML of the types that the registers use beyond the predefined ones."""
+    is_rare: bool = False
+    """Whether gdb has to ask for each of these registers: they are many, and seldom wanted. Such features are
+    the last ones."""
 
     def xml(self) -> str:
         """Its element in a target description."""
@@ -145,6 +174,11 @@ class TargetDescription:
     byte_order: Literal["little", "big"] = "little"
     expedited: tuple[str, ...] = field(default=("pc",))
     """Registers that gdb gets with each stop, so that it need not ask."""
+    counter: str = "pc"
+    """The name of the program counter."""
+    system: str | None = None
+    """gdb's name for the operating system under which programs are. In a machine, where it is `none`, a step
+    may lead into an exception: otherwise gdb only puts a breakpoint where it thinks that the step ends."""
 
     @cached_property
     def registers(self) -> tuple[Register, ...]:
@@ -157,17 +191,25 @@ class TargetDescription:
         return {register.name: number for number, register in enumerate(self.registers)}
 
     @cached_property
+    def common(self) -> tuple[Register, ...]:
+        """Those that are transferred all at once."""
+        return tuple(
+            register for feature in self.features if not feature.is_rare for register in feature.registers
+        )
+
+    @cached_property
     def program_counter(self) -> int:
         """The number of the program counter."""
-        return self.numbers["pc"]
+        return self.numbers[self.counter]
 
     def xml(self) -> str:
         """The document that qXfer:features:read answers with."""
         architecture = f"<architecture>{self.architecture}</architecture>" if self.architecture else ""
+        system = f"<osabi>{self.system}</osabi>" if self.system else ""
         features = "".join(feature.xml() for feature in self.features)
         return (
             '<?xml version="1.0"?><!DOCTYPE target SYSTEM "gdb-target.dtd">'
-            f'<target version="1.0">{architecture}{features}</target>'
+            f'<target version="1.0">{architecture}{system}{features}</target>'
         )
 
 
@@ -217,8 +259,45 @@ def _riscv(isa: InstructionSet) -> TargetDescription:
             Register("fcsr", 32, AttributeBits("fcsr", 0, 8), group="float"),
         )
         features.append(Feature("org.gnu.gdb.riscv.fpu", (*floats, *status), _RISCV_DOUBLE))
+    if isa.system is not None:
+        features += [_riscv_mode(isa), _riscv_control(isa)]
     architecture = f"riscv:rv{x.width}"
-    return TargetDescription(architecture, tuple(features), isa.byte_order, ("pc", "sp", "fp"))
+    system = "none" if isa.system is not None else None
+    return TargetDescription(architecture, tuple(features), isa.byte_order, ("pc", "sp", "fp"), system=system)
+
+
+def _riscv_mode(isa: InstructionSet) -> Feature:
+    """gdb shows what the value means."""
+    register = Register("priv", isa.register_files["x"].width, StateValue("privilege"), group="general")
+    return Feature("org.gnu.gdb.riscv.virtual", (register,))
+
+
+_RISCV_CONTROL = "org.gnu.gdb.riscv.csr"
+_COUNTS_NOTHING = ("hpm", "mhpm", "tselect", "tdata", "tinfo")
+
+
+def _riscv_control(isa: InstructionSet) -> Feature:
+    """The control and status registers, with their fields by name where they have any."""
+    from anyvirt.isa.riscv64_system.register_fields import FIELDS
+
+    width = isa.register_files["x"].width
+    registers, types = [], ""
+    for register in sorted(isa.control_registers.values(), key=lambda register: register.number):
+        name = register.name
+        if name.startswith(_COUNTS_NOTHING) or name in ("fflags", "frm", "fcsr"):
+            continue
+        fields = FIELDS.get(name)
+        registers.append(
+            Register(name, width, ControlRegister(name), f"{name}_fields" if fields else "int", "csr")
+        )
+        if fields:
+            body = "".join(
+                f'<field name={quoteattr(field.name)} start="{field.lowest}" '
+                f'end="{field.lowest + field.width - 1}"/>'
+                for field in fields
+            )
+            types += f'<flags id="{name}_fields" size="{width // 8}">{body}</flags>'
+    return Feature(_RISCV_CONTROL, tuple(registers), types, is_rare=True)
 
 
 def _aarch64(isa: InstructionSet) -> TargetDescription:
@@ -275,12 +354,28 @@ def _ppc(isa: InstructionSet) -> TargetDescription:
     return TargetDescription("powerpc:common", (core,), isa.byte_order, ("pc", "r1"))
 
 
+def _x86(isa: InstructionSet) -> TargetDescription:
+    from anyvirt.debug.x86_registers import x86_description
+
+    return x86_description(isa)
+
+
+def _sparc(isa: InstructionSet) -> TargetDescription:
+    from anyvirt.debug.sparc_registers import sparc_description
+
+    return sparc_description(isa)
+
+
 _LAYOUTS: dict[str, Callable[[InstructionSet], TargetDescription]] = {
     "riscv64": _riscv,
     "riscv32": _riscv,
+    "riscv64_system": _riscv,
     "aarch64": _aarch64,
     "mips": _mips,
     "mipsel": _mips,
     "ppc": _ppc,
+    "i386": _x86,
+    "x86_64": _x86,
+    "sparc": _sparc,
 }
 """What gdb insists on, by instruction set."""

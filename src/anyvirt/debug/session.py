@@ -143,13 +143,19 @@ class Session:
         for length in range(min(len(packet), _LONGEST_COMMAND), 0, -1):
             handler = _COMMANDS.get(packet[:length])
             if handler is not None:
-                try:
-                    return handler(self, packet[length:])
-                except (ValueError, OverflowError):
-                    return _error(errno.EINVAL)
-                except AnyvirtError:
-                    return _error(errno.EFAULT)
-        return b""
+                return self._guarded(handler, packet[length:])
+        return self._guarded(Session._of_target, packet)
+
+    def _guarded(self, handler: Callable[[Session, bytes], bytes | None], rest: bytes) -> bytes | None:
+        try:
+            return handler(self, rest)
+        except (ValueError, OverflowError):
+            return _error(errno.EINVAL)
+        except AnyvirtError:
+            return _error(errno.EFAULT)
+
+    def _of_target(self, packet: bytes) -> bytes:
+        return self._target.packet(self._current(), packet)
 
     # Stops ----------------------------------------------------------------------------------------------
 
@@ -219,14 +225,14 @@ class Session:
 
     def _read_registers(self, _rest: bytes) -> bytes:
         thread = self._current()
-        count = len(self._target.description.registers)
+        count = len(self._target.description.common)
         return b"".join(self._register(thread, number) for number in range(count)).hex().encode()
 
     def _write_registers(self, rest: bytes) -> bytes:
         content, position = _from_hex(rest), 0
-        if len(content) != sum(register.size for register in self._target.description.registers):
+        if len(content) != sum(register.size for register in self._target.description.common):
             raise ValueError("not all registers")
-        for number, register in enumerate(self._target.description.registers):
+        for number, register in enumerate(self._target.description.common):
             self._set_register(self._current(), number, content[position : position + register.size])
             position += register.size
         return _OK
@@ -255,7 +261,8 @@ class Session:
         address, length = _pair(rest)
         if not length:
             raise ValueError("nothing to read")
-        return self._target.read_memory(address, min(length, MAXIMUM_PACKET // 2)).hex().encode()
+        data = self._target.read_memory(self._current(), address, min(length, MAXIMUM_PACKET // 2))
+        return data.hex().encode()
 
     def _write_memory(self, rest: bytes) -> bytes:
         place, _, digits = rest.partition(b":")
@@ -270,7 +277,7 @@ class Session:
         if length != len(content):
             raise ValueError("a length that does not agree with the data")
         if content:
-            self._target.write_memory(address, content)
+            self._target.write_memory(self._current(), address, content)
         return _OK
 
     # Points ---------------------------------------------------------------------------------------------

@@ -106,10 +106,10 @@ class DebugTarget(Protocol):
     def write_register(self, thread: int, number: int, value: int) -> None:
         """Set a register."""
 
-    def read_memory(self, address: int, length: int) -> bytes:
-        """Up to `length` bytes, fewer where the rest cannot be read."""
+    def read_memory(self, thread: int, address: int, length: int) -> bytes:
+        """Up to `length` bytes as a thread sees them, fewer where the rest cannot be read."""
 
-    def write_memory(self, address: int, data: bytes) -> None:
+    def write_memory(self, thread: int, address: int, data: bytes) -> None:
         """Store bytes, also where the guest itself may not write; code is noticed."""
 
     def add_point(self, kind: PointKind, address: int, length: int) -> None:
@@ -117,6 +117,9 @@ class DebugTarget(Protocol):
 
     def remove_point(self, kind: PointKind, address: int, length: int) -> None:
         """No longer stop there; removing what is not there changes nothing."""
+
+    def packet(self, thread: int, packet: bytes) -> bytes:
+        """The answer to a packet that is the target's own; empty for what is not supported."""
 
 
 class ResumableTarget(DebugTarget, Protocol):

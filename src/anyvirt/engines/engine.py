@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
-from anyvirt.errors import EngineUnavailableError, NotExecutableError, UnsupportedError
+from anyvirt.errors import EngineUnavailableError, NotExecutableError, UnsupportedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -57,6 +57,9 @@ class Capability(StrEnum):
     PIDS = "pids"
     KERNEL = "kernel"
     DISKS = "disks"
+    NETWORK = "network"
+    VSOCK = "vsock"
+    DETERMINISM = "determinism"
     FOREIGN_ISA = "foreign-isa"
     DEBUG = "debug"
     TRACE = "trace"
@@ -79,7 +82,10 @@ _SUMMARIES = {
     Capability.PIDS: "limits processes (--pids)",
     Capability.KERNEL: "boots a kernel of the guest's own (--kernel, --initrd, --append)",
     Capability.DISKS: "gives the guest disks (--disk)",
-    Capability.DEBUG: "lets gdb debug the guest's command (--gdb)",
+    Capability.NETWORK: "joins the guest with networks (--network, --publish)",
+    Capability.VSOCK: "has sockets between guest and host without a network (--vsock)",
+    Capability.DETERMINISM: "runs a guest by counted instructions, the same each time (--deterministic)",
+    Capability.DEBUG: "lets gdb debug the guest's command, or its whole machine (--gdb)",
     Capability.TRACE: "records what the guest's command executes (--trace, --coverage)",
     Capability.FOREIGN_ISA: "runs programs of other instruction sets than the host's",
 }
@@ -153,6 +159,8 @@ class Engine(ABC):
         missing = next((capability for capability, _ in self.missing(guest)), None)
         if missing is not None:
             raise self.unsupported(missing, f"it cannot honour {_OPTIONS[missing]}")
+        if guest.gdb is not None and not guest.command and self.world is World.PROCESS:
+            raise UsageError("an idle guest has no command that gdb could debug")
         if guest.command:
             self.check_program(guest)
 
@@ -180,6 +188,7 @@ class Engine(ABC):
 
 
 _OPTIONS = {
+    Capability.ISOLATION: "--network none",
     Capability.ROOTFS: "--rootfs",
     Capability.SHARE: "--mount",
     Capability.HOSTNAME: "--hostname",
@@ -187,6 +196,9 @@ _OPTIONS = {
     Capability.PIDS: "--pids",
     Capability.KERNEL: "--kernel, --initrd and --append",
     Capability.DISKS: "--disk",
+    Capability.NETWORK: "--network and --publish",
+    Capability.VSOCK: "--vsock",
+    Capability.DETERMINISM: "--deterministic",
     Capability.DEBUG: "--gdb",
     Capability.TRACE: "--trace and --coverage",
 }
@@ -194,7 +206,10 @@ _OPTIONS = {
 
 def needed_capabilities(guest: Guest) -> tuple[Capability, ...]:
     """The capabilities that an engine must have to honour what `guest` asks for."""
+    from anyvirt.guest import NetworkMode
+
     asked = {
+        Capability.ISOLATION: guest.network is not None and guest.network.mode is NetworkMode.NONE,
         Capability.ROOTFS: guest.rootfs is not None,
         Capability.SHARE: bool(guest.mounts),
         Capability.HOSTNAME: guest.hostname is not None,
@@ -202,6 +217,9 @@ def needed_capabilities(guest: Guest) -> tuple[Capability, ...]:
         Capability.PIDS: guest.limits.pids is not None,
         Capability.KERNEL: guest.kernel is not None or guest.initrd is not None or bool(guest.append),
         Capability.DISKS: bool(guest.disks),
+        Capability.NETWORK: guest.network is not None and guest.network.mode is not NetworkMode.NONE,
+        Capability.VSOCK: guest.vsock is not None,
+        Capability.DETERMINISM: guest.seed is not None,
         Capability.DEBUG: guest.gdb is not None,
         Capability.TRACE: guest.trace is not None or guest.coverage is not None,
     }

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from anyvirt.engines.engine import Availability, Capability, Engine, World
+from anyvirt.engines.engine import Availability, Capability, Engine, World, needed_capabilities
 from anyvirt.errors import UsageError
 from anyvirt.isa.names import Isa
 from anyvirt.linux.program import DEFAULT_PATH
@@ -45,7 +45,11 @@ class MachineEngine(Engine):
             Capability.LIMITS,
             Capability.KERNEL,
             Capability.DISKS,
+            Capability.NETWORK,
+            Capability.VSOCK,
+            Capability.DETERMINISM,
             Capability.FOREIGN_ISA,
+            Capability.DEBUG,
         }
     )
     is_compared = False
@@ -68,6 +72,12 @@ class MachineEngine(Engine):
     def check(self, guest: Guest) -> None:
         """See Engine.check; a machine has whole CPUs, and enough memory to boot."""
         super().check(guest)
+        if guest.gdb is not None:
+            from anyvirt.debug.connection import Address
+
+            Address.parse(guest.gdb)
+        if guest.seed is not None:
+            _check_determined(guest)
         _memory(self.name, guest)
         _cpus(self.name, guest)
 
@@ -84,6 +94,10 @@ class MachineEngine(Engine):
 
     def create(self, guest: Guest, streams: Streams, terminal: TerminalSize | None) -> MachineInstance:
         """See Engine.create. The kernel boots after it has returned."""
+        if guest.seed is not None and terminal is not None:
+            raise UsageError(
+                "a deterministic guest has no terminal: nobody types the same at the same moment again"
+            )
         from anyvirt.engines.machine_instance import MachineInstance
 
         command = None
@@ -95,7 +109,7 @@ class MachineEngine(Engine):
 
     def machine_order(self, guest: Guest) -> MachineOrder:
         """The machine for a guest."""
-        from anyvirt.monitor.orders import DiskOrder, MachineOrder, Share
+        from anyvirt.monitor.orders import DiskOrder, MachineOrder, Share, network_order
 
         return MachineOrder(
             tier=self.tier,
@@ -108,6 +122,10 @@ class MachineEngine(Engine):
             kernel=os.fspath(guest.kernel) if guest.kernel is not None else None,
             initrd=os.fspath(guest.initrd) if guest.initrd is not None else None,
             append=guest.append,
+            gdb=guest.gdb,
+            network=network_order(guest.network, guest.published),
+            vsock=os.fspath(guest.vsock) if guest.vsock is not None else None,
+            seed=guest.seed,
         )
 
     @staticmethod
@@ -136,6 +154,18 @@ class MachineEngine(Engine):
             directory=workdir or (os.getcwd() if on_host_root else "/"),
             terminal=(terminal.rows, terminal.columns) if terminal is not None else None,
         )
+
+
+def _check_determined(guest: Guest) -> None:
+    """A guest that is the same in each run has to do with nobody who is not. Raises UsageError."""
+    others = {
+        Capability.NETWORK: "has no network",
+        Capability.VSOCK: "has no virtual sockets",
+        Capability.DEBUG: "is not debugged by gdb",
+    }
+    for capability in needed_capabilities(guest):
+        if capability in others:
+            raise UsageError(f"a deterministic guest {others[capability]}: nobody does the same again there")
 
 
 def _memory(engine: str, guest: Guest) -> int:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyvirt.errors
-from anyvirt.errors import AnyvirtError, GuestStartError
+from anyvirt.errors import AnyvirtError, GuestStartError, UsageError
 from anyvirt.instance import (
     ExitStatus,
     Instance,
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from anyvirt.guest import Guest
     from anyvirt.monitor.orders import CommandOrder, MachineOrder, Message
 
+_ENDED_SIZE = 5
+"""Parts of what is said at a command's end: behind them the instructions, where they were counted."""
 _ENDING_LIMIT = 10.0
 """Seconds that a monitor may take to end once it has said how."""
 
@@ -211,6 +213,10 @@ class MachineInstance(MachineCommand, Instance):
         terminal: TerminalSize | None = None,
     ) -> MachineCommand:
         """See Instance.exec. Waits until the machine has booted."""
+        if self.guest.seed is not None:
+            raise UsageError(
+                "a deterministic guest runs its own command and, for the sake of that, no others"
+            )
         if self.state is not State.RUNNING:
             raise GuestStartError(f"{command[0]} cannot be started: the machine is {self.state}")
         order = self._engine.command_order(
@@ -239,13 +245,20 @@ class MachineInstance(MachineCommand, Instance):
     def pause(self) -> None:
         """See Instance.pause. The guest's clock stands, too."""
         if self.state is State.RUNNING:
-            self._ask(("pause",))
+            if self.guest.seed is None:
+                self._ask(("pause",))
+            else:
+                # It must not notice, wherever it is.
+                os.kill(self.pid, signals.SIGSTOP)
             self._paused = True
 
     def resume(self) -> None:
         """See Instance.resume."""
         if self._paused and not self.finished:
-            self._ask(("resume",))
+            if self.guest.seed is None:
+                self._ask(("resume",))
+            else:
+                os.kill(self.pid, signals.SIGCONT)
         self._paused = False
 
     def close(self) -> None:
@@ -289,6 +302,8 @@ class MachineInstance(MachineCommand, Instance):
         status = self._reap()
         if received is not None:
             message, self.start_phases = received[0][:-1], received[0][-1]
+            if message[0] == "ended" and len(message) > _ENDED_SIZE:
+                self.instructions = message[_ENDED_SIZE]
             usage = self._usage
             self._take_message(message)
             self._usage = usage

@@ -179,7 +179,7 @@ def compile_request(code: GuestPages, request: Request, directory: Path) -> tupl
     """Compile a region and keep it on disk."""
     reply, image = compile_image(code, request)
     page = request.entry & -PAGE_SIZE
-    if image and not request.paged:
+    if image:
         region = StoredRegion(
             reply.entry, reply.ranges, reply.digest, image, reply.cut, reply.others, reply.instructions
         )

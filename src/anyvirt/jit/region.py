@@ -28,7 +28,7 @@ from anyvirt.jit.layout import (
     StopReason,
 )
 from anyvirt.jit.machine_layout import CODE_ENTRIES, CODE_TABLE, PAGE_BITS, USUAL_ADDEND, CodeEntry
-from anyvirt.jit.region_sharing import USUAL, Span, find_spans
+from anyvirt.jit.region_sharing import USUAL, Span, find_spans, has_pages
 from anyvirt.jit.region_template import Way, register_name, scalar_name
 
 if TYPE_CHECKING:
@@ -574,7 +574,7 @@ class RegionFunction:
         if self._counted and step.pc in self._blocks:
             begin = f"t{unique}"
         if span is not None and span.leader == step.pc:
-            lines, begin = span.look()
+            lines, begin = span.look(predicted=not has_pages(self._isa))
             self._lines += lines
         text, begin = self._guard(step, values, begin)
         if span is None:

@@ -14,7 +14,7 @@ from anyvirt.jit.layout import Access, Slot
 from anyvirt.jit.machine_access import fill_for
 from anyvirt.jit.machine_layout import DataEntry
 from anyvirt.jit.machine_model import MachineModel
-from anyvirt.jit.region_sharing import USUAL, SharedLook
+from anyvirt.jit.region_sharing import USUAL, SharedLook, has_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,13 +88,14 @@ class RegionMachineModel(MachineModel):
         body.branch_if(known, new, compiler.odd_way(), hint=LIKELY)
         body.open(new)
         asked = body.part(asking)
-        if access is Access.READ:
+        predicted = access is Access.READ and not has_pages(handler.isa)
+        if predicted:
             body.effect(f"store i64 {filled}, ptr {USUAL}")
         body.branch(done)
         body.open(hit)
         place = body.emit(f"getelementptr i8, ptr {entry}, i64 {int(DataEntry.ADDEND)}")
         found = body.emit(f"load i64, ptr {place}")
-        if access is Access.READ:
+        if predicted:
             addend = self._as_usual(handler, found, done)
         else:
             body.branch(done)

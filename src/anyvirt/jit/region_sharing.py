@@ -18,6 +18,7 @@ from anyvirt.jit.machine_layout import DATA_ENTRIES, PAGE_BITS, DataEntry
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from anyvirt.isa.description import InstructionSet
     from anyvirt.jit.region import Step
 
 USUAL = "%usual"
@@ -73,8 +74,11 @@ class Span:
         """What is to be added to the guest's addresses; -1 if each access has to look for itself."""
         return f"%span.{self.leader:x}"
 
-    def look(self) -> tuple[list[str], str]:
-        """LLVM IR that sets the variable, in front of the leader, and the label of its last block."""
+    def look(self, *, predicted: bool = True) -> tuple[list[str], str]:
+        """LLVM IR that sets the variable, in front of the leader, and the label of its last block.
+
+        `predicted` as what was loaded last, where pages of RAM follow each other: see `has_pages`.
+        """
         unique = f"{self.leader:x}.s"
         scale = DataEntry.SIZE.bit_length() - 1
         field = DataEntry.READ if self.access is Access.READ else DataEntry.WRITE
@@ -100,6 +104,16 @@ class Span:
             f"hit.{unique}:",
             f"  %place.{unique} = getelementptr i8, ptr %entry.{unique}, i64 {int(DataEntry.ADDEND)}",
             f"  %found.{unique} = load i64, ptr %place.{unique}",
+            *(self._as_usual(unique) if predicted else self._as_found(unique)),
+            f"done.{unique}:",
+        ]
+        return lines, f"done.{unique}"
+
+    def _as_found(self, unique: str) -> list[str]:
+        return [f"  store i64 %found.{unique}, ptr {self.variable}", f"  br label %done.{unique}"]
+
+    def _as_usual(self, unique: str) -> list[str]:
+        return [
             f"  %usual.{unique} = load i64, ptr {USUAL}",
             f"  store i64 %usual.{unique}, ptr {self.variable}",
             f"  %same.{unique} = icmp eq i64 %found.{unique}, %usual.{unique}",
@@ -109,9 +123,7 @@ class Span:
             f"  store i64 %hidden.{unique}, ptr {USUAL}",
             f"  store i64 %hidden.{unique}, ptr {self.variable}",
             f"  br label %done.{unique}",
-            f"done.{unique}:",
         ]
-        return lines, f"done.{unique}"
 
     def admit(self, pc: int, low: int, end: int, access: Access) -> bool:
         """Take in another access, if it is not too far away."""
@@ -121,6 +133,11 @@ class Span:
         self.low, self.end, self.access = low, end, max(access, self.access)
         self.members.append(pc)
         return True
+
+
+def has_pages(isa: InstructionSet) -> bool:
+    """Whether neighbouring pages can be anywhere, so that what is added to an address is seldom the same."""
+    return isa.system is not None
 
 
 def find_spans(

@@ -128,20 +128,21 @@ class Console:
         it does not come in time, AnyvirtError if the machine ends before.
         """
         wanted = re.compile(pattern) if isinstance(pattern, str) else pattern
-        found = self._find(wanted)
+        found = self.find(wanted)
         if found is None:
             seconds = timeout if instructions is None else None
             ending = self._machine.run(
-                seconds=seconds, instructions=instructions, until=lambda: self._find(wanted) is not None
+                seconds=seconds, instructions=instructions, until=lambda: self.find(wanted) is not None
             )
-            found = self._find(wanted)
+            found = self.find(wanted)
             if found is None:
                 self._complain(wanted.pattern, ending.reason, timeout if instructions is None else None)
         assert found is not None
         self._matched = found.end()
         return found
 
-    def _find(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+    def find(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        """What matches behind the last match of `expect`, if it was printed already."""
         return pattern.search(self.text, self._matched)
 
     def _complain(self, pattern: str, reason: Reason, timeout: float | None) -> None:

@@ -11,7 +11,7 @@ from anyvirt.devices.bus import BusError
 from anyvirt.errors import UsageError
 from anyvirt.isa.riscv64_system import riscv64_system
 from anyvirt.isa.riscv64_system.hart import MSTATUS, PLACE, SPECIAL, Privilege, Status
-from anyvirt.isa.riscv64_system.registers import read_special
+from anyvirt.isa.riscv64_system.registers import read_special, write_special
 from anyvirt.isa.riscv64_system.translation import translate
 from anyvirt.isa.system import AccessType
 from anyvirt.typed import u8, u64
@@ -23,10 +23,17 @@ if TYPE_CHECKING:
 
 _NUMBERS = {register.name: number for number, register in riscv64_system.control_registers.items()}
 _WORD = 8
+_READ_ONLY = 3
+"""In the upper two bits of a register's number."""
+_OWN = ("cycle_base", "instret_base")
 
 
 class ControlRegisters:
-    """All registers can be read; those that are values of their own can be set, as they are."""
+    """All registers can be read, and set but for counters that only show something.
+
+    Those that are values of their own are set as they are, whatever the guest could write; views of others
+    as the guest's instructions would in M-mode.
+    """
 
     def __init__(self, hart: Hart) -> None:
         self._hart = hart
@@ -41,9 +48,15 @@ class ControlRegisters:
 
     def __setitem__(self, name: str, value: int) -> None:
         """Raises UsageError."""
-        if PLACE[_number(name)] == SPECIAL:
-            raise UsageError(f"{name} is a view of other registers: set those")
-        self._hart.system.set_control(name, value)
+        number = _number(name)
+        if PLACE[number] != SPECIAL:
+            self._hart.system.set_control(name, value)
+            return
+        if number >> 10 == _READ_ONLY:
+            raise UsageError(f"{name} only shows something that counts: it cannot be set")
+        state: Any = _HartView(self._hart)
+        write_special(state, u64(number), u64(value), u64(self._hart.cpu.instructions))
+        state.put_back()
 
 
 def _number(name: str) -> int:
@@ -64,6 +77,23 @@ def physical_address(hart: Hart, address: int) -> int:
     return int(physical)
 
 
+def allowed_accesses(hart: Hart, address: int) -> list[str]:
+    """What the hart may do at a virtual address in its present mode, in words, one line for each access."""
+    lines = []
+    for access, name in (
+        (AccessType.READ, "loads"),
+        (AccessType.WRITE, "stores"),
+        (AccessType.EXECUTE, "instructions"),
+    ):
+        view: Any = _HartView(hart)
+        physical, rights = translate(view, u64(address), u64(access))
+        if int(rights) >> access & 1:
+            lines.append(f"{name}: {int(physical):#x}")
+        else:
+            lines.append(f"{name}: {'a page fault' if view.walk_fault == 1 else 'an access fault'}")
+    return lines
+
+
 class _Words:
     """A copy of a register file, as typed Python sees it."""
 
@@ -76,9 +106,16 @@ class _Words:
     def __setitem__(self, index: u8 | int, value: u64) -> None:
         self._values[int(index)] = int(value)
 
+    def copy_to(self, values: MutableSequence[int]) -> None:
+        """Put everything where it came from."""
+        for index, value in enumerate(self._values):
+            values[index] = value
+
 
 class _HartView:
-    """A hart as the functions of the instruction set look at it; nothing that they change is the hart's."""
+    """A hart as the functions of the instruction set see it; what they change is theirs until put back."""
+
+    csr: _Words
 
     def __init__(self, hart: Hart) -> None:
         cpu = hart.cpu
@@ -88,6 +125,25 @@ class _HartView:
         for name in ("privilege", "lines", "walk_fault", "pmp_count", "cycle_base", "instret_base"):
             setattr(self, name, u64(cpu.state(name)))
         self.float_flags, self.float_rounding = u8(cpu.fcsr & 0x1F), u8(cpu.fcsr >> 5 & 7)
+
+    def put_back(self) -> None:
+        """Let the hart have what has been changed, and everything that follows from that."""
+        cpu = self._hart.cpu
+        self.csr.copy_to(cpu.registers("csr"))
+        cpu.fcsr = int(self.float_rounding) << 5 | int(self.float_flags)
+        for name in _OWN:
+            cpu.set_state(name, int(getattr(self, name)))
+
+    def use_area(self, area: u64) -> None:
+        """Nothing is remembered here: the hart begins anew with that."""
+
+    forget_area = use_area
+
+    def forget_page(self, area: u64, address: u64) -> None:
+        """The same."""
+
+    def want_attention(self) -> None:
+        """Every run begins with a look at interrupts."""
 
     def time_counter(self) -> u64:
         """The counter `time`."""

@@ -5,6 +5,9 @@ which count as executed at the same time; when all of them wait, time leaps to w
 the time at which a turn began. A turn that a run's end has cut short goes on in the next counted run, so
 it makes no difference where runs end. What comes from outside comes between two steps (see
 `anyvirt.machines.inputs`).
+
+Debuggers also run some harts apart from the others, and in step with each other: such a run has turns of its
+own.
 """
 
 from __future__ import annotations
@@ -16,11 +19,12 @@ from typing import TYPE_CHECKING
 from anyvirt.cpu.executor import StopReason
 from anyvirt.cpu.system import NEVER
 from anyvirt.machines.ending import Ending, Reason
+from anyvirt.machines.inputs import NEVER as ENDLESS
 from anyvirt.machines.inputs import ReplayError
 from anyvirt.machines.standstill import ASIDE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from anyvirt.machines.hart import Hart
     from anyvirt.machines.machine import Machine
@@ -39,18 +43,47 @@ class Turn:
     """What harts may still execute, in the order in which they do."""
 
 
+@dataclass(frozen=True)
+class Goal:
+    """What one hart is to come to, whatever the others do meanwhile."""
+
+    hart: Hart
+    instructions: int
+    """How many it has executed then since the machine was made."""
+
+    @property
+    def left(self) -> int:
+        """How many it has still to execute."""
+        return max(self.instructions - self.hart.cpu.instructions, 0)
+
+
 class CountedRun:
     """One run."""
 
-    def __init__(self, machine: Machine, instructions: int, *, leaps: int = 0) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        instructions: int = ENDLESS,
+        *,
+        leaps: int = 0,
+        goal: Goal | None = None,
+        harts: Sequence[Hart] | None = None,
+    ) -> None:
         """So many instructions are executed, by all harts together, unless something ends the run before.
 
-        Then time leaps until it has done so `leaps` times since the machine was made.
+        Then time leaps until it has done so `leaps` times since the machine was made. With a `goal` it ends
+        when a hart is there. `harts` are those that take turns: all of them unless given.
+
+        On the way to a goal all execute as many instructions as that hart, one after the other. But where
+        what comes from outside is kept, they take turns as in other runs, so that this is no event.
         """
         self._machine = machine
         self._clock = machine.clock
-        self._harts = machine.harts
         self._inputs = machine.inputs
+        self._goal = goal
+        is_usual = machine.inputs.log is not None or len(machine.harts) == 1
+        self._harts = machine.harts if is_usual or harts is None else harts
+        self._is_apart = not is_usual and (goal is not None or harts is not None)
         self.ending: Ending | None = None
         """How it has ended."""
         self._thread = 0
@@ -81,14 +114,28 @@ class CountedRun:
     def run(self, until: Callable[[], object] | None) -> None:
         """Run to the end, or until a condition holds."""
         self._thread = threading.get_ident()
-        while self.ending is None:
-            self._inputs.arrive()
-            if until is not None and until():
-                self.end(Ending(Reason.CONDITION))
-            elif self.left == 0 and self._machine.leaps >= self._leaps:
-                self.end(Ending(Reason.LIMIT))
-            else:
-                self._step()
+        if self._is_apart:
+            self._machine.end_turn()
+        try:
+            while self.ending is None:
+                self._inputs.arrive()
+                if self._is_at_goal():
+                    self.end(Ending(Reason.LIMIT))
+                elif until is not None and until():
+                    self.end(Ending(Reason.CONDITION))
+                elif self.left == 0 and self._machine.leaps >= self._leaps:
+                    self.end(Ending(Reason.LIMIT))
+                else:
+                    self._step()
+        finally:
+            if self._is_apart:
+                self._machine.end_turn()
+
+    def _is_at_goal(self) -> bool:
+        """Whether the hart is where it was to come to, and those that go in step with it have come as far."""
+        if self._goal is None or self._goal.left:
+            return False
+        return not self._is_apart or self._machine.turn is None
 
     def _step(self) -> None:
         """Run the hart whose turn it is, or let time leap. What comes here next comes to the same state."""
@@ -111,17 +158,21 @@ class CountedRun:
         active = [hart for hart in self._harts if self._is_active(hart)]
         if not active:
             return None
-        length = self._length(len(active))
+        is_in_step = self._is_apart and self._goal is not None and self._goal.hart in active
+        length = 1 if is_in_step else self._length(len(active))
         return Turn({hart.number: length for hart in active})
 
     def _take_turn(self, turn: Turn) -> None:
         """Run the hart whose turn it is, as far as this run goes."""
         number = next(iter(turn.left), None)
         if number is not None:
+            hart = self._machine.harts[number]
             budget = min(turn.left[number], self.left, self._inputs.instructions_to_next())
             if not budget:
                 raise ReplayError("the machine goes another way than it did when it was recorded")
-            if self._advance(self._harts[number], turn, budget) or not turn.left[number]:
+            if self._goal is not None and hart is self._goal.hart:
+                budget = min(budget, self._goal.left)
+            if self._advance(hart, turn, budget) or not turn.left[number]:
                 del turn.left[number]
         if not turn.left:
             self._machine.end_turn()

@@ -6,6 +6,7 @@ import threading
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from anyvirt.cpu.executor import Access
 from anyvirt.devices.saved_state import SavedState
 from anyvirt.errors import UsageError
 from anyvirt.machines.firmware import START
@@ -39,12 +40,9 @@ class Hart:
     """A hart of the machine: `machine.harts[number]`. Look at it while the machine is not running."""
 
     def __init__(self, number: int, cpu: Interpreter, clock: Clock) -> None:
-        assert cpu.system is not None
         self.number = number
         self._clock = clock
-        self.cpu = cpu
-        """The executor, for whatever is not here."""
-        self.system: SystemSide = cpu.system
+        self._take(cpu)
         self.state = HartState.STOPPED
         self.is_waiting = False
         """Whether it waits for an interrupt."""
@@ -106,6 +104,17 @@ class Hart:
         """The machine's time in nanoseconds."""
         return self._clock.now() + self.progress
 
+    def _look(self, address: int, length: int) -> bytes:
+        """Memory for whoever looks on: devices are not disturbed. Raises GuestFault."""
+        from anyvirt.cpu.memory import GuestFault
+        from anyvirt.devices.bus import BusError
+
+        try:
+            pieces = self.memory.pieces(address, length)
+        except BusError:
+            raise GuestFault(address, Access.READ) from None
+        return b"".join(bytes(self.cpu.memory.view(*piece)) for piece in pieces)
+
     # Debugging ------------------------------------------------------------------------------------------
 
     @property
@@ -153,10 +162,16 @@ class Hart:
 
     def replace(self, cpu: Interpreter) -> None:
         """Go on with another CPU, which stands where the one so far does; hooks and breakpoints stay."""
-        assert cpu.system is not None
         if self.cpu.has_hooks:
             self.cpu.hooks.move_to(cpu)
-        self.cpu, self.system = cpu, cpu.system
+        self._take(cpu)
+
+    def _take(self, cpu: Interpreter) -> None:
+        assert cpu.system is not None
+        self.cpu = cpu
+        """The executor, for whatever is not here."""
+        self.system: SystemSide = cpu.system
+        cpu.seen_memory = self._look
 
     def save_state(self) -> State:
         """All that `load_state` needs, in any tier; neither memory nor hooks."""

@@ -93,11 +93,21 @@ class Inputs:
     # For whoever has input ------------------------------------------------------------------------------
 
     def receive(self, name: str, receiver: Callable[[bytes], object]) -> None:
-        """Have what is pushed by a name given to a function, which is called under the machine's lock."""
+        """Have what is pushed by a name given to a function, which is called under the machine's lock.
+
+        Raises UsageError if somebody receives that already.
+        """
+        if name in self._receivers:
+            raise UsageError(f"what is pushed for {name} is received already")
         self._receivers[name] = receiver
 
     def push(self, name: str, data: bytes) -> None:
-        """Something comes, now or between two steps. Any thread may call this, devices and hooks too."""
+        """Something comes, now or between two steps. Any thread may call this, devices and hooks too.
+
+        Raises UsageError if nobody receives it.
+        """
+        if name not in self._receivers:
+            raise UsageError(f"nobody receives what is pushed for {name}")
         with self._machine.lock:
             self._waiting.append((name, data))
             run = self._machine.counted_run
@@ -243,6 +253,11 @@ class Inputs:
             del answers[self._asked.get(name, 0) :]
         if self.on_given_up is not None:
             self.on_given_up()
+
+    def require_all_harts(self) -> None:
+        """Raises UsageError for a run of some harts only of a machine whose log is kept."""
+        if self.log is not None:
+            raise UsageError("a machine that is recorded, or has a history, runs with all of its CPUs")
 
     def require_counting(self) -> None:
         """Raises UsageError for a run in real time of a machine whose log is kept."""

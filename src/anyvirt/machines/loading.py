@@ -38,15 +38,23 @@ def read_file(path: str | Path, what: str) -> bytes:
         raise UsageError(f"{what} {path} cannot be read: {error.strerror}") from None
 
 
-def load_kernel(memory: MachineMemory, path: str | Path) -> Loaded:
-    """Load a RISC-V Image, compressed or not, or an ELF file. Raises UsageError."""
+def load_kernel(memory: MachineMemory, path: str | Path, *, may_be_raw: bool = False) -> Loaded:
+    """Load a RISC-V Image, compressed or not, or an ELF file. Raises UsageError.
+
+    With `may_be_raw` whatever else is put where kernels are usually: U-Boot has no header.
+    """
     from anyvirt.images.errors import ImageError
     from anyvirt.images.kernel_formats import KernelFormat, recognize_kernel
     from anyvirt.isa.names import Isa
 
+    content = read_file(path, "kernel")
     try:
-        image = recognize_kernel(read_file(path, "kernel"), what=str(path))
+        image = recognize_kernel(content, what=str(path))
     except ImageError as error:
+        if may_be_raw:
+            start = RAM_START + _KERNEL_OFFSET
+            place(memory, start, content, str(path))
+            return Loaded(start, start, start + len(content))
         raise UsageError(str(error)) from None
     if image.isa is not Isa.RISCV64:
         raise UsageError(f"{path} is a kernel for {image.isa} and the board virt has {Isa.RISCV64} CPUs")
@@ -94,7 +102,7 @@ def place(memory: MachineMemory, address: int, content: bytes, what: str) -> Non
 
 def _load_elf(memory: MachineMemory, content: bytes, path: str | Path) -> Loaded:
     from anyvirt.isa.names import Isa
-    from anyvirt.linux.elf import ElfError, SegmentType, parse_elf
+    from anyvirt.linux.elf import ElfError, ElfType, SegmentType, parse_elf
 
     try:
         elf = parse_elf(content)
@@ -103,12 +111,15 @@ def _load_elf(memory: MachineMemory, content: bytes, path: str | Path) -> Loaded
     if elf.isa is not Isa.RISCV64:
         raise UsageError(f"{path} is for {elf.isa} and the board virt has {Isa.RISCV64} CPUs")
     segments = [segment for segment in elf.segments if segment.type == SegmentType.LOAD]
-    entry = elf.entry
+    start = min(segment.physical_address for segment in segments)
+    # What was linked to run anywhere, as OpenSBI is, goes to the beginning of RAM.
+    distance = RAM_START - start if elf.type == ElfType.DYN and start < RAM_START else 0
+    entry = elf.entry + distance
     for segment in segments:
         data = content[segment.offset : segment.offset + segment.file_size]
-        place(memory, segment.physical_address, data.ljust(segment.memory_size, b"\0"), str(path))
+        address = segment.physical_address + distance
+        place(memory, address, data.ljust(segment.memory_size, b"\0"), str(path))
         if segment.address <= elf.entry < segment.address + segment.memory_size:
-            entry = elf.entry - segment.address + segment.physical_address
-    start = min(segment.physical_address for segment in segments)
+            entry = elf.entry - segment.address + address
     end = max(segment.physical_address + segment.memory_size for segment in segments)
-    return Loaded(entry, start, end)
+    return Loaded(entry, start + distance, end + distance)

@@ -23,7 +23,7 @@ from anyvirt.errors import AnyvirtError, UsageError
 from anyvirt.machines.clock import MachineClock
 from anyvirt.machines.configuration import Configuration
 from anyvirt.machines.console import Console
-from anyvirt.machines.counted import CountedRun
+from anyvirt.machines.counted import CountedRun, Goal
 from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.firmware import GATE, Gate, firmware_rom
 from anyvirt.machines.hart import Hart
@@ -37,7 +37,7 @@ from anyvirt.machines.state import load_machine, save_machine
 from anyvirt.quantities import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -46,10 +46,13 @@ if TYPE_CHECKING:
     from anyvirt.cpu.memory_image import MemoryImage
     from anyvirt.devices.bus import State
     from anyvirt.devices.clock import Alarm
+    from anyvirt.guest import Network, Published
     from anyvirt.machines.counted import Turn
     from anyvirt.machines.history import History
     from anyvirt.machines.loading import Loaded
     from anyvirt.machines.recording import Recording, Replay
+    from anyvirt.network.link import Link
+    from anyvirt.network.vsock import VsockHost
 
 T = TypeVar("T")
 EVERY = 20_000_000
@@ -78,6 +81,10 @@ _OUTCOMES = {
 class Machine:
     """A whole machine, run by `run`. Between runs all of it stands still and can be looked at and changed."""
 
+    _link: Link | None = None
+    """The cable of its network card."""
+    _vsock: VsockHost | None = None
+
     def __init__(
         self,
         *,
@@ -90,15 +97,22 @@ class Machine:
         firmware: str | Path | None = None,
         tier: Tier | str | None = None,
         seed: int | None = None,
+        network: Network | str | None = None,
+        publish: Sequence[Published | str] = (),
+        vsock: bool | str | Path = False,
         attach: Callable[[VirtBoard], object] | None = None,
     ) -> None:
         """Make a machine that is ready to run.
 
         `kernel` is a RISC-V Image or an ELF file, started in S-mode; `append` is its command line. Our own
         firmware answers its calls, unless `firmware` names another, such as OpenSBI's fw_dynamic or fw_jump,
-        or any program for M-mode. `memory` is in bytes or like "512M". `tier` says how code is executed
-        (`anyvirt.cpu.tiers`). With a `seed`, the date and what the kernel is given as randomness are the same
-        in each run. `attach` is called with the board, to put further devices on it. Raises UsageError.
+        or any program for M-mode; it may start a `kernel` without a header, such as U-Boot. `memory` is in
+        bytes or like "512M". `tier` says how code is executed (`anyvirt.cpu.tiers`). With a `seed`, the date
+        and what the kernel is given as randomness are the same in each run. `network` is what the machine's
+        virtio-net card is joined with: `"user"`, `"tap"` or `"tap:NAME"`; `publish` lets ports of the host
+        lead to it (`"[ADDRESS:]HOST:GUEST[/udp]"`). `vsock` gives it virtual sockets, reached by
+        `Machine.vsock` and by a Unix socket at a path if one is given. `attach` is called with the board, to
+        put further devices on it. Raises UsageError.
         """
         self._check_board(board)
         if kernel is None and firmware is None:
@@ -115,8 +129,18 @@ class Machine:
             firmware=None if firmware is None else Path(firmware),
             seed=seed,
         )
-        self._assemble(configuration, tier, attach)
-        self._start()
+
+        def attach_all(board: VirtBoard) -> None:
+            self._join_host(board, network, publish, vsock)
+            if attach is not None:
+                attach(board)
+
+        try:
+            self._assemble(configuration, tier, attach_all)
+            self._start()
+        except BaseException:
+            self._let_go()
+            raise
 
     # Making ---------------------------------------------------------------------------------------------
 
@@ -162,6 +186,23 @@ class Machine:
             gate = Gate(call=self._take_call, acknowledge=self._lower_software_interrupt)
             self.board.memory.add_mmio(*GATE, gate, name="firmware")
             self.board.memory.add_rom(BOOT_ROM.start, firmware_rom(), name="firmware")
+
+    def _join_host(
+        self,
+        board: VirtBoard,
+        network: Network | str | None,
+        publish: Sequence[Published | str],
+        vsock: bool | str | Path,
+    ) -> None:
+        """Put on the board what joins it with the host."""
+        if network is None and not publish and vsock is False:
+            return
+        from anyvirt.machines.network import attach_network, attach_vsock
+
+        if network is not None or publish:
+            self._link = attach_network(board, network or "none", publish)
+        if vsock is not False:
+            self._vsock = attach_vsock(board, None if vsock is True else vsock)
 
     @classmethod
     def _standing(
@@ -228,7 +269,9 @@ class Machine:
         memory = self.board.memory
         files = self._configuration
         firmware = load_firmware(memory, files.firmware) if files.firmware is not None else None
-        kernel = load_kernel(memory, files.kernel) if files.kernel is not None else None
+        kernel = None
+        if files.kernel is not None:
+            kernel = load_kernel(memory, files.kernel, may_be_raw=firmware is not None)
         tree = self._load_tree(kernel)
         if firmware is None:
             assert kernel is not None
@@ -261,13 +304,14 @@ class Machine:
         seconds: float | None = None,
         instructions: int | None = None,
         until: Callable[[], object] | None = None,
+        harts: Sequence[Hart] | None = None,
     ) -> Ending:
         """Run until something ends the run, and say what.
 
         In real time, with a thread for each CPU, for `seconds` if given. With `instructions` it is a counted
         run: exactly so many are executed by all CPUs together, in this thread, and time is instructions, so
         that the same run shows the same. The run also ends when `until`, looked at now and then, is true.
-        Raises what a device or hook raises.
+        With `harts` the other CPUs stand still. Raises what a device or hook raises.
         """
         if seconds is not None and instructions is not None:
             raise UsageError("a run is limited by seconds or by instructions, not by both")
@@ -275,11 +319,47 @@ class Machine:
             raise UsageError("a machine cannot execute fewer than no instructions")
         if instructions is None:
             self.inputs.require_counting()
+        self._check_choice(harts)
         if instructions is not None:
             count = instructions
-            return self._run_all(lambda left: CountedRun(self, count if left is None else left), until)
+            return self._run_all(
+                lambda left: CountedRun(self, count if left is None else left, harts=harts), until
+            )
         deadline = None if seconds is None else time.monotonic() + seconds
-        return self._run_all(lambda _: RealTimeRun(self, deadline), until)
+        return self._run_all(lambda _: RealTimeRun(self, deadline, harts=harts), until)
+
+    def step(
+        self, hart: Hart, *, others: Sequence[Hart] = (), until: Callable[[], object] | None = None
+    ) -> Ending:
+        """Execute one instruction of a CPU; each of `others` executes as many. It is a counted run.
+
+        The reason is LIMIT when that is done. A hart that waits for an interrupt waits; meanwhile `others`
+        run, or time leaps. Taking an exception or an interrupt counts as an instruction. When the machine is
+        recorded, replayed or has a history, `others` have to be all, and they execute what they do in any
+        counted run, which may be more or nothing. Raises what `run` raises.
+        """
+        goal = Goal(hart, hart.cpu.instructions + 1)
+        harts = (hart, *others)
+        self._check_choice(harts)
+        return self._run_all(lambda _: CountedRun(self, goal=goal, harts=harts), until)
+
+    def _check_choice(self, harts: Sequence[Hart] | None) -> None:
+        """Raises UsageError for harts that are run without others where what all of them do is kept."""
+        if harts is not None and len(set(harts)) < len(self.harts):
+            self.inputs.require_all_harts()
+
+    def serve_gdb(
+        self, address: str = ":1234", *, on_listening: Callable[[str], object] | None = None
+    ) -> None:
+        """Wait for gdb, and let it have the machine until it leaves or the machine ends.
+
+        Each hart is one of its threads. The address is `:PORT` (of this host only), `HOST:PORT` or
+        `unix:PATH`; `on_listening` is called with the real one. When gdb detaches, the machine stands where
+        it is; when it kills, the machine is turned off. Raises UsageError.
+        """
+        from anyvirt.machines.debugging.gdb import serve_gdb
+
+        serve_gdb(self, address, on_listening=on_listening)
 
     def _run_all(
         self, make: Callable[[int | None], RealTimeRun | CountedRun], until: Callable[[], object] | None
@@ -467,6 +547,7 @@ class Machine:
         """
         from anyvirt.machines.recording import Recording
 
+        self._check_apart("recorded")
         return self.while_standing(lambda: Recording(self, Path(directory), every=every))
 
     @classmethod
@@ -517,6 +598,7 @@ class Machine:
         """
         from anyvirt.machines.history import History
 
+        self._check_apart("gone back in")
         self.forget_history()
         self._history = self.while_standing(lambda: History(self, every=every, most=most))
 
@@ -550,6 +632,14 @@ class Machine:
         BEGINNING. Raises UsageError without a history.
         """
         return self._past().continue_back()
+
+    def _check_apart(self, what: str) -> None:
+        """Raises UsageError for a machine to which something comes that is not kept."""
+        if self._link is not None or self._vsock is not None:
+            raise UsageError(
+                f"a machine with a network or virtual sockets cannot be {what}: "
+                "what comes from there is not kept"
+            )
 
     def _past(self) -> History:
         if self._history is None:
@@ -606,6 +696,13 @@ class Machine:
         return PhysicalMemory(self.board.memory)
 
     @property
+    def vsock(self) -> VsockHost:
+        """The machine's virtual sockets: `connect` to the guest, `listen` for it. Raises UsageError."""
+        if self._vsock is None:
+            raise UsageError("this machine has no virtual sockets: make it with vsock=True")
+        return self._vsock
+
+    @property
     def lock(self) -> threading.RLock:
         """Held by whoever calls a device."""
         return self.board.lock
@@ -617,6 +714,13 @@ class Machine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._link is not None:
+            self._link.close()
+        if self._vsock is not None:
+            self._vsock.close()
 
     # What harts come back with --------------------------------------------------------------------------
 

@@ -9,14 +9,19 @@ from anyvirt.devices.bus import BusError
 from anyvirt.errors import UsageError
 
 if TYPE_CHECKING:
-    from anyvirt.cpu.machine_memory import MachineMemory
+    from anyvirt.cpu.machine_memory import MachineMemory, MemoryRegion
     from anyvirt.machines.hart import Hart
 
 _PAGE = 4096
+_SIZES = (1, 2, 4, 8)
+"""Bytes of an access of a CPU's."""
 
 
 class PhysicalMemory:
-    """`memory[address]` is a byte, `memory[start:end]` bytes; devices are asked where there are any."""
+    """`memory[address]` is a byte, `memory[start:end]` bytes; devices are asked where there are any.
+
+    Of 1, 2, 4 and 8 bytes at a multiple of that a device sees one access, as a CPU would make it.
+    """
 
     def __init__(self, memory: MachineMemory) -> None:
         self._memory = memory
@@ -24,7 +29,7 @@ class PhysicalMemory:
     def __getitem__(self, key: int | slice) -> bytes | int:
         """Raises BusError where nothing is."""
         start, length = _range(key)
-        data = self._read(start, length)
+        data = self.read(start, length)
         return data if isinstance(key, slice) else data[0]
 
     def __setitem__(self, key: int | slice, value: bytes | int) -> None:
@@ -33,21 +38,52 @@ class PhysicalMemory:
         data = value if isinstance(value, bytes) else bytes([value])
         if len(data) != length:
             raise UsageError(f"{length} bytes of memory cannot be set to {len(data)}")
-        self._write(start, data)
+        self.write(start, data)
 
-    def _read(self, start: int, length: int) -> bytes:
+    def read(self, start: int, length: int) -> bytes:
+        """As `memory[start : start + length]`."""
+        device = self._device(start, length)
         try:
+            if device is not None:
+                return device.read(start, length).to_bytes(length, "little")
             return self._memory.read(start, length)
         except GuestFault as fault:
             raise BusError(f"there is nothing at the physical address {fault.address:#x}") from None
 
-    def _write(self, start: int, data: bytes) -> None:
+    def write(self, start: int, data: bytes) -> None:
+        """As `memory[start : start + len(data)] = data`."""
+        device = self._device(start, len(data))
         try:
-            self._memory.write(start, data)
+            if device is not None:
+                device.write(start, len(data), int.from_bytes(data, "little"))
+            else:
+                self._memory.write(start, data)
         except GuestFault as fault:
             raise BusError(
                 f"there is nothing to store to at the physical address {fault.address:#x}"
             ) from None
+
+    def _device(self, start: int, length: int) -> _DeviceAccess | None:
+        """The device that a range is in, if a CPU would reach all of it in one access."""
+        region = self._memory.mapping_at(start)
+        if region is None or region.device is None or start + length > region.end:
+            return None
+        return _DeviceAccess(region) if length in _SIZES and start % length == 0 else None
+
+
+class _DeviceAccess:
+    """A device by physical addresses."""
+
+    def __init__(self, region: MemoryRegion) -> None:
+        assert region.device is not None
+        self._device = region.device
+        self._base = region.start - region.offset
+
+    def read(self, address: int, size: int) -> int:
+        return self._device.read(address - self._base, size) & (1 << 8 * size) - 1
+
+    def write(self, address: int, size: int, value: int) -> None:
+        self._device.write(address - self._base, size, value)
 
 
 class VirtualMemory(PhysicalMemory):
@@ -60,16 +96,18 @@ class VirtualMemory(PhysicalMemory):
         super().__init__(hart.cpu.memory)
         self._hart = hart
 
-    def _read(self, start: int, length: int) -> bytes:
-        return b"".join(super(VirtualMemory, self)._read(*piece) for piece in self._pieces(start, length))
+    def read(self, start: int, length: int) -> bytes:
+        """See PhysicalMemory.read."""
+        return b"".join(super(VirtualMemory, self).read(*piece) for piece in self.pieces(start, length))
 
-    def _write(self, start: int, data: bytes) -> None:
+    def write(self, start: int, data: bytes) -> None:
+        """See PhysicalMemory.write."""
         position = 0
-        for physical, length in list(self._pieces(start, len(data))):
-            super()._write(physical, data[position : position + length])
+        for physical, length in list(self.pieces(start, len(data))):
+            super().write(physical, data[position : position + length])
             position += length
 
-    def _pieces(self, start: int, length: int) -> list[tuple[int, int]]:
+    def pieces(self, start: int, length: int) -> list[tuple[int, int]]:
         """Physical addresses and lengths, a page each. Raises BusError."""
         from anyvirt.machines.control_registers import physical_address
 

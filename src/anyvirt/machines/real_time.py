@@ -16,7 +16,7 @@ from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.standstill import ASIDE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from anyvirt.machines.hart import Hart
     from anyvirt.machines.machine import Machine
@@ -28,9 +28,15 @@ _LOOK = 0.02
 class RealTimeRun:
     """One run. `end` and `notice` may be called from any thread."""
 
-    def __init__(self, machine: Machine, deadline: float | None) -> None:
-        """It ends when the host's monotonic clock shows `deadline`, in seconds."""
+    def __init__(
+        self, machine: Machine, deadline: float | None, *, harts: Sequence[Hart] | None = None
+    ) -> None:
+        """It ends when the host's monotonic clock shows `deadline`, in seconds.
+
+        `harts` are those that run: all of them unless given.
+        """
         self._machine = machine
+        self._harts = machine.harts if harts is None else harts
         self._deadline = deadline
         self._clock = machine.clock
         self._changed = threading.Condition()
@@ -68,7 +74,7 @@ class RealTimeRun:
 
     def run(self, until: Callable[[], object] | None) -> None:
         """Run to the end, or until the deadline, or until a condition holds."""
-        clock, harts = self._clock, self._machine.harts
+        clock, harts = self._clock, self._harts
         self._machine.end_turn()
         self._threads = {threading.get_ident()}
         threads = [

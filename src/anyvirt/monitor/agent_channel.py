@@ -33,6 +33,11 @@ class AgentChannel:
         """Say which port it is, and the lock of its machine."""
         self._port, self._lock = port, lock
 
+    @property
+    def has_data(self) -> bool:
+        """Whether there is something to read."""
+        return bool(self._from_guest)
+
     def read(self, size: int, /) -> bytes:
         """See ByteStream."""
         with self._changed:

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from anyvirt.agent.protocol import Request
     from anyvirt.agent.streams import ByteStream
@@ -42,11 +42,29 @@ class MonitoredMachine(Protocol):
         """What remains to be done once the agent is there."""
 
     @property
+    def network(self) -> Sequence[Request]:
+        """What makes the guest's network what the host says it is; the interface is there."""
+
+    @property
     def is_lasting(self) -> bool:
         """Whether the guest changes anything on the host that has to be in order when it ends."""
 
-    def run(self) -> End:
-        """Run until it ends by itself."""
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is to be run by `advance`, not by `run`."""
+
+    def run(self, say: Callable[[str], object]) -> End:
+        """Run until it ends by itself; `say` shows a line where errors of the main command are shown."""
+
+    def advance(self) -> End | None:
+        """Run by counted instructions until its agent has said something, or to its end, which is returned.
+
+        Raises GuestStartError if neither will come.
+        """
+
+    @property
+    def instructions(self) -> int:
+        """How many it has executed."""
 
     def pause(self) -> None:
         """Let it stand still; returns when it does. Any thread may call it."""

@@ -14,7 +14,12 @@ end ("ended", ...) or ("failed", ...) from it. The end of the control channel is
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anyvirt.guest import Network, Published
 
 Message: TypeAlias = tuple[Any, ...]
 
@@ -38,6 +43,25 @@ class DiskOrder:
 
 
 @dataclass(frozen=True)
+class PortOrder:
+    """A port of the host's that leads to the guest."""
+
+    host: int
+    guest: int
+    address: str
+    protocol: str
+
+
+@dataclass(frozen=True)
+class NetworkOrder:
+    """What the guest's network card is joined with."""
+
+    mode: str
+    tap: str | None
+    ports: tuple[PortOrder, ...]
+
+
+@dataclass(frozen=True)
 class MachineOrder:
     """The machine to make."""
 
@@ -57,6 +81,14 @@ class MachineOrder:
     initrd: str | None = None
     """Archive for the initial file system."""
     append: str = ""
+    gdb: str | None = None
+    """Where to wait for gdb before the first instruction."""
+    network: NetworkOrder | None = None
+    """None: there is no card."""
+    vsock: str | None = None
+    """Path of the Unix socket for virtual sockets; None: there are none."""
+    seed: int | None = None
+    """For a machine that is run by counted instructions, with this as its entropy."""
 
     def message(self) -> Message:
         """As a channel carries it."""
@@ -65,7 +97,8 @@ class MachineOrder:
     @classmethod
     def of(cls, message: Message) -> MachineOrder:
         """From what `message` returned."""
-        tier, memory, cpus, root, host_name, shares, disks, *rest = message
+        tier, memory, cpus, root, host_name, shares, disks, kernel, initrd, append, *rest = message
+        gdb, network, vsock, seed = rest
         return cls(
             tier,
             memory,
@@ -74,8 +107,26 @@ class MachineOrder:
             host_name,
             tuple(Share(*share) for share in shares),
             tuple(DiskOrder(*disk) for disk in disks),
-            *rest,
+            kernel,
+            initrd,
+            append,
+            gdb,
+            None if network is None else _network(*network),
+            vsock,
+            seed,
         )
+
+
+def _network(mode: str, tap: str | None, ports: tuple[Any, ...]) -> NetworkOrder:
+    return NetworkOrder(mode, tap, tuple(PortOrder(*port) for port in ports))
+
+
+def network_order(network: Network | None, published: Sequence[Published]) -> NetworkOrder | None:
+    """For a guest's network."""
+    if network is None or network.mode == "none":
+        return None
+    ports = tuple(PortOrder(port.host, port.guest, port.address, port.protocol) for port in published)
+    return NetworkOrder(network.mode.value, network.tap, ports)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,12 @@ def serve(fd: int, make: Callable[[MachineOrder, Phases], MonitoredMachine]) -> 
         os._exit(1)
     control.send(("done",))
     command = CommandOrder.of(command_order) if command_order is not None else None
-    Monitor(control, machine, phases).run(Channel(main), command, tuple(streams))
+    monitor = Monitor(control, machine, phases)
+    if machine.is_counted:
+        from anyvirt.monitor.counted import CountedMonitor
+
+        monitor = CountedMonitor(control, machine, phases)
+    monitor.run(Channel(main), command, tuple(streams))
 
 
 def _failure(error: AnyvirtError) -> Message:
@@ -95,10 +100,14 @@ class Monitor:
         ):
             threading.Thread(target=target, daemon=True).start()
         try:
-            end = self._machine.run()
+            end = self._machine.run(lambda text: _show(text, order, streams))
         except Exception as error:
             self._conclude(("failed", "GuestStartError", f"the machine broke: {error!r}"))
         self._ended.set()
+        self._conclude_machine(end)
+
+    def _conclude_machine(self, end: End) -> None:
+        """The machine has ended: because its command had, or by itself."""
         if self._verdict is not None:
             self._conclude(self._verdict)
         if end is End.OFF:
@@ -148,7 +157,7 @@ class Monitor:
         listener = threading.Thread(target=_listen, args=(channel, command, carrier), daemon=True)
         listener.start()
         try:
-            message = _end_of(command.wait(), command.usage())
+            message = end_of(command.wait(), command.usage())
         except AgentError as error:
             message = _failure(error)
             carrier.give_up()
@@ -194,7 +203,7 @@ class Monitor:
         except AnyvirtError as error:
             self._conclude_failed(error)
             return
-        self._verdict = _end_of(status, started.usage())
+        self._verdict = end_of(status, started.usage())
         if self._machine.is_lasting:
             self._shut_down()
         self._conclude(self._verdict)
@@ -204,10 +213,18 @@ class Monitor:
         self._phases.mark("kernel and agent")
         with suppress(AgentError):  # of a kernel without a network
             self._client.request(InterfaceUp("lo"), _ANSWER_LIMIT)
+        self._set_up_network()
         for step in self._machine.shares:
             self._mount(step)
         if self._machine.shares:
             self._phases.mark("mounts")
+
+    def _set_up_network(self) -> None:
+        try:
+            for request in self._machine.network:
+                self._client.request(request, _ANSWER_LIMIT)
+        except AgentError as error:
+            raise AgentError(f"the guest's network cannot be set up: {error}") from None
 
     def _mount(self, step: MountStep) -> None:
         """Go the ways there are until one leads there."""
@@ -261,6 +278,13 @@ class Monitor:
         self._conclude(_failure(error))
 
 
+def _show(text: str, order: CommandOrder | None, streams: tuple[int, ...]) -> None:
+    """A line of ours on the main command's terminal, or among its errors."""
+    is_terminal = order is not None and order.terminal is not None
+    with suppress(OSError):
+        os.write(streams[-1], f"{text}\r\n".encode() if is_terminal else f"{text}\n".encode())
+
+
 def _carrier(command: AgentCommand, order: CommandOrder, streams: tuple[int, ...]) -> Carrier:
     if order.terminal is not None:
         (line,) = streams
@@ -289,7 +313,8 @@ def _apply(message: Message, command: AgentCommand, carrier: Carrier) -> None:
         return  # whoever waits for the command hears of it
 
 
-def _end_of(status: ExitStatus, usage: Usage) -> Message:
+def end_of(status: ExitStatus, usage: Usage) -> Message:
+    """What is said of a command that has ended."""
     wait_status = status.signal if status.signal is not None else (status.code or 0) << 8
     return "ended", wait_status, usage.user_seconds, usage.system_seconds, usage.peak_memory or 0
 

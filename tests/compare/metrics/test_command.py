@@ -17,6 +17,7 @@ def measure(script, *engines, repeat=2, timeout=20.0):
     rows = measure_command(
         Guest(command=("sh", "-c", script)),
         engines,
+        starter=lambda engine: engine,
         timeout=timeout,
         baseline="native",
         budget=Budget(most=repeat, least=repeat),

@@ -10,12 +10,12 @@ from anyvirt.compare.bench import Bench
 from anyvirt.compare.guest_run import MeasurementError
 from anyvirt.compare.metrics import memory
 from anyvirt.compare.metrics.memory import (
-    descendants,
     measure_memory,
     memory_in_use,
     memory_of_idle,
     proportional_memory,
 )
+from anyvirt.compare.processes import descendants
 from anyvirt.compare.turns import Budget
 from anyvirt.guest import Guest
 
@@ -122,3 +122,19 @@ def test_no_instance_and_no_descriptor_stays():
     host, processes = rows
     assert len(host.cells["native"].samples) == len(processes.cells["native"].samples) == 2
     assert 1 << 10 < processes.cells["native"].median < 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "are_enough"),
+    [
+        (1, 60, False),
+        (2, 1, False),
+        (2, 5, True),
+        (8, 1, False),
+        (8, 2, True),
+        (99, 1, False),
+        (100, 0, True),
+    ],
+)
+def test_few_instances_are_enough_of_what_starts_slowly(count, seconds, are_enough):
+    assert memory._are_enough(count, seconds) is are_enough

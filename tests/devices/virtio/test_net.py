@@ -20,6 +20,7 @@ class Backend:
 
     def send(self, frame):
         self.sent.append(b"".join(frame))
+        return True
 
     def receive(self):
         return self.frames.pop(0) if self.frames else None

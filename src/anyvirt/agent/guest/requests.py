@@ -4,13 +4,16 @@ from anyvirt.agent.guest.channel import done, open_channel, payload, send
 from anyvirt.agent.guest.parsing import count_texts, text_behind
 from anyvirt.agent.guest.run import run
 from anyvirt.agent.guest.setup import (
+    add_gateway,
     load_module,
     make_directory,
     make_link,
     mount,
     raise_interface,
+    set_address,
     set_host_name,
     switch_root,
+    write_file,
 )
 from anyvirt.agent.guest.shutdown import shut_down
 from anyvirt.agent.guest.state import COMMAND_SIZE, NONE, Agent, Command, State, command_with
@@ -54,6 +57,8 @@ def _change_world(agent: u64, kind: u64, request: u64, size: u64) -> u64:
     elif kind == Kind.MAKE_DIRECTORY:
         if size > 4 and count_texts(request + 4, end) == 1:
             error = make_directory(request + 4, u64(load32(request)))
+    elif kind >= Kind.ADDRESS and kind <= Kind.WRITE_FILE:
+        error = _introduce_to_network(agent, kind, request, size)
     elif kind in (Kind.LINK, Kind.LOAD_MODULE):
         if count_texts(request, end) == 2 and kind == Kind.LINK:
             error = make_link(request, text_behind(request))
@@ -61,6 +66,21 @@ def _change_world(agent: u64, kind: u64, request: u64, size: u64) -> u64:
             error = load_module(request)
     elif count_texts(request, end) == 1:
         error = _with_one_text(agent, kind, request)
+    return error
+
+
+def _introduce_to_network(agent: u64, kind: u64, request: u64, size: u64) -> u64:
+    """Requests that tell the guest its address, where others are, and who knows their names."""
+    end = request + size
+    error = u64(_INVALID)
+    if kind == Kind.ADDRESS:
+        if size > 8 and count_texts(request + 8, end) == 1:
+            error = set_address(agent, request, request + 8)
+    elif kind == Kind.GATEWAY:
+        if size > 4 and count_texts(request + 4, end) == 1:
+            error = add_gateway(agent, request, request + 4)
+    elif size > 4 and count_texts(request + 4, end) == 2:
+        error = write_file(request + 4, u64(load32(request)))
     return error
 
 

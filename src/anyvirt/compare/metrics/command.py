@@ -12,6 +12,7 @@ from anyvirt.compare.turns import Budget, cells, take_turns
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from anyvirt.compare.booted import Starter
     from anyvirt.compare.guest_run import GuestRun
     from anyvirt.engines.engine import Engine
     from anyvirt.guest import Guest
@@ -67,16 +68,20 @@ def measure_command(
     guest: Guest,
     engines: Sequence[Engine],
     *,
+    starter: Callable[[Engine], Starter],
     timeout: float,
     baseline: str | None,
     step: Callable[[Engine], None],
     budget: Budget = BUDGET,
 ) -> tuple[Row, ...]:
-    """The rows of the command that `guest` holds. One run before the first turn fills the caches."""
+    """The rows of the command that `guest` holds. One run before the first turn fills the caches.
+
+    `starter` says who starts the command on an engine.
+    """
     runs: dict[str, list[GuestRun]] = {engine.name: [] for engine in engines}
 
     def sample(engine: Engine) -> float:
-        run = run_guest(engine, guest, timeout=timeout)
+        run = run_guest(starter(engine), guest, timeout=timeout)
         if run.status.signal is not None:
             raise MeasurementError(run.complaint())
         runs[engine.name].append(run)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anyvirt.compare.guest_run import MeasurementError, complaint, error_output
+from anyvirt.compare.processes import descendants
 from anyvirt.compare.results import Group, Row, Unit
 from anyvirt.compare.turns import Budget, cells, take_turns
 from anyvirt.compare.workloads import FIRST_INSTRUCTION
@@ -33,10 +34,12 @@ if TYPE_CHECKING:
 MOST_INSTANCES, LEAST_INSTANCES = 100, 8
 _STARTING = 1.5
 """Seconds after which no further instance is started, beyond the least. Few are enough of heavy ones."""
-BUDGET = Budget(most=5, least=2, seconds=6.0)
+FEWEST_INSTANCES, _PATIENCE = 2, 4.0
+"""How many are enough after so many seconds: where each boots a kernel."""
+BUDGET = Budget(most=5, least=2, seconds=6.0, patience=5.0)
 _IN_USE = ("AnonPages", "Shmem", "Slab", "KernelStack", "PageTables", "SecPageTables", "Percpu")
 """Counters of /proc/meminfo that do not overlap and leave out the page cache of files."""
-_HOW_MANY = f"{LEAST_INSTANCES} to {MOST_INSTANCES} instances"
+_HOW_MANY = f"{LEAST_INSTANCES} to {MOST_INSTANCES} instances ({FEWEST_INSTANCES} where they boot kernels)"
 _SETTLE = 0.1
 """Seconds for the kernel to finish what starting and ending processes leaves to be done later."""
 
@@ -102,7 +105,7 @@ def memory_of_idle(engine: Engine, guest: Guest, timeout: float) -> tuple[float,
         inputs, feed = os.pipe()
         stack.callback(os.close, inputs)
         count, began = 0, time.monotonic()
-        while count < LEAST_INSTANCES or (count < MOST_INSTANCES and time.monotonic() - began < _STARTING):
+        while not _are_enough(count, time.monotonic() - began):
             count += 1
             reader, writer = os.pipe()
             stack.callback(os.close, reader)
@@ -119,6 +122,13 @@ def memory_of_idle(engine: Engine, guest: Guest, timeout: float) -> tuple[float,
         if proportional is None or later is None:
             return used / count, None
         return used / count, (later - proportional) / count
+
+
+def _are_enough(count: int, seconds: float) -> bool:
+    """Whether no further instance is to be started, after so many seconds."""
+    if count >= LEAST_INSTANCES:
+        return count >= MOST_INSTANCES or seconds >= _STARTING
+    return count >= FEWEST_INSTANCES and seconds >= _PATIENCE
 
 
 def _byte_comes(reader: int, timeout: float) -> bool:
@@ -147,22 +157,6 @@ def proportional_memory(root: int) -> int | None:
         return _pss(root, "Pss_Anon|Pss_Shmem") + sum(_pss(process, "Pss") for process in others)
     except PermissionError:
         return None
-
-
-def descendants(root: int) -> set[int]:
-    """Process `root` and everything it started, directly or not."""
-    parents = {}
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            try:
-                fields = (path / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents[int(path.name)] = int(fields[1])
-    found = {root}
-    while more := {process for process, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found
 
 
 def _pss(process: int, parts: str) -> int:

@@ -28,7 +28,7 @@ _GROWTH = 16
 """Most by which the number of rounds grows from one trial to the next."""
 
 
-_BUDGET = Budget(most=6)
+_BUDGET = Budget(most=6, seconds=6.0)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,8 @@ class _Runner:
     def seconds(self, engine: Engine, rounds: int) -> float:
         """From the release to the last output. Raises MeasurementError for a bad end."""
         guest = self._bench.guest(engine, self._workload, str(rounds))
-        run = run_guest(engine, guest, timeout=self._timeout, output_limit=_OUTPUT_LIMIT, hold=True)
+        starter = self._bench.starter(engine)
+        run = run_guest(starter, guest, timeout=self._timeout, output_limit=_OUTPUT_LIMIT, hold=True)
         expected = f"{self._workload.name} {rounds} rounds correct\n".encode()
         if run.status.code != 0 or run.released is None or run.last_output is None:
             said = printable(run.stdout.decode(errors="replace").removeprefix(f"{self._workload.name} "))

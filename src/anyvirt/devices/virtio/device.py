@@ -38,6 +38,7 @@ class DeviceId(IntEnum):
     ENTROPY = 4
     BALLOON = 5
     P9 = 9
+    VSOCK = 19
 
 
 class Status(IntFlag):

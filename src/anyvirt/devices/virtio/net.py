@@ -1,7 +1,8 @@
 """virtio-net: a network card (VIRTIO 1.2, section 5.1), with merged receive buffers and a control queue.
 
 There are no offloads: frames are complete in both directions. Frames for the guest are pulled from the
-backend when the guest has room for them, so that a slow guest slows its peer down and nothing is lost here.
+backend when the guest has room for them, and frames of the guest stay with it while the backend has none, so
+that the slower side slows the other one down and nothing is lost here.
 """
 
 from __future__ import annotations
@@ -68,10 +69,11 @@ _RX_COMMANDS = 2
 class NetBackend(Protocol):
     """What a card is plugged into."""
 
-    def send(self, frame: Views, /) -> None:
+    def send(self, frame: Views, /) -> bool:
         """Take a frame of the guest, which is in its memory: what is kept has to be copied.
 
-        Does not raise; a frame that finds no room is lost, as on any network.
+        False if there is no room now: the guest keeps it until `VirtioNet.output_ready`. Does not raise; a
+        frame that nobody will ever take is taken, and lost.
         """
 
     def receive(self) -> bytes | None:
@@ -115,6 +117,10 @@ class VirtioNet(VirtioDevice):
         """The backend has frames."""
         self.poll(NetQueue.RECEIVE)
 
+    def output_ready(self) -> None:
+        """The backend has room for frames again."""
+        self.poll(NetQueue.TRANSMIT)
+
     @property
     def link_up(self) -> bool:
         """Whether the cable is plugged in."""
@@ -125,6 +131,7 @@ class VirtioNet(VirtioDevice):
         if up is not self._link_up:
             self._link_up = up
             self.change_config()
+            self.poll(NetQueue.TRANSMIT)
             self.poll(NetQueue.RECEIVE)
 
     # The driver's side ----------------------------------------------------------------------------------
@@ -187,18 +194,18 @@ class VirtioNet(VirtioDevice):
             queue.put_back(chain)
         return done
 
-    def handle(self, index: int, chain: Chain) -> int:
+    def handle(self, index: int, chain: Chain) -> int | None:
         """See VirtioDevice.handle."""
         if index == NetQueue.TRANSMIT:
-            self._transmit(chain)
-            return 0
+            return 0 if self._transmit(chain) else None
         return self._command(chain)
 
-    def _transmit(self, chain: Chain) -> None:
-        """Section 5.1.6.2."""
+    def _transmit(self, chain: Chain) -> bool:
+        """Section 5.1.6.2; False if the frame has to wait."""
         length = total(chain.readable) - HEADER.size
-        if LEAST_FRAME <= length <= MOST_FRAME and self._link_up:
-            self._backend.send(split(chain.readable, HEADER.size)[1])
+        if not self._link_up or not LEAST_FRAME <= length <= MOST_FRAME:
+            return True
+        return self._backend.send(split(chain.readable, HEADER.size)[1])
 
     def _command(self, chain: Chain) -> int:
         """Section 5.1.6.5: a class, a command, its data, and a byte for the answer."""

@@ -87,14 +87,18 @@ class Debugger:
         """See DebugTarget."""
         write_place(self._process.cpu, self.description.registers[number].place, value)
 
-    def read_memory(self, address: int, length: int) -> bytes:
+    def read_memory(self, _thread: int, address: int, length: int) -> bytes:
         """See DebugTarget."""
         return peek(self._process.memory, address, length)
 
-    def write_memory(self, address: int, data: bytes) -> None:
+    def write_memory(self, _thread: int, address: int, data: bytes) -> None:
         """See DebugTarget."""
         poke(self._process.memory, address, data)
         self._process.cpu.invalidate(address, len(data))
+
+    def packet(self, _thread: int, _packet: bytes) -> bytes:
+        """See DebugTarget: there are none."""
+        return b""
 
     def add_point(self, kind: PointKind, address: int, length: int) -> None:
         """See DebugTarget."""

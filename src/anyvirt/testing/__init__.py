@@ -1,0 +1,1 @@
+"""Fresh guests for tests: commands, files, ports and consoles, by one interface on every engine."""
