@@ -21,13 +21,14 @@ class Regional(Translator):
         return super()._run(max_instructions)
 
 
-def compile_region(memory, isa, entry, *, counted, rounding=0, indirect=None):
+def compile_region(memory, isa, entry, *, counted, rounding=0, indirect=None, arrivals=()):
     """The reply and image of the region around an entry, compiled in this process."""
     space = translation_space(memory, isa, counted=counted)
     request = Profile(isa, space, Path(), counted=counted).request(entry, [], rounding)
     code = GuestPages()
     code.read_code = space.code.read
-    return compile_image(code, replace(request, indirect=indirect or {}))
+    known = replace(request, indirect=indirect or {}, arrivals=list(arrivals))
+    return compile_image(code, known)
 
 
 def publish(memory, isa, entry, *, counted, **known):
@@ -36,4 +37,12 @@ def publish(memory, isa, entry, *, counted, **known):
     if not image:
         return None
     space = translation_space(memory, isa, counted=counted)
-    return space.publish(reply.entry, reply.ranges, reply.digest, image, IMAGE_ENTRY)
+    return space.publish(
+        reply.entry,
+        reply.ranges,
+        reply.digest,
+        image,
+        IMAGE_ENTRY,
+        others=reply.others,
+        instructions=reply.instructions,
+    )

@@ -33,7 +33,10 @@ def load(machine, program, start, generator, *, counted):
     regions = []
     for entry in generator.sample(program.leaders, k=min(4, len(program.leaders))):
         known = program.indirect if generator.random() < 0.7 else {}
-        regions.append(publish(machine.memory, "riscv64", entry, counted=counted, indirect=known))
+        arrivals = generator.sample(program.leaders, k=generator.randint(0, len(program.leaders)))
+        regions.append(
+            publish(machine.memory, "riscv64", entry, counted=counted, indirect=known, arrivals=arrivals)
+        )
     # A region does not begin with what is the interpreter's.
     assert any(regions)
 

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from anyvirt.cpu.executor import Access, Stop, StopReason
+from anyvirt.cpu.machine_memory import MachineMemory
 from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.profile import IMAGE_ENTRY
 from anyvirt.cpu.reference import ReferenceExecutor
@@ -55,6 +56,51 @@ def translate(memory, code, at=CODE, *, counted=False):
     """Write code and compile the region at its beginning."""
     memory.write(at, code)
     assert publish(memory, "riscv64", at, counted=counted)
+
+
+# Several entries ----------------------------------------------------------------------------------------
+
+STEPS = assemble(*["addi x10, x10, 1"] * 6, "ebreak")
+
+
+def publish_steps(memory, entry, *arrivals):
+    """A region of the instructions from `entry` on, entered at `arrivals`, too."""
+    return publish(memory, "riscv64", entry, counted=False, arrivals=arrivals)
+
+
+@pytest.mark.parametrize("memory_kind", ["flat", "machine"])
+def test_a_region_is_entered_where_control_has_been_seen_to_come(memory_kind, request):
+    memory = request.getfixturevalue("memory") if memory_kind == "flat" else MachineMemory()
+    if memory_kind == "machine":
+        memory.add_ram(CODE, 2 * PAGE)
+    memory.write(CODE, STEPS)
+    region = publish_steps(memory, CODE, CODE + 8, CODE + 16, CODE + PAGE)
+    assert region.entries == [CODE, CODE + 8, CODE + 16]
+    cpu = Translator("riscv64", memory)
+    for entry, sum_ in ((CODE, 6), (CODE + 8, 4), (CODE + 16, 2), (CODE + 4, 5)):
+        cpu.x[10] = 0
+        assert run(cpu, entry).reason == StopReason.BREAKPOINT
+        assert cpu.x[10] == sum_
+
+
+def test_the_larger_region_is_entered(memory, space):
+    memory.write(CODE, STEPS)
+    whole = publish_steps(memory, CODE, CODE + 8)
+    part = publish_steps(memory, CODE + 4, CODE + 8)
+    assert space.at(CODE + 8) is whole
+    assert space.at(CODE + 4) is part
+    again = publish_steps(memory, CODE, CODE + 4, CODE + 8)
+    assert {space.at(CODE + distance) for distance in (0, 4, 8)} == {again}
+    assert space.statistics.given_up == 2
+
+
+def test_all_entries_end_with_the_code(memory, space, cpu):
+    memory.write(CODE, STEPS)
+    publish_steps(memory, CODE, CODE + 8, CODE + 16)
+    memory.write(CODE + 20, assemble("addi x10, x10, 100"))
+    assert not space.entries()
+    run(cpu, CODE + 8)
+    assert cpu.x[10] == 103
 
 
 # One thread ---------------------------------------------------------------------------------------------
