@@ -117,7 +117,8 @@ def test_what_has_never_been_reached_is_left_out_unless_asked_for(memory):
 def test_regions_are_bounded(cpu):
     load(cpu, "addi a0, a0, 1\n" * 1000 + "ebreak")
     assert cpu.translate_now([CODE]) == 1
-    assert space_of(cpu).instructions == LARGEST_REGION
+    # Behind the first one is another, of what was decoded ahead.
+    assert LARGEST_REGION <= space_of(cpu).instructions < 1000
     cpu.x[10] = 0
     assert cpu.run().reason == StopReason.BREAKPOINT
     assert cpu.x[10] == 1000

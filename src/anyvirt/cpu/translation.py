@@ -179,14 +179,14 @@ class TranslationSpace:
         if handler is None:
             return
         old = self._by_entry.get(entry)
+        self._by_entry[entry] = translation
+        translation.entries.append(entry)
+        # Nobody may come to the old one any more before its memory is given back.
+        handler.value = translation.start
         if old is not None:
             old.entries.remove(entry)
             if not old.entries:
-                del self._by_entry[entry]
                 self._give_up(old)
-        self._by_entry[entry] = translation
-        translation.entries.append(entry)
-        handler.value = translation.start
 
     def _is_barred(self, ranges: list[tuple[int, int]]) -> bool:
         """Whether some instruction of a translation must not be part of one."""
