@@ -93,6 +93,23 @@ def test_commands_and_scripts_are_done_in_order(words, tmp_path):
     assert lines[-1] == "t1         000000000000000a  10"
 
 
+def test_a_machine_with_a_history_goes_back(words):
+    commands = ("break 0x80000014 if $t1 == 10", "continue", "rsi 2", "rsi 1000000", "continue", "rc")
+    done = subprocess.run(
+        [*words, "--history", *(word for command in commands for word in ("-e", command))],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line and line != "H"]
+    assert lines[1] == lines[6] == "breakpoint 1"
+    assert lines[2] == lines[7] and lines[2].startswith("hart 0 M 0x80000014:")
+    assert lines[4] == lines[8] == "the history begins here"
+    assert lines[5] == lines[9] and lines[5].startswith("hart 0 M 0x1000:")
+
+
 def test_a_mistake_in_a_script_ends_it_with_a_sentence(words):
     done = subprocess.run(
         [*words, "-e", "brake here", "-e", "echo no"], capture_output=True, text=True, timeout=TIMEOUT

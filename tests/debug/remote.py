@@ -84,6 +84,7 @@ class FakeTarget:
 
     events: list = field(default_factory=list)
     attached: bool = True
+    keeps_history: bool = False
     description = describe(instruction_set("riscv64"))
 
     def __post_init__(self):
@@ -130,6 +131,8 @@ class FakeTarget:
         if not self.events:
             return Ended(status=0)
         event = self.events.pop(0)
+        if isinstance(event, Exception):
+            raise event
         if event == "forever":
             select.select([wake], [], [], 10)
             return None

@@ -8,7 +8,7 @@ import pytest
 
 from anyvirt.debug.session import Departure
 from anyvirt.debug.signal_numbers import from_gdb, to_gdb
-from anyvirt.debug.target import Ended, PointKind, Resume, Stopped
+from anyvirt.debug.target import Ended, HistoryEdge, PointKind, Resume, Stopped, TargetError
 
 from .remote import STOPPED, Client, FakeTarget, Served, packet
 
@@ -150,6 +150,31 @@ def test_ways_to_go_on(client, target, command, plan):
     assert client.ask(command).startswith(b"T05thread:2;")
     assert target.plans == [plan]
     assert client.ask(b"qC") == b"QC2"
+
+
+@pytest.mark.parametrize(
+    ("command", "plan"),
+    [
+        (b"bs", {1: Resume(step=True, backwards=True)}),
+        (b"bc", {1: Resume(backwards=True), 2: Resume(backwards=True)}),
+    ],
+)
+def test_ways_to_go_back(client, target, command, plan):
+    assert client.ask(command) == b""
+    assert b"Reverse" not in client.ask(b"qSupported")
+    target.keeps_history = True
+    assert {b"ReverseStep+", b"ReverseContinue+"} <= {*client.ask(b"qSupported").split(b";")}
+    assert client.ask(command + b"1") == b""
+    target.events = [Stopped(1, 5, edge=HistoryEdge.BEGINNING), Stopped(1, 5, edge=HistoryEdge.END)]
+    assert client.ask(command).endswith(b";replaylog:begin;")
+    assert client.ask(b"c").endswith(b";replaylog:end;")
+    assert target.plans[0] == plan
+
+
+def test_a_target_that_cannot_go_on_says_why(client, target):
+    target.events = [TargetError("it goes another way"), STOPPED]
+    assert client.ask(b"c") == b"E.it goes another way"
+    assert client.ask(b"c").startswith(b"T05")
 
 
 def test_going_on_elsewhere(client, target):

@@ -450,6 +450,42 @@ def test_breakpoints_are_reached_backwards(counter, tier):
     assert m.position.instructions == 0
 
 
+def test_one_hart_is_stepped_back_and_the_others_go_with_it(counter):
+    m = anyvirt.Machine(firmware=counter, memory="16M", tier="interpreter", seed=1, cpus=2)
+    m.keep_history(every=3000)
+    places = []
+    for _ in range(4):
+        m.run(instructions=9_000)
+        for hart, other in (m.harts, m.harts[::-1]):
+            m.step(hart, others=[other])
+            places.append((hart, hart.cpu.instructions, m.position, state_digest(m)))
+    for hart, instructions, position, digest in reversed(places):
+        assert m.reverse_step(hart.cpu.instructions - instructions or 1, hart=hart).reason is Reason.LIMIT
+        if m.position != position:
+            m.step(hart, others=[other for other in m.harts if other is not hart])
+        assert (m.position, state_digest(m)) == (position, digest)
+    assert m.reverse_step(1 << 40, hart=m.harts[1]).reason is Reason.BEGINNING
+    assert m.position.instructions == 0
+
+
+@pytest.mark.parametrize("reason", [Reason.CONDITION, Reason.STOPPED])
+def test_looking_for_a_breakpoint_can_be_given_up(counting, reason):
+    counting.run(instructions=5300)
+    place, looks = at(counting), []
+
+    def given_up():
+        looks.append(counting.position)
+        if len(looks) > 2 and reason is Reason.STOPPED:
+            counting.stop()
+        return len(looks) > 2 and reason is Reason.CONDITION
+
+    counting.harts[0].breakpoints.add(RAM_START)
+    assert counting.reverse_continue(until=given_up).reason is reason
+    assert at(counting) == place and len(looks) == 3
+    assert counting.reverse_continue(until=lambda: False).reason is Reason.HOOK
+    assert counting.position.instructions == 6
+
+
 def test_a_breakpoint_far_back_is_found(counting):
     hart = counting.harts[0]
     counting.run(instructions=7700)

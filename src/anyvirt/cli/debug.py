@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     help="Let time be instructions, so that every run shows the same (with --seed).",
 )
 @click.option(
+    "--history",
+    is_flag=True,
+    help="Keep the machine's past, to go back in (reverse-step, reverse-continue); time is instructions.",
+)
+@click.option(
     "--symbols", "symbol_files", multiple=True, metavar="FILE", help="ELF file or System.map (repeatable)."
 )
 @click.option("-e", "commands", multiple=True, metavar="COMMAND", help="Do a command (repeatable).")
@@ -51,6 +56,7 @@ def command(
     tier: str | None,
     seed: int | None,
     counted: bool,
+    history: bool,
     symbol_files: tuple[str, ...],
     commands: tuple[str, ...],
     scripts: tuple[str, ...],
@@ -79,6 +85,8 @@ def command(
         seed=seed,
     )
     with debugged.make() as machine:
+        if history:
+            machine.keep_history()
         monitor = Monitor(machine, counted=counted)
         _load_symbols(monitor, (firmware, kernel), symbol_files)
         shell = Shell(monitor, history=state_directory() / "debug-history")

@@ -149,6 +149,7 @@ class ExecutorTarget:
     """Executors that share a memory, as a target that `anyvirt.debug.server.serve` can run."""
 
     attached = True
+    keeps_history = False
 
     def __init__(self, cpus: Sequence[Any], serve: Callable[[Any, Stop], bool | Ended] | None = None) -> None:
         """`serve(cpu, stop)` is asked about stops that are not the debugger's, such as system calls.

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from anyvirt.debug.session import Arrival, Departure, Session
-from anyvirt.debug.target import Ended, Stopped
+from anyvirt.debug.target import Ended, Stopped, TargetError
 
 if TYPE_CHECKING:
     from anyvirt.debug.connection import Connection
@@ -24,7 +24,11 @@ def serve(target: ResumableTarget, connection: Connection) -> Departure | Ended:
             outcome = session.converse()
             if isinstance(outcome, Departure):
                 return _leave(target, outcome)
-            event = _run(session, target, outcome, connection)
+            try:
+                event = _run(session, target, outcome, connection)
+            except TargetError as error:
+                session.refuse(error)
+                continue
             if isinstance(event, Departure):
                 return _leave(target, event)
             session.report(event)

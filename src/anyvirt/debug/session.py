@@ -92,6 +92,10 @@ class Session:
             self._take(self._arrived.popleft())
         return self._outcome
 
+    def refuse(self, error: TargetError) -> None:
+        """Tell gdb, which awaits a stop, that the target could not go on."""
+        self._send(b"E." + str(error).encode())
+
     def report(self, event: Stopped | Ended, *, silently: bool = False) -> None:
         """Tell gdb why the target stopped; `silently`: only when it asks, because nothing is awaited."""
         self._last = event
@@ -169,6 +173,8 @@ class Session:
             facts.append(b"%x:%s;" % (number, self._register(event.thread, number).hex().encode()))
         if event.executed is not None and self.knows_execve:
             facts.append(b"exec:%s;" % event.executed.hex().encode())
+        elif event.edge is not None:
+            facts.append(b"replaylog:%s;" % event.edge.value.encode())
         elif event.point is not None:
             facts.append(self._point_fact(event.point, event.address))
         return b"T%02x%s" % (to_gdb(event.signal), b"".join(facts))
@@ -316,6 +322,18 @@ class Session:
         others = {} if resume.step else dict.fromkeys(self._target.threads(), Resume())
         self._outcome = {**others, current: resume}
 
+    def _step_back(self, rest: bytes) -> bytes | None:
+        return self._go_back(rest, {self._current(): Resume(step=True, backwards=True)})
+
+    def _continue_back(self, rest: bytes) -> bytes | None:
+        return self._go_back(rest, dict.fromkeys(self._target.threads(), Resume(backwards=True)))
+
+    def _go_back(self, rest: bytes, plan: Plan) -> bytes | None:
+        if rest or not self._target.keeps_history:
+            return b""
+        self._outcome = plan
+        return None
+
     def _supported_actions(self, _rest: bytes) -> bytes:
         return b"vCont;c;C;s;S;t;r"
 
@@ -353,6 +371,8 @@ class Session:
             b"QStartNoAckMode+", b"QPassSignals+", b"vContSupported+", b"swbreak+", b"hwbreak+",
             b"exec-events+", b"qXfer:features:read+",
         ]  # fmt: skip
+        if self._target.keeps_history:
+            offers += [b"ReverseStep+", b"ReverseContinue+"]
         offers += [b"qXfer:%s:read+" % item.value.encode() for item in Object if item in self._target.objects]
         return b";".join(offers)
 
@@ -470,6 +490,8 @@ _COMMANDS: dict[bytes, Callable[[Session, bytes], bytes | None]] = {
     b"C": Session._continue_with_signal,
     b"s": Session._step,
     b"S": Session._step_with_signal,
+    b"bs": Session._step_back,
+    b"bc": Session._continue_back,
     b"D": Session._detach,
     b"k": Session._kill,
     b"vKill": Session._kill_process,

@@ -45,6 +45,13 @@ class Object(Enum):
     MEMORY_MAP = "memory-map"
 
 
+class HistoryEdge(Enum):
+    """Where what a target remembers of its past, or knows of its future, is over."""
+
+    BEGINNING = "begin"
+    END = "end"
+
+
 @dataclass(frozen=True)
 class Resume:
     """How one thread is to go on."""
@@ -55,6 +62,8 @@ class Resume:
     """Signal to deliver first, in the host's numbering; 0: none."""
     within: tuple[int, int] | None = None
     """With `step`: go on stepping while the program counter is in [start, end)."""
+    backwards: bool = False
+    """Go back in the target's history instead of on."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +79,8 @@ class Stopped:
     """For a watchpoint, the data's address."""
     executed: bytes | None = None
     """The path of the program that the target has just become (execve), if that is the reason."""
+    edge: HistoryEdge | None = None
+    """Where its history is over, if that is the reason."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,10 @@ class DebugTarget(Protocol):
     description: TargetDescription
     attached: bool
     """Whether the target was there before the debugger (so that quitting lets it live)."""
+
+    @property
+    def keeps_history(self) -> bool:
+        """Whether it can go backwards."""
 
     @property
     def objects(self) -> Mapping[Object, bytes]:
@@ -126,7 +141,10 @@ class ResumableTarget(DebugTarget, Protocol):
     """A target that a server can run by itself."""
 
     def resume(self, plan: Mapping[int, Resume], wake: int) -> Stopped | Ended | None:
-        """Run the threads of `plan` until something happens; None if descriptor `wake` became readable."""
+        """Run the threads of `plan` until something happens; None if descriptor `wake` became readable.
+
+        Raises TargetError if it cannot; it stands then where it has come to.
+        """
 
     def detach(self) -> None:
         """The debugger is gone: remove all points. The target goes on without it."""

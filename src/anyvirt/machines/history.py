@@ -17,11 +17,15 @@ from anyvirt.machines.inputs import Place, Position
 from anyvirt.machines.state import load_machine, save_machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from anyvirt.cpu.memory_image import MemoryImage
     from anyvirt.devices.bus import State
+    from anyvirt.machines.hart import Hart
     from anyvirt.machines.machine import Machine
+
+_GIVEN_UP = (Reason.CONDITION, Reason.STOPPED)
+"""How a run ends that somebody does not want any more."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class _Checkpoint:
 
 @dataclass(frozen=True)
 class _Stop:
-    """Where a breakpoint or watchpoint is reached."""
+    """Where a breakpoint or watchpoint is reached, or where one was given up looking for one."""
 
     position: Position
     ending: Ending
@@ -100,12 +104,28 @@ class History:
         self._go(Position(target, 0))
         return Ending(Reason.LIMIT)
 
-    def continue_back(self) -> Ending:
-        """Stand where a breakpoint or watchpoint was last reached before, or where the history begins."""
-        end = self._machine.position
+    def step_hart_back(self, hart: Hart, count: int) -> Ending:
+        """Stand where a hart had executed `count` fewer instructions, or where the history begins."""
+        target = hart.cpu.instructions - count
+        for checkpoint in reversed(self._checkpoints):
+            self._restore(checkpoint)
+            if hart.cpu.instructions <= target:
+                self._do_again(lambda: self._machine.run_hart_to(hart, target))
+                return Ending(Reason.LIMIT)
+        return Ending(Reason.BEGINNING)
+
+    def continue_back(self, until: Callable[[], object] | None = None) -> Ending:
+        """Stand where a breakpoint or watchpoint was last reached before, or where the history begins.
+
+        Stand where it was if `until` becomes true or somebody stops the machine meanwhile.
+        """
+        start = end = self._machine.position
         for checkpoint in reversed([point for point in self._checkpoints if point.position < end]):
-            found = self._last_stop(checkpoint, end)
+            found = self._last_stop(checkpoint, end, until)
             if found is not None:
+                if found.ending.reason is not Reason.HOOK:
+                    self._go(start)
+                    return found.ending
                 self._go(found.position)
                 if found.is_passed and found.ending.hart is not None:
                     self._machine.harts[found.ending.hart].hooks.pass_place()
@@ -114,13 +134,17 @@ class History:
         self._go(self.beginning)
         return Ending(Reason.BEGINNING)
 
-    def _last_stop(self, checkpoint: _Checkpoint, end: Position) -> _Stop | None:
+    def _last_stop(
+        self, checkpoint: _Checkpoint, end: Position, until: Callable[[], object] | None
+    ) -> _Stop | None:
         """The last stop from a state on, before a position."""
         self._restore(checkpoint)
         last = None
         while True:
             with self._doing_again(Attention.STOPS):
-                ending = self._machine.run_to(end)
+                ending = self._machine.run_to(end, until=until)
+            if ending.reason in _GIVEN_UP:
+                return _Stop(self._machine.position, ending, is_passed=False)
             if ending.reason is not Reason.HOOK:
                 return last
             stop = self._stop(ending)
@@ -138,8 +162,13 @@ class History:
     def _go(self, target: Position) -> None:
         """Stand at a position."""
         self._restore(next(point for point in reversed(self._checkpoints) if point.position <= target))
+        self._do_again(lambda: self._machine.run_to(target))
+
+    def _do_again(self, run: Callable[[], Ending]) -> None:
+        """Run to its end: whoever stops the machine would let it stand at some place between."""
         with self._doing_again(Attention.NONE):
-            self._machine.run_to(target)
+            while run().reason is Reason.STOPPED:
+                pass
 
     def _restore(self, checkpoint: _Checkpoint) -> None:
         machine = self._machine

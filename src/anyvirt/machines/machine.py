@@ -615,23 +615,25 @@ class Machine:
         """The states that are kept."""
         return self._history
 
-    def reverse_step(self, count: int = 1) -> Ending:
-        """Go back by so many instructions, of all harts together, or to where the history begins.
+    def reverse_step(self, count: int = 1, *, hart: Hart | None = None) -> Ending:
+        """Go back by so many instructions, of all harts together or of one, or to where the history begins.
 
         The reason is LIMIT or BEGINNING. Runs go on from there in the same way as before, until something
         else comes from outside. Raises UsageError without a history.
         """
         if count < 1:
             raise UsageError("a machine goes back by one instruction or more")
-        return self._past().step_back(count)
+        past = self._past()
+        return past.step_back(count) if hart is None else past.step_hart_back(hart, count)
 
-    def reverse_continue(self) -> Ending:
+    def reverse_continue(self, *, until: Callable[[], object] | None = None) -> Ending:
         """Go back to where a breakpoint or watchpoint was last reached, or to where the history begins.
 
         At a watchpoint it stands in front of the instruction that makes the access. The reason is HOOK or
-        BEGINNING. Raises UsageError without a history.
+        BEGINNING. When `until`, looked at now and then, is true, or `stop` is called, the machine stands
+        where it was: CONDITION or STOPPED. Raises UsageError without a history.
         """
-        return self._past().continue_back()
+        return self._past().continue_back(until)
 
     def _check_apart(self, what: str) -> None:
         """Raises UsageError for a machine to which something comes that is not kept."""
@@ -650,11 +652,16 @@ class Machine:
             raise UsageError("a machine that is recorded cannot go back: close the recording before")
         return self._history
 
-    def run_to(self, position: Position) -> Ending:
+    def run_hart_to(self, hart: Hart, instructions: int) -> Ending:
+        """A counted run of all harts until one has executed so many since the machine was made."""
+        goal = Goal(hart, instructions)
+        return self._run_all(lambda _: CountedRun(self, goal=goal, harts=self.harts), None)
+
+    def run_to(self, position: Position, *, until: Callable[[], object] | None = None) -> Ending:
         """A counted run to a position that is still to come, unless something ends it before."""
         left = max(position.instructions - self.position.instructions, 0)
         return self._run_all(
-            lambda rest: CountedRun(self, left if rest is None else rest, leaps=position.leaps), None
+            lambda rest: CountedRun(self, left if rest is None else rest, leaps=position.leaps), until
         )
 
     @property

@@ -71,9 +71,11 @@ def serve(program):
     if shutil.which("gdb-multiarch") is None:
         pytest.skip("needs gdb-multiarch (package gdb-multiarch)")
 
-    def start(**options):
+    def start(*, keeps_history=False, **options):
         path = program("debugged")
         machine = anyvirt.Machine(kernel=path, memory="64M", **{"tier": "stencil", **options})
+        if keeps_history:
+            machine.keep_history(every=5_000)
         return Served(machine, path)
 
     return start
@@ -286,3 +288,103 @@ def test_firmware_is_debugged_from_its_first_instruction(tmp_path, serve):
     assert "= 0x80000008" in shown
     assert re.search(r"\$\d+ = 2\n", shown)
     assert re.search(r"addi?\s+t0,t0,1", shown)
+
+
+# Backwards --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tier", ["interpreter", "stencil"])
+def test_a_machine_with_a_history_goes_backwards(serve, tier):
+    served = serve(tier=tier, seed=1, keeps_history=True)
+    shown = served.gdb(
+        "break work",
+        "ignore 1 400",
+        "continue",
+        "print number",
+        "reverse-continue",
+        "print number",
+        "set var $there = $pc",
+        "stepi 3",
+        "reverse-stepi 2",
+        "print $pc > $there && $pc <= $there + 4",
+        "reverse-stepi",
+        "print $pc == $there",
+        "delete 1",
+        "tbreak twice",
+        "continue",
+        "reverse-finish",
+        "info symbol $pc",
+        "tbreak twice",
+        "reverse-continue",
+        "print number",
+        "watch counter",
+        "reverse-continue",
+        "print counter",
+        "info symbol $pc",
+        "continue",
+        "delete",
+        "reverse-continue",
+        "print/x $pc",
+        "print $mcycle",
+        "reverse-stepi",
+        "break main",
+        "continue",
+        "detach",
+    )
+    printed = re.findall(r"\$\d+ = (\w+)\n", shown)
+    assert printed == ["401", "400", "1", "1", "399", "794", "0x1000", "0"], shown
+    assert shown.count("No more reverse-execution history.") == 2
+    assert len(re.findall(r"work(?: \+ \d+)? in section \.text", shown)) == 2
+    assert re.search(r"Hardware watchpoint \d: counter\s+Old value = 796\s+New value = 794", shown)
+    assert re.search(r"Hardware watchpoint \d: counter\s+Old value = 794\s+New value = 796", shown)
+    assert re.search(r"Breakpoint \d, .*main", shown)
+    assert served.machine.run(instructions=1000).reason is Reason.LIMIT
+
+
+def test_ctrl_c_and_the_end_of_a_machine_that_can_go_back(serve, tmp_path):
+    served = serve(seed=1, keeps_history=True)
+    shown = served.gdb(
+        "continue",
+        "stepi 5",
+        "maintenance packet Qqemu.PhyMemMode:1",
+        "set var *(unsigned*)0x100000 = 0x5555",
+        "continue",
+        "set var $there = $pc",
+        "reverse-stepi",
+        "stepi",
+        "print $pc == $there",
+        "kill",
+        interrupt=tmp_path / "running",
+    )
+    assert "received signal SIGINT" in shown
+    assert re.findall(r"\$\d+ = (\w+)\n", shown) == ["1"]
+    assert shown.count("No more reverse-execution history.") == 1
+    assert served.machine.run(instructions=1).reason is Reason.POWEROFF
+
+
+def test_harts_of_a_machine_with_a_history_go_together(serve):
+    served = serve(cpus=2, seed=1, keeps_history=True)
+    shown = served.gdb(
+        "break work",
+        "continue",
+        "set scheduler-locking on",
+        "thread 2",
+        "set var $there = $pc",
+        "stepi",
+        "print $pc != $there",
+        "set scheduler-locking off",
+        "thread 1",
+        "continue",
+        "print number",
+        "reverse-stepi",
+        "reverse-continue",
+        "print number",
+        "thread 2",
+        "set var $there = $pc",
+        "reverse-stepi 2",
+        "stepi 2",
+        "print $pc == $there",
+        "detach",
+    )
+    moved, number, before, returned = re.findall(r"\$\d+ = (\w+)\n", shown)
+    assert (moved, int(number) - int(before), returned) == ("1", 1, "1"), shown

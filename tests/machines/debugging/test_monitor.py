@@ -342,3 +342,52 @@ def test_nothing_can_stand_between_the_user_and_an_end(monitor):
     m.execute("break main")
     m.execute("reset")
     assert "breakpoint 1" in m.execute("continue")
+
+
+def test_going_back_stops_where_points_were_reached(monitor):
+    m = monitor()
+    m.machine.keep_history(every=5_000)
+    m.execute("break work if $a0 == 40")
+    m.execute("continue")
+    m.execute("condition 1 $a0 % 2 == 0")
+    m.execute("continue 4")
+    assert m.value("$a0") == 48
+    hits = m.points[1].hits
+    shown = m.execute("rc")
+    assert shown.startswith("breakpoint 1\nhart 0 S 0x") and m.value("$a0") == 46
+    assert m.points[1].hits == hits
+    place = m.hart.pc
+    m.execute("step 3")
+    assert f"S {m.hart.pc:#x}" not in m.execute("reverse-step 2")
+    m.execute("rsi")
+    assert m.hart.pc == place
+    m.execute("disable 1")
+    m.execute("watch counter if u64(counter) == 80")
+    shown = m.execute("reverse-continue")
+    assert "watchpoint 2: write at" in shown and "-> 0x50" in shown and "<work" in shown
+    assert m.value("u64(counter)") == 80
+    m.execute("delete 2")
+    m.execute("tbreak main")
+    assert "breakpoint 3" in m.execute("rc")
+    assert m.execute("rc").startswith("the history begins here\nhart 0 M 0x1000:")
+    assert m.execute("rs").startswith("the history begins here")
+    m.execute("enable 1")
+    m.execute("c")
+    assert m.value("$a0") == 2
+
+
+def test_going_back_can_be_given_up_and_needs_a_history(monitor):
+    m = monitor()
+    with pytest.raises(UsageError, match="has no history"):
+        m.execute("reverse-step")
+    assert not m.interrupt()
+    m.machine.keep_history(every=5_000)
+    m.execute("until work")
+    place = m.hart.pc
+    m.execute("break main if 0")
+    m.points._counts = lambda *_: m.interrupt() and False
+    assert m.execute("rc").startswith("stopped\n") and m.hart.pc == place
+    m.execute("reset")
+    assert m.execute("rs").startswith("the history begins here")
+    with pytest.raises(UsageError, match="counted instructions"):
+        m.execute("run 1")

@@ -46,6 +46,7 @@ class Debugger:
     """One guest process as a target for gdb: a `DebugTarget` with one thread, numbered as the process."""
 
     attached = False
+    keeps_history = False
 
     def __init__(self, process: Process, connection: Connection) -> None:
         self.description = describe(instruction_set(process.abi.isa))

@@ -7,6 +7,7 @@ console. So it serves a terminal, a script, and gdb's command `monitor` alike.
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.disassembly import instruction_at
@@ -21,7 +22,7 @@ from anyvirt.machines.ending import Ending, Reason
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from anyvirt.machines.debugging.recording import Recording
     from anyvirt.machines.hart import Hart
@@ -40,6 +41,7 @@ _ENDINGS = {
     Reason.LIMIT: "the limit is reached",
     Reason.IDLE: "all harts wait, and nothing is going to happen that wakes one",
     Reason.CONDITION: "it has happened",
+    Reason.BEGINNING: "the history begins here",
 }
 _WHOLE = 1 << 62
 
@@ -64,6 +66,9 @@ class Monitor:
         """Whether the user wants to see what the guest prints."""
         self.attach: Callable[[], str] | None = None
         """Lets the user type to the guest while the machine runs; None without a terminal."""
+        self.is_going_back = False
+        """Whether it is on the way back in the machine's history."""
+        self._is_interrupted = False
 
     # Commands -------------------------------------------------------------------------------------------
 
@@ -131,7 +136,8 @@ class Monitor:
         self, *, seconds: float | None = None, until: Callable[[], object] | None = None
     ) -> tuple[Ending, str | None]:
         """As `run`, but return also for hooks that are not the user's: then there is nothing to be told."""
-        counted = _WHOLE if self.is_counted and seconds is None else None
+        is_counted = self.is_counted or self.machine.history is not None
+        counted = _WHOLE if is_counted and seconds is None else None
         ending = self.machine.run(seconds=seconds, instructions=counted, until=until)
         if ending.reason is not Reason.HOOK:
             return ending, self.told(ending)
@@ -149,7 +155,8 @@ class Monitor:
         while console.find(pattern) is None:
             left = max(deadline - time.monotonic(), 0.001)
             _, shown = self.run_once(
-                seconds=left, until=lambda: console.find(pattern) is not None or time.monotonic() > deadline
+                seconds=left if self.machine.history is None else None,
+                until=lambda: console.find(pattern) is not None or time.monotonic() > deadline,
             )
             if console.find(pattern) is None and shown is not None:
                 raise UsageError(f"{pattern.pattern!r} was not printed: {shown}")
@@ -182,9 +189,53 @@ class Monitor:
                     return stopped
         return None
 
+    # Going back -----------------------------------------------------------------------------------------
+
+    def step_back(self, count: int) -> str:
+        """Go back by some instructions of the hart, and say where it is. Raises UsageError."""
+        with self._going_back():
+            ending = self.machine.reverse_step(count, hart=self.hart)
+        return self.where(self.hart) if ending.reason is Reason.LIMIT else self.told(ending)
+
+    def continue_back(self) -> str:
+        """Go back to where a point was last reached, and say which and where. Raises UsageError."""
+        with self._going_back():
+            while True:
+                ending = self.machine.reverse_continue(until=lambda: self._is_interrupted)
+                if ending.reason is Reason.CONDITION:
+                    return self.told(Ending(Reason.STOPPED))
+                if ending.reason is not Reason.HOOK:
+                    return self.told(ending)
+                stopped = self.points.stopped(ending)
+                if stopped is not None:
+                    self.number = self.number if ending.hart is None else ending.hart
+                    return f"{stopped}\n{self.where(self.hart)}"
+
+    @contextmanager
+    def _going_back(self) -> Iterator[None]:
+        self.is_going_back, self._is_interrupted = True, False
+        try:
+            yield
+        finally:
+            self.is_going_back = False
+            self.points.look()
+
+    def interrupt(self) -> bool:
+        """Let the machine stop, from a signal's handler; whether it does anything that can be stopped."""
+        if self.is_going_back:
+            self._is_interrupted = True
+        elif self.machine.is_running:
+            self.machine.stop()
+        else:
+            return False
+        return True
+
     def reset(self) -> None:
-        """Begin anew, with the same points."""
+        """Begin anew, with the same points; a history begins anew, too."""
+        keeps_history = self.machine.history is not None
         self.machine.reset()
+        if keeps_history:
+            self.machine.keep_history()
         self.number = min(self.number, len(self.machine.harts) - 1)
         self.points.renew()
 

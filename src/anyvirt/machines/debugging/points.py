@@ -114,7 +114,10 @@ class Points:
     def _arm(self, point: Point) -> None:
         for hart in self._monitor.machine.harts:
             if point.kind is Kind.BREAK:
-                point.hooks.append(hart.hooks.at(point.address, self._question(point, hart)))
+                hook = hart.hooks.at(point.address, self._question(point, hart))
+                # It is there on the way back, too.
+                hook.is_stop = True
+                point.hooks.append(hook)
                 continue
             try:
                 watchpoint = hart.watchpoints.add(point.address, point.length, _ACCESSES[point.kind])
@@ -129,6 +132,11 @@ class Points:
             hook.remove()
         point.hooks.clear()
 
+    def look(self) -> None:
+        """Memory is another than when it was last looked at, without anything having been stored."""
+        for point in self:
+            point.value = self._watched_value(point, self._monitor.hart)
+
     # Stops ----------------------------------------------------------------------------------------------
 
     def _question(self, point: Point, hart: Hart) -> Any:  # noqa: ANN401 - a hook's function
@@ -136,13 +144,18 @@ class Points:
         return lambda _cpu, _address: self._counts(point, hart)
 
     def _counts(self, point: Point, hart: Hart) -> bool:
-        """Whether a hit is one that the user wants; conditions that cannot be evaluated are."""
+        """Whether a hit is one that the user wants; conditions that cannot be evaluated are.
+
+        What is passed on the way back is not counted.
+        """
         if point.condition is not None:
             try:
                 if not point.condition.value(self._monitor.names(hart)):
                     return False
             except AnyvirtError as error:
                 self._monitor.show(f"the condition of {point.kind} {point.number}: {error}")
+        if self._monitor.is_going_back:
+            return True
         point.hits += 1
         if point.ignored:
             point.ignored -= 1

@@ -103,9 +103,8 @@ class Shell:
         """Let Ctrl-C stop the machine, or the command if the machine stands."""
 
         def interrupted(_number: int, _frame: FrameType | None) -> None:
-            if not self._monitor.machine.is_running:
+            if not self._monitor.interrupt():
                 raise KeyboardInterrupt
-            self._monitor.machine.stop()
 
         before = signal.signal(signal.SIGINT, interrupted)
         try:

@@ -3,6 +3,9 @@
 While gdb lets everything go on, the machine runs in real time. Steps are counted: the hart that is stepped
 and those that go on meanwhile execute one instruction after the other, each of which takes a nanosecond of
 the machine's time, so that stepping does not end in the handler of the timer.
+
+A machine that is recorded or has a history does everything in counted runs, with all of its harts. When one
+of them is stepped back, the others go back to where they were then.
 """
 
 from __future__ import annotations
@@ -14,16 +17,17 @@ from typing import TYPE_CHECKING, Any
 from anyvirt.cpu.memory import PAGE_SIZE
 from anyvirt.debug.executor import CpuPoints
 from anyvirt.debug.registers import ControlRegister, describe, read_place, write_place
-from anyvirt.debug.target import Ended, Stopped, TargetError
+from anyvirt.debug.target import Ended, HistoryEdge, Stopped, TargetError
 from anyvirt.devices.bus import BusError
 from anyvirt.errors import AnyvirtError
 from anyvirt.isa.riscv64_system import riscv64_system
 from anyvirt.isa.riscv64_system.register_fields import PRIVILEGES
 from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.hart import HartState
+from anyvirt.machines.inputs import NEVER, ReplayError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from anyvirt.debug.registers import TargetDescription
     from anyvirt.debug.target import Object, PointKind, Resume
@@ -50,7 +54,10 @@ class MachineTarget:
         run: Callable[..., Ending] | None = None,
         execute: Callable[[Hart, str], str] | None = None,
     ) -> None:
-        """`run` is called instead of `Machine.run`; `execute` for what gdb's `monitor` sends."""
+        """`run` is called instead of `Machine.run` for runs in real time.
+
+        `execute` is called for what gdb's `monitor` sends.
+        """
         self._machine = machine
         self._run = machine.run if run is None else run
         self._execute = execute
@@ -60,6 +67,11 @@ class MachineTarget:
         """How the machine has ended, if it has."""
         self.description: TargetDescription = describe(riscv64_system)
         self.objects: Mapping[Object, bytes] = {}
+
+    @property
+    def keeps_history(self) -> bool:
+        """See DebugTarget."""
+        return self._machine.history is not None and not self._machine.inputs.listeners
 
     # Harts ----------------------------------------------------------------------------------------------
 
@@ -155,15 +167,34 @@ class MachineTarget:
         """See ResumableTarget."""
         waker = _Waker(wake)
         stepped = [thread for thread, resume in plan.items() if resume.step]
-        if stepped:
-            return self._step(stepped, plan, waker)
-        self._points.settle()
+        try:
+            if any(resume.backwards for resume in plan.values()):
+                return self._go_back(next(iter(plan)), bool(stepped), waker)
+            if stepped:
+                return self._step(stepped, plan, waker)
+            self._points.settle()
+            return self._continue(plan, waker)
+        except ReplayError as error:
+            raise TargetError(str(error)) from None
+
+    @property
+    def _is_kept(self) -> bool:
+        """Whether what the machine does is kept: it does it in counted runs, all harts together."""
+        return self._machine.inputs.log is not None
+
+    def _continue(self, plan: Mapping[int, Resume], waker: _Waker) -> Stopped | Ended | None:
+        """Let the threads of a plan go on."""
         chosen = None if len(plan) == len(self._machine.harts) else [self._hart(thread) for thread in plan]
         while True:
-            ending = self._run(until=waker.is_called, harts=chosen)
+            if self._is_kept:
+                ending = self._machine.run(instructions=NEVER, until=waker.is_called)
+            else:
+                ending = self._run(until=waker.is_called, harts=chosen)
             if ending.reason is Reason.CONDITION:
                 return None
-            event = self._event(ending)
+            if ending.reason is Reason.IDLE and waker.is_called(_LOOK_MS):
+                return None
+            event = self._event(ending, plan)
             if event is not None:
                 return event
 
@@ -173,7 +204,8 @@ class MachineTarget:
         """Step the first of some threads; all others of the plan go on as far."""
         thread = stepped[0]
         hart, resume = self._hart(thread), plan[thread]
-        others = [self._hart(other) for other in plan if other != thread]
+        going = self.threads() if self._is_kept else plan
+        others = [self._hart(other) for other in going if other != thread]
         while True:
             ending = self._machine.step(hart, others=others, until=waker.is_called)
             if ending.reason is Reason.CONDITION:
@@ -186,17 +218,39 @@ class MachineTarget:
                 if resume.within is None or not resume.within[0] <= hart.pc < resume.within[1]:
                     return Stopped(thread, signal.SIGTRAP)
                 continue
-            event = self._event(ending)
+            event = self._event(ending, plan)
             if event is not None:
                 return event
 
-    def _event(self, ending: Ending) -> Stopped | Ended | None:
-        """What gdb is told of how a run ended; None if it is nothing to it, and the machine goes on."""
+    def _go_back(self, thread: int, is_step: bool, waker: _Waker) -> Stopped | Ended | None:
+        """Go back by one instruction of a hart, or to a breakpoint or watchpoint of any."""
+        self._points.settle()
+        if is_step:
+            ending = self._machine.reverse_step(hart=self._hart(thread))
+        else:
+            ending = self._machine.reverse_continue(until=waker.is_called)
+        match ending.reason:
+            case Reason.BEGINNING:
+                return Stopped(thread, signal.SIGTRAP, edge=HistoryEdge.BEGINNING)
+            case Reason.LIMIT:
+                return Stopped(thread, signal.SIGTRAP)
+            case _:
+                return self._event(ending, self.threads())
+
+    def _event(self, ending: Ending, going: Collection[int]) -> Stopped | Ended | None:
+        """What gdb is told of how a run ended; None if it is nothing to it, and the machine goes on.
+
+        `going` are the threads that it has let go on. It cannot be told of stops of others, which run only
+        because all harts of a machine with a history do.
+        """
+        if ending.is_final and self.keeps_history:
+            # It can go back from there.
+            return Stopped(next(iter(going)), signal.SIGTRAP, edge=HistoryEdge.END)
         if ending.is_final:
             self.ending = ending
             return Ended(max(ending.code & 0xFF, 1) if ending.reason is Reason.FAILURE else 0)
         if ending.reason is Reason.HOOK and ending.hart is not None and ending.stop is not None:
-            return self._points.stopped(ending.hart, ending.stop)
+            return self._points.stopped(ending.hart, ending.stop) if ending.hart + 1 in going else None
         return None
 
 

@@ -117,6 +117,28 @@ def advance(monitor: Monitor, text: str) -> str:
         monitor.points.remove(point)
 
 
+@command(
+    "reverse-step", "rs", "rsi", "reverse-stepi", usage="[COUNT]", section=Section.RUNNING, repeats=True,
+    looks=False,
+)  # fmt: skip
+def step_back(monitor: Monitor, text: str) -> str:
+    """Go back by one instruction of the hart, or COUNT, in the history that --history keeps.
+
+    The other harts go back to where they were then. What was changed by commands is not done again.
+    """
+    return monitor.step_back(count_of(monitor, text))
+
+
+@command("reverse-continue", "rc", usage="", section=Section.RUNNING, repeats=True, looks=False)
+def continue_back(monitor: Monitor, text: str) -> str:
+    """Go back to where a breakpoint or watchpoint was last reached, or to where the history begins.
+
+    At a watchpoint the machine stands in front of the access. Conditions count, as they are there; hits are
+    not counted, and `ignore` does not hold. Ctrl-C leaves the machine where it was.
+    """
+    return monitor.continue_back()
+
+
 @command("reset", "system_reset", usage="", section=Section.RUNNING, completion=Completion.NOTHING)
 def reset(monitor: Monitor, text: str) -> str:
     """Begin anew, as after power-on; breakpoints and watchpoints stay."""
