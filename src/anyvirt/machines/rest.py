@@ -1,13 +1,16 @@
-"""Giving memory back when a machine comes to rest: what was decoded for a boot is hardly needed after it.
+"""Giving memory back when a machine comes to rest: what was needed for a boot is hardly needed after it.
 
 A machine is at rest when this process has taken little of the host's time for a while. That is noticed once
-after each busy time; what the guest still executes now and then is decoded again.
+after each busy time. Decoded code goes, and what the heap keeps free; what the guest still executes now and
+then is decoded again.
 """
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
+
+from anyvirt.cpu.memory import trim_heap
 
 if TYPE_CHECKING:
     from anyvirt.cpu.machine_memory import MachineMemory
@@ -36,6 +39,7 @@ class Rest:
             self._was_busy = True
         elif self._was_busy:
             self._was_busy = not self._memory.discard_code()
+            trim_heap()
         self._begin()
         return PERIOD if self._was_busy else None
 
