@@ -10,6 +10,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anyvirt.jit.apart import made_apart
 from anyvirt.jit.cache import version
 from anyvirt.jit.program_cache import keep_program, kept_program
 
@@ -22,12 +23,16 @@ def agent_program(isa: Isa) -> bytes:
     name = f"agent-{_sources_key(isa)}"
     program = kept_program(name)
     if program is None:
-        from anyvirt.agent.guest.program import main
-        from anyvirt.jit.program import build_program
-
-        program = build_program(main, isa)
+        program = made_apart(lambda: _build(isa)) or _build(isa)
         keep_program(name, program)
     return program
+
+
+def _build(isa: Isa) -> bytes:
+    from anyvirt.agent.guest.program import main
+    from anyvirt.jit.program import build_program
+
+    return build_program(main, isa)
 
 
 def _sources_key(isa: Isa) -> str:
