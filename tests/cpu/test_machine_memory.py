@@ -1,5 +1,6 @@
 """Machine memory: devices, pages and their ends, code that changes, what was written, several CPUs."""
 
+import ctypes
 import gc
 import random
 import threading
@@ -566,6 +567,48 @@ def test_code_runs_out_of_room(memory, monkeypatch):
     for round_ in range(1, 4):
         assert run(cpu, jump_on) == Stop(StopReason.BREAKPOINT, RAM + 15 * PAGE + 4, length=4)
         assert cpu.x[10] == round_
+
+
+def test_decoded_code_can_be_given_back(memory):
+    cpu = Interpreter("riscv64", memory)
+    for round_ in range(1, 4):
+        assert run(cpu, ADDI_A0, EBREAK).reason == StopReason.BREAKPOINT
+        assert cpu.x[10] == round_
+        (space,) = memory._spaces.values()
+        records = space.page(memory.mapping_at(RAM).page_number(RAM))
+        assert any(ctypes.string_at(records, space.half))
+        assert memory.discard_code()
+        assert space.page(memory.mapping_at(RAM).page_number(RAM)) == records
+        assert not any(ctypes.string_at(records, space.half))
+
+
+def test_decoded_code_of_pages_with_translations_is_kept(memory):
+    cpu = Interpreter("riscv64", memory)
+    run(cpu, ADDI_A0, EBREAK)
+    run(cpu, ADDI_A0, EBREAK, at=RAM + PAGE)
+    first = memory.mapping_at(RAM).page_number(RAM)
+    memory.note_translations(first)
+    assert memory.discard_code()
+    (space,) = memory._spaces.values()
+    kept = [any(ctypes.string_at(space.page(first + page), space.half)) for page in range(2)]
+    assert kept == [True, False]
+
+
+def test_no_decoded_code_is_taken_from_a_running_cpu(memory):
+    cpu = Interpreter("riscv64", memory)
+    memory.write(RAM, words(LOOP))
+    cpu.pc = RAM
+    thread = threading.Thread(target=cpu.run)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while memory.discard_code():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert not memory._spaces or not memory.discard_code() or not cpu._view.is_running
+    cpu.interrupt()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert memory.discard_code()
 
 
 # The memory from Python -------------------------------------------------------------------------------------

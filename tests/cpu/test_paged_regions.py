@@ -132,6 +132,22 @@ def test_a_region_serves_every_address_of_its_page():
     assert compare(act)["x"][11] == hex(OTHER)
 
 
+def test_regions_stay_when_the_store_of_decoded_code_is_given_back():
+    def act(machine):
+        machine.write(CODE, LOOP)
+        machine.memory.write(DATA, b"\x07")
+        machine.begin()
+        machine.cpu.x[8], machine.cpu.x[13] = VARIABLES, 100
+        machine.compile(VIRTUAL)
+        run(machine, 37)
+        machine.memory.discard_code()
+        if isinstance(machine.cpu, MachineTranslator):
+            assert machine.leads_into_region(CODE)
+        return run(machine, 1000)
+
+    assert compare(act)["x"][10] == hex(100)
+
+
 CALLS = """
 loop:
     jalr ra, 0(s1)

@@ -13,6 +13,8 @@ from anyvirt.jit.layout import RecordLayout
 from anyvirt.jit.machine_layout import END_RECORDS, LOOKUP, MOST_PAGES, RecordPage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from anyvirt.cpu.host import MappedBlob
 
 POOL_SIZE = 1 << 36
@@ -96,6 +98,22 @@ class MachineCodeSpace:
         host_discard(self._pool, self._used)
         host_discard(self.table, 8 * MOST_PAGES)
         self._used = 0
+
+    @property
+    def page_count(self) -> int:
+        """How many pages there are."""
+        return self._used // self.stride
+
+    def discard(self, first: int, end: int, is_kept: Callable[[int], bool]) -> None:
+        """Forget what was decoded in the `first` page made and those up to `end`, by number of the page.
+
+        No CPU may be in the middle of an instruction. The pages stay where they are, without their records.
+        """
+        for position in range(first, min(end, self.page_count)):
+            page = self._pool + position * self.stride
+            number = self.page_number(page)
+            if number is not None and not is_kept(number):
+                host_discard(page, self.half)
 
     def crossing_page(self) -> tuple[int, int]:
         """A page of records for instructions of a CPU that cross pages: what is reserved, and the page."""

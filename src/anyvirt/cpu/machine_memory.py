@@ -54,6 +54,8 @@ _ALL = Protection.READ | Protection.WRITE | Protection.EXECUTE
 _DEVICE_SIZES = (1, 2, 4, 8)
 _HOLDING_PAUSE = 20e-6
 """Seconds between looks at CPUs that are to stand still."""
+_PAGES_AT_ONCE = 256
+"""Pages of records that are discarded while CPUs have to wait: a few milliseconds."""
 _DEVICE_CALL = ctypes.CFUNCTYPE(ctypes.c_uint64, *(ctypes.c_uint64,) * 5)
 
 _memories: weakref.WeakSet[MachineMemory] = weakref.WeakSet()
@@ -595,6 +597,22 @@ class MachineMemory:
         """There are translations of a page: `on_code_change` tells when it has been stored to."""
         with self.lock:
             ctypes.c_uint8.from_address(self._code + number).value |= CodeFlag.TRANSLATIONS
+
+    def discard_code(self) -> bool:
+        """Give back the store of decoded code, but for that of pages with translations.
+
+        What is executed again is decoded again. Does nothing to running CPUs: false if there was one.
+        """
+        for space in list(self._spaces.values()):
+            for first in range(0, space.page_count, _PAGES_AT_ONCE):
+                with self.lock:
+                    if any(view.is_running for view in list(self._views.values())):
+                        return False
+                    space.discard(first, first + _PAGES_AT_ONCE, self._has_translations)
+        return True
+
+    def _has_translations(self, number: int) -> bool:
+        return bool(ctypes.c_uint8.from_address(self._code + number).value & CodeFlag.TRANSLATIONS)
 
     def _start_over(self) -> None:
         """Forget all decoded code."""

@@ -145,6 +145,13 @@ def host_discard(address: int, length: int) -> None:
     _check(_libc().madvise(address, length, mmap.MADV_DONTNEED))
 
 
+def trim_heap() -> None:
+    """Give the host what the heap of the C library keeps free, where the library can do that."""
+    trim = getattr(_libc(), "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
+
+
 def reserve(length: int, protection: int = 0) -> int:
     """Address space of the host that costs nothing until it is touched. Raises OSError."""
     return host_mmap(0, length, protection, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)

@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anyvirt.jit.apart import made_apart
 from anyvirt.jit.blob import Blob, BlobError
 from anyvirt.paths import cache_directory
 
@@ -30,7 +31,7 @@ def load_or_compile(name: str, compile_blob: Callable[[], Blob]) -> Blob:
     try:
         blob = Blob.unpack(_read(path), key)
     except (OSError, BlobError):
-        blob = compile_blob()
+        blob = _compiled(compile_blob, key)
     else:
         with contextlib.suppress(OSError):
             os.utime(path)
@@ -40,6 +41,13 @@ def load_or_compile(name: str, compile_blob: Callable[[], Blob]) -> Blob:
         _write(path, blob.pack(key))
         _prune(path.parent)
     return blob
+
+
+def _compiled(compile_blob: Callable[[], Blob], key: bytes) -> Blob:
+    try:
+        return Blob.unpack(made_apart(lambda: compile_blob().pack(key)), key)
+    except BlobError:
+        return compile_blob()
 
 
 def _directory() -> Path:

@@ -7,8 +7,6 @@ file, and the linker adds the start-up code and makes the executable. There is n
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -27,10 +25,10 @@ from anyvirt.jit.object_file import (
     Symbol,
     read_object,
 )
+from anyvirt.jit.program_cache import keep_program, kept_program
 from anyvirt.jit.program_isa import PROGRAM_ISAS, MachineCode, ProgramIsa
 from anyvirt.jit.relocations import LINK_RULES
 from anyvirt.jit.target import Target
-from anyvirt.paths import cache_directory
 from anyvirt.typed import TypedPythonError, s64, u64
 
 if TYPE_CHECKING:
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
     from anyvirt.jit.target import Argument
 
 _MAXIMUM_ARGUMENTS = 6
-_DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 def build_program(main: Callable[[u64, u64], u64], isa: Isa) -> bytes:
@@ -56,11 +53,11 @@ def build_program(main: Callable[[u64, u64], u64], isa: Isa) -> bytes:
     if rules is None:
         raise UsageError(f"programs cannot be built for {isa}: only for {' and '.join(PROGRAM_ISAS)}")
     module = program_ir(main, rules)
-    kept = cache_directory() / "programs" / f"{_cache_key(module, isa)}.elf"
-    program = _read_kept(kept)
+    name = _cache_key(module, isa)
+    program = kept_program(name)
     if program is None:
         program = link([_stub_object(rules, isa), read_object(_compile(module, rules))], isa=isa)
-        _keep(kept, program)
+        keep_program(name, program)
     return program
 
 
@@ -194,30 +191,3 @@ def _own_sources() -> str:
     for name in ("program", "linker", "relocations", "object_file", "executable_file"):
         digest.update(Path(__file__).with_name(f"{name}.py").read_bytes())
     return digest.hexdigest()
-
-
-def _read_kept(path: Path) -> bytes | None:
-    """The program kept at `path`, or None when there is none or it is damaged: its digest follows it."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    program, digest = content[:-_DIGEST_SIZE], content[-_DIGEST_SIZE:]
-    return program if hashlib.sha256(program).digest() == digest else None
-
-
-def _keep(path: Path, program: bytes) -> None:
-    """Write the program and its digest, all or nothing. A cache that cannot be written is done without."""
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    except OSError:
-        return
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(program + hashlib.sha256(program).digest())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        os.unlink(temporary)

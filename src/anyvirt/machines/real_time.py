@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from anyvirt.cpu.executor import StopReason
 from anyvirt.devices.clock import SECOND
 from anyvirt.machines.ending import Ending, Reason
+from anyvirt.machines.rest import Rest
 from anyvirt.machines.standstill import ASIDE
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class RealTimeRun:
         self._harts = machine.harts if harts is None else harts
         self._deadline = deadline
         self._clock = machine.clock
+        self._rest = Rest(machine.board.memory)
         self._changed = threading.Condition()
         self._is_noticed = False
         self._threads: set[int] = set()
@@ -119,13 +121,15 @@ class RealTimeRun:
             elif self._deadline is not None and time.monotonic() >= self._deadline:
                 self.end(Ending(Reason.LIMIT))
             else:
-                self._sleep(until is not None)
+                self._sleep(until is not None, self._rest.look())
 
-    def _sleep(self, looks: bool) -> None:
-        """Until the next alarm, or until there is something to look at."""
+    def _sleep(self, looks: bool, longest: float | None) -> None:
+        """Until the next alarm, or until there is something to look at; `longest` is in seconds."""
         with self._changed:
             upcoming = self._clock.next_alarm()
             waits = [_LOOK] if looks else []
+            if longest is not None:
+                waits.append(longest)
             if upcoming is not None:
                 waits.append((upcoming - self._clock.now()) / SECOND)
             if self._deadline is not None:

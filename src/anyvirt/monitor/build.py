@@ -99,8 +99,18 @@ def build_machine(order: MachineOrder, phases: Phases, *, run: Run | None = None
             )
 
     machine = VirtMachine(order, make)
+    if not machine.is_counted:
+        _prepare(machine.machine)
     phases.mark("machine")
     return machine
+
+
+def _prepare(machine: Machine) -> None:
+    """Have what is compiled ahead of time while there is one thread yet: see `anyvirt.jit.apart`."""
+    for hart in machine.harts:
+        prepare = getattr(hart.cpu, "prepare", None)
+        if prepare is not None:
+            prepare()
 
 
 class VirtMachine:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from anyvirt.agent.client import AgentClient, AgentError
 from anyvirt.agent.protocol import InterfaceUp, Run, RunFlag
 from anyvirt.errors import AnyvirtError
+from anyvirt.jit.apart import compile_apart
 from anyvirt.linux.container.channel import Channel
 from anyvirt.monitor.carrying import Carrier
 from anyvirt.monitor.machine import End
@@ -58,6 +59,7 @@ def serve(fd: int, make: Callable[[MachineOrder, Phases], MonitoredMachine]) -> 
     (_, machine_order, command_order, began), (main, *streams) = received
     phases = Phases(began)
     phases.mark("monitor")
+    compile_apart()
     try:
         machine = make(MachineOrder.of(machine_order), phases)
     except AnyvirtError as error:
