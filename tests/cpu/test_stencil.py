@@ -294,3 +294,13 @@ def test_llvm_is_not_needed_once_the_stencils_are_compiled(cpu):
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=root
     )
     assert completed.stdout == "5\n", completed.stderr
+
+
+def test_a_space_can_be_garbage_wherever_memory_is_taken(memory):
+    """Collecting it must not want a lock that whoever allocates may hold."""
+    space = stencil_space(memory, "riscv64", counted=False)
+    with arena()._lock:
+        collecting = threading.Thread(target=space.__del__, daemon=True)
+        collecting.start()
+        collecting.join(30)
+        assert not collecting.is_alive()

@@ -71,8 +71,7 @@ class StencilSpace(ABC):
         self._by_page: dict[int, set[StencilTranslation]] = {}
 
     def __del__(self) -> None:
-        for translation in self._all():
-            arena().retire(translation.placement)
+        arena().abandon(translation.placement for translation in self._all())
 
     @abstractmethod
     def translate(self, state: int, *, decode: bool = False) -> bool:
