@@ -98,7 +98,7 @@ def test_all_entries_end_with_the_code(memory, space, cpu):
     memory.write(CODE, STEPS)
     publish_steps(memory, CODE, CODE + 8, CODE + 16)
     memory.write(CODE + 20, assemble("addi x10, x10, 100"))
-    assert not space.entries()
+    assert not any(space.at(CODE + distance) for distance in (0, 8, 16))
     run(cpu, CODE + 8)
     assert cpu.x[10] == 103
 

@@ -271,9 +271,12 @@ class Profile:
         )
 
     def _arrivals_near(self, entry: int) -> list[int]:
-        """Where else control has come to of late, or enters translations, in the pages around a place."""
+        """Where else control has come to of late, in the pages around a place.
+
+        Not where translations are entered already: each entry costs some of what the rest can be optimized.
+        """
         pages = _around(entry, NEIGHBOURHOOD)
-        places = {pc for pc, _ in self._arrivals.most_common(MOST_ARRIVALS)} | self.space.entries()
+        places = {pc for pc, _ in self._arrivals.most_common(MOST_ARRIVALS)}
         return sorted(pc for pc in places if pc in range(pages.start, pages.stop) and pc != entry)
 
     def _unsent(self, entry: int) -> list[int]:

@@ -93,10 +93,6 @@ class TranslationSpace:
         """The translation that is entered at an address."""
         return self._by_entry.get(entry)
 
-    def entries(self) -> set[int]:
-        """Addresses at which translations are entered."""
-        return set(self._by_entry)
-
     def containing(self, pc: int) -> Iterator[Translation]:
         """Translations that an instruction is part of."""
         for translation in self._by_page.get(pc // PAGE_SIZE, ()):
