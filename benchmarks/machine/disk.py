@@ -9,7 +9,6 @@ disk in a virtio-mmio slot, in large and in small blocks. Reach: at least 0.7 ti
 from __future__ import annotations
 
 import random
-import statistics
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from console import run_ours, run_qemu
 from guests import debian_guest, plain_initrd
+from throughput import PEER, print_throughput
 
 from anyvirt.devices.disk import RawDisk
 from anyvirt.devices.virtio.blk import VirtioBlk
@@ -101,24 +101,14 @@ def main() -> None:
         initrd = plain_initrd(directory, root, SCRIPT, modules=MODULES)
         image = directory / "image"
         image.write_bytes(random.randbytes(1 << 20) * (SIZE >> 20))
-        candidates = {"QEMU (TCG)": partial(qemu, image, kernel, initrd)}
+        candidates = {PEER: partial(qemu, image, kernel, initrd)}
         for tier in sys.argv[2:] or ("stencil", "interpreter"):
             candidates[tier] = partial(ours, tier, image, kernel, initrd)
         samples: dict[str, list[dict[str, float]]] = {name: [] for name in candidates}
         for _ in range(rounds):
             for who in random.sample(list(candidates), len(candidates)):
                 samples[who].append(measure(candidates[who]))
-    base = {part: statistics.median(sample[part] for sample in samples["QEMU (TCG)"]) for part in PARTS}
-    print(f"{rounds} rounds; MiB/s (least to most), x: times QEMU's")
-    print(f"{'':14}" + "".join(f"{part:>30}" for part in PARTS))
-    for who, found in samples.items():
-        cells = []
-        for part in PARTS:
-            values = [sample[part] / 2**20 for sample in found]
-            middle = statistics.median(values)
-            ratio = middle * 2**20 / base[part]
-            cells.append(f"{middle:.1f} ({min(values):.1f}-{max(values):.1f}) {ratio:.2f}x")
-        print(f"{who:14}" + "".join(f"{cell:>30}" for cell in cells))
+    print_throughput(f"{rounds} rounds", tuple(PARTS), samples)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import random
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from console import run_ours, run_qemu
 from guests import debian_guest, plain_initrd
+from throughput import PEER, print_throughput
 
 from anyvirt.devices.virtio.mmio import VirtioMmio
 from anyvirt.devices.virtio.net import VirtioNet
@@ -123,7 +123,7 @@ def measure(
     words = {"address": link.assignment.address, "gateway": link.assignment.gateway}
     script = SCRIPT.format(**words, ports=server.ports, count=SIZE >> 20)
     initrd = plain_initrd(directory, root, script, modules=MODULES)
-    run = partial(qemu, cable) if who == "QEMU (TCG)" else partial(ours, who)
+    run = partial(qemu, cable) if who == PEER else partial(ours, who)
     try:
         output = run(link, mac, image, initrd)
     finally:
@@ -136,21 +136,11 @@ def measure(
 def report(cable: str, rounds: int, directory: Path, image: Path, root: Path) -> None:
     """Measure all with one kind of cable, and print medians and ratios."""
     server = Server()
-    samples: dict[str, list[dict[str, float]]] = {"QEMU (TCG)": [], "stencil": []}
+    samples: dict[str, list[dict[str, float]]] = {PEER: [], "stencil": []}
     for _ in range(rounds):
         for who in random.sample(list(samples), len(samples)):
             samples[who].append(measure(who, cable, server, directory, image, root))
-    base = {part: statistics.median(sample[part] for sample in samples["QEMU (TCG)"]) for part in PARTS}
-    print(f"{cable}: {rounds} rounds; MiB/s (least to most), x: times QEMU's")
-    print(f"{'':14}" + "".join(f"{part:>30}" for part in PARTS))
-    for who, found in samples.items():
-        cells = []
-        for part in PARTS:
-            values = [sample[part] / 2**20 for sample in found]
-            middle = statistics.median(values)
-            ratio = middle * 2**20 / base[part]
-            cells.append(f"{middle:.1f} ({min(values):.1f}-{max(values):.1f}) {ratio:.2f}x")
-        print(f"{who:14}" + "".join(f"{cell:>30}" for cell in cells), flush=True)
+    print_throughput(f"{cable}: {rounds} rounds", PARTS, samples)
 
 
 def main() -> None:

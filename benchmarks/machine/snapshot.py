@@ -9,7 +9,6 @@ copies what it has written; those that follow share that.
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import sys
 import tempfile
@@ -17,12 +16,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from guests import debian_guest
+
 import anyvirt
 from anyvirt.agent.protocol import Run, RunFlag
-from anyvirt.images.debian import Archive
 from anyvirt.images.initramfs import Initramfs, make_initramfs
-from anyvirt.images.kernels import debian_kernel
-from anyvirt.images.store import Store
 from anyvirt.isa.names import Isa
 
 if TYPE_CHECKING:
@@ -36,21 +34,7 @@ T = TypeVar("T")
 
 def boot(directory: Path) -> anyvirt.Machine:
     """A machine at a shell."""
-    store = Store()
-    kernel = debian_kernel(Isa.RISCV64, store)
-    archive = Archive(store.directory / "debian", suite="trixie", architecture="riscv64")
-    busybox = (
-        store.make_directory(
-            "benchmarks/busybox-riscv64", lambda place: archive.unpack("busybox-static", place / "root")
-        )
-        / "root/usr/bin/busybox"
-    )
-    image = directory / "Image"
-    image.write_bytes(kernel.image.content)
-    root = directory / "root"
-    (root / "bin").mkdir(parents=True)
-    shutil.copy(busybox, root / "bin/busybox")
-    (root / "bin/sh").symlink_to("busybox")
+    image, root = debian_guest(directory)
     shell = Run(("/bin/sh", "-i"), {"PATH": "/bin", "PS1": "ready> "}, flags=RunFlag.CONSOLE | RunFlag.MAIN)
     initrd = make_initramfs(Initramfs(Isa.RISCV64, files=root, channel="", run=shell), directory)
     machine = anyvirt.Machine(
