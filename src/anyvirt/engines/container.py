@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from anyvirt.engines.engine import Architecture, Availability, Capability, Engine, Execution, World
+from anyvirt.engines.waiting import await_end
 from anyvirt.errors import (
     AnyvirtError,
     CommandNotFoundError,
@@ -166,12 +167,7 @@ class ContainerProcess(Process):
             self.terminal = None
 
     def _await_end(self, timeout: float | None) -> None:
-        import select
-
-        poll = select.poll()
-        poll.register(self._channel.fileno(), select.POLLIN)
-        if not poll.poll(None if timeout is None else max(0.0, timeout) * 1000):
-            raise TimeoutError(f"the guest still runs after {timeout:g} seconds")
+        await_end(self._channel.fileno(), timeout)
 
     def _take_end(self) -> None:
         """Read the keeper's last message; the kernel kills the process of a keeper that was killed."""

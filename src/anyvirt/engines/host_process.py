@@ -8,11 +8,11 @@ import os
 import signal as signals
 import subprocess
 import termios
-import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from anyvirt.engines.waiting import await_end
 from anyvirt.errors import CommandNotFoundError, GuestStartError, NotExecutableError, UsageError
 from anyvirt.instance import (
     ExitStatus,
@@ -88,7 +88,7 @@ class HostProcess(Process):
     def wait(self, timeout: float | None = None) -> ExitStatus:
         """See Process.wait."""
         if self._status is None:
-            _await_end(self._pidfd, timeout)
+            await_end(self._pidfd, timeout)
             _, status, rusage = os.wait4(self._popen.pid, 0)
             self._popen.returncode = os.waitstatus_to_exitcode(status)
             self._status = ExitStatus.from_wait(self._popen.returncode)
@@ -250,17 +250,6 @@ def _open_terminal(size: TerminalSize) -> tuple[int, int]:
 
 def _take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def _await_end(fd: int, timeout: float | None) -> None:
-    import select
-
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while not poll.poll(None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000):
-        if deadline is not None and time.monotonic() >= deadline:
-            raise TimeoutError(f"the guest still runs after {timeout:g} seconds")
 
 
 def _start_error(error: OSError, name: str, workdir: str | None) -> Exception:

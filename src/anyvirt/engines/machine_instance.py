@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyvirt.errors
+from anyvirt.engines.waiting import await_end
 from anyvirt.errors import AnyvirtError, GuestStartError, UsageError
 from anyvirt.instance import (
     ExitStatus,
@@ -112,10 +113,7 @@ class MachineCommand(Process):
                 self._channel.send(message)
 
     def _await_end(self, timeout: float | None) -> None:
-        poll = select.poll()
-        poll.register(self._channel.fileno(), select.POLLIN)
-        if not poll.poll(None if timeout is None else max(0.0, timeout) * 1000):
-            raise TimeoutError(f"the guest still runs after {timeout:g} seconds")
+        await_end(self._channel.fileno(), timeout)
 
     def _take_end(self) -> None:
         received = self._channel.receive()
