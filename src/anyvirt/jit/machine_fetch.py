@@ -314,6 +314,18 @@ def _go(function: str, record: str = "%record", records: str = "%records", memor
     return f"musttail call {{convention}} void {function}({arguments})\n  ret void"
 
 
+_TARGET_HERE = f"""\
+  %s = ptrtoint ptr %state to i64
+  %r = ptrtoint ptr %record to i64
+  %b = ptrtoint ptr %records to i64
+  %scaled = sub i64 %r, %b
+  %shift.slot = getelementptr i8, ptr %state, i64 {int(Slot.RECORD_SHIFT)}
+  %shift = load i64, ptr %shift.slot
+  %pc = ashr i64 %scaled, %shift
+  %target = getelementptr i8, ptr %state, i64 {int(Slot.TARGET)}
+  store i64 %pc, ptr %target
+"""
+"""What a record is asked to go on at: the address that it says the CPU is at, `%pc`."""
 _HANDLERS = f"""
 define internal {{convention}} void @{FAILED}({{parameters}}) nounwind {{{{
   %outcome = getelementptr i8, ptr %state, i64 {int(Slot.OUTCOME)}
@@ -393,31 +405,13 @@ stop:
 }}}}
 
 define dso_local {{convention}} void @{OUTSIDE}({{parameters}}) nounwind {{{{
-  %s = ptrtoint ptr %state to i64
-  %r = ptrtoint ptr %record to i64
-  %b = ptrtoint ptr %records to i64
-  %scaled = sub i64 %r, %b
-  %shift.slot = getelementptr i8, ptr %state, i64 {int(Slot.RECORD_SHIFT)}
-  %shift = load i64, ptr %shift.slot
-  %pc = ashr i64 %scaled, %shift
-  %target = getelementptr i8, ptr %state, i64 {int(Slot.TARGET)}
-  store i64 %pc, ptr %target
-  {_go(f"@{LOOKUP}")}
+{_TARGET_HERE}  {_go(f"@{LOOKUP}")}
 }}}}
 """
 
 _APART = f"""
 define dso_local {{convention}} void @{APART}({{parameters}}) nounwind {{{{
-  %s = ptrtoint ptr %state to i64
-  %r = ptrtoint ptr %record to i64
-  %b = ptrtoint ptr %records to i64
-  %scaled = sub i64 %r, %b
-  %shift.slot = getelementptr i8, ptr %state, i64 {int(Slot.RECORD_SHIFT)}
-  %shift = load i64, ptr %shift.slot
-  %pc = ashr i64 %scaled, %shift
-  %target = getelementptr i8, ptr %state, i64 {int(Slot.TARGET)}
-  store i64 %pc, ptr %target
-  %base = call i64 {{find}}(i64 %s)
+{_TARGET_HERE}  %base = call i64 {{find}}(i64 %s)
   %known = icmp ne i64 %base, 0
   br i1 %known, label %found, label %stop
 found:
