@@ -490,7 +490,8 @@ def test_memory_is_limited_by_killing(needs_root):
     guest = Guest(command=[sys.executable, "-S", "-c", "x = b'x' * (256 << 20)"], limits=limits)
     with ENGINE.create(guest, Streams(), None) as instance:
         assert instance.wait(20).signal == signal.SIGKILL
-        assert instance.out_of_memory_kills == 1
+        # The kernel may kill another one too, our init, while the first is slow to give back its memory.
+        assert instance.out_of_memory_kills >= 1
 
 
 def test_files_in_memory_count(needs_root):

@@ -150,10 +150,10 @@ def test_a_group_made_over_to_the_user_keeps_limits(script, needs_root):
         guest = Guest(command=["sh", "-c", "head -c 100M /dev/zero | tail"], limits=make_limits(memory="48M"))
         with engine.create(guest, Streams(), None) as instance:
             instance.wait()
-            print(instance.out_of_memory_kills)
+            print(instance.out_of_memory_kills > 0)
         """
         output = script(text, preexec_fn=lambda: (group / "cgroup.procs").write_text("0"))
-        assert output == "1\n"
+        assert output == "True\n"
     finally:
         group.rmdir()
 
