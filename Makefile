@@ -16,7 +16,7 @@ help:
 	@echo "make clean      remove everything that was made here"
 
 compare: $(VENV)/.report
-	$(BIN)/anyvirt compare
+	$(BIN)/anyvirt compare --fetch
 
 $(VENV)/.report: $(SETUP)
 	$(PYTHON) tools/bootstrap.py $(VENV) report

@@ -201,15 +201,19 @@ def compare(
     engines: Sequence[str] | None = None,
     repeat: int | None = None,
     timeout: float | None = None,
+    roots: Sequence[Path | str] = (),
+    fetch: bool = False,
 ) -> Comparison:
     """Measure `command`, or the built-in workloads, on every engine that works here, relative to native.
 
     `engines` names those to measure (None: all), `repeat` the runs of each cell (None: the default of what is
-    measured), `timeout` the seconds that one run may take.
+    measured), `timeout` the seconds that one run may take. An engine that can execute what the command is in
+    one of the root file systems `roots` runs that instead of the host's. Engines that lack a kernel are
+    measured if they are named, or if `fetch` says that one may be fetched.
     """
     from anyvirt.compare.comparison import compare as measure
 
-    return measure(command, engines=engines, repeat=repeat, timeout=timeout)
+    return measure(command, engines=engines, repeat=repeat, timeout=timeout, roots=roots, fetch=fetch)
 
 
 def _guest(

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from anyvirt.compare import bench
-from anyvirt.compare.bench import Bench, build_in_another_process, choose_isa, remove_abandoned
+from anyvirt.compare.bench import (
+    Bench,
+    build_in_another_process,
+    choose_isa,
+    remove_abandoned,
+    workload_refusal,
+)
 from anyvirt.compare.guest_run import MeasurementError
 from anyvirt.compare.workloads import FIRST_INSTRUCTION, WORKLOADS
 from anyvirt.engines.engine import Capability
@@ -70,7 +76,7 @@ def test_two_at_once_do_not_meet():
 
 def test_an_engine_that_runs_nothing_is_told_why():
     with Bench([REFUSING]) as made:
-        assert "none of the ISAs" in made.refusal(REFUSING)
+        assert "none of the ISAs" in workload_refusal(REFUSING)
         with pytest.raises(MeasurementError, match="x86_64, riscv64"):
             made.guest(REFUSING, WORKLOADS[0])
 

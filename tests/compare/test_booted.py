@@ -10,12 +10,13 @@ from anyvirt.compare import comparison
 from anyvirt.compare.booted import BootedGuests, boots, host_account
 from anyvirt.compare.comparison import compare
 from anyvirt.compare.guest_run import MeasurementError, run_guest
-from anyvirt.compare.results import Measured
+from anyvirt.compare.results import Measured, Unmeasured
 from anyvirt.compare.turns import Budget
 from anyvirt.compare.workloads import WORKLOADS
 from anyvirt.engines import engine_names, get
 from anyvirt.engines.engine import World
 from anyvirt.guest import Guest
+from anyvirt.images.debian import PackageError
 
 from .conftest import FakeEngine
 
@@ -24,7 +25,6 @@ class FakeMachine(FakeEngine):
     """An engine whose idle guests count as machines with a kernel."""
 
     world = World.MACHINE
-    is_compared = False
 
     def __init__(self, name, **settings):
         super().__init__(name, **settings)
@@ -107,15 +107,69 @@ def test_a_comparison_boots_once_and_says_so(fake_engines, monkeypatch):
     assert len(machine.idle) == 1
     assert found.notes == ("machine has booted a kernel once for everything but starts and idle instances.",)
     assert not other.idle
+    boot, start = found.row("boot").cells, found.row("warm-start").cells
+    assert boot["native"] == Unmeasured("it boots no kernel of its own")
+    assert boot["machine"].samples <= start["machine"].samples
+    assert boot["machine"].ratios == ()
+    assert isinstance(found.row("command-start").cells["machine"], Measured)
 
 
-def test_engines_that_boot_are_measured_on_request(fake_engines):
+def test_an_engine_that_boots_is_measured_like_others(fake_engines):
     machine = FakeMachine("machine")
     fake_engines(FakeEngine("native"), machine, FakeMachine("foreign", refusal="another CPU's"))
-    found = compare(["true"], repeat=1)
-    assert list(found.row("wall-time").cells) == ["native"]
-    (note,) = found.notes
-    assert note.endswith("booting kernels takes minutes in all: machine.")
-    named = compare(["true"], engines=["native", "machine"], repeat=2)
-    assert isinstance(named.row("wall-time").cells["machine"], Measured)
+    found = compare(["true"], repeat=2)
+    assert isinstance(found.row("wall-time").cells["machine"], Measured)
+    assert found.row("wall-time").cells["foreign"] == Unmeasured("another CPU's")
     assert len(machine.idle) == 1
+
+
+class LackingEngine(FakeEngine):
+    """An engine that needs something from the network, and a network that may be there."""
+
+    def __init__(self, name, *, online, **settings):
+        super().__init__(name, **settings)
+        self.online, self.fetched = online, 0
+
+    def to_fetch(self):
+        return None if self.fetched else "a kernel (1 MB)"
+
+    def fetch(self):
+        if not self.online:
+            raise PackageError("there is no network")
+        self.fetched += 1
+
+
+def test_what_an_engine_lacks_is_fetched_if_that_is_wanted(fake_engines):
+    lacking = LackingEngine("lacking", online=True)
+    foreign = LackingEngine("foreign", online=True, refusal="another CPU's")
+    fake_engines(FakeEngine("native"), lacking, foreign)
+    found = compare(["true"], repeat=1)
+    wanted = "it needs a kernel (1 MB), which is fetched once if you allow it: --fetch, or --on lacking"
+    assert found.row("wall-time").cells["lacking"] == Unmeasured(wanted)
+    assert found.row("wall-time").cells["foreign"] == Unmeasured("another CPU's")
+    steps = []
+    found = compare(["true"], repeat=1, fetch=True, progress=steps.append)
+    assert steps[0].label == "fetching a kernel (1 MB)"
+    assert isinstance(found.row("wall-time").cells["lacking"], Measured)
+    assert (lacking.fetched, foreign.fetched) == (1, 0)
+    lacking.fetched = 0
+    found = compare(["true"], engines=["native", "lacking"], repeat=1)
+    assert isinstance(found.row("wall-time").cells["lacking"], Measured)
+
+
+def test_without_a_network_the_others_are_measured(fake_engines):
+    fake_engines(FakeEngine("native"), LackingEngine("lacking", online=False))
+    found = compare(["true"], repeat=1, fetch=True)
+    reason = "it needs a kernel (1 MB), which could not be fetched: there is no network"
+    assert found.row("wall-time").cells["lacking"] == Unmeasured(reason)
+    assert isinstance(found.row("wall-time").cells["native"], Measured)
+
+
+def test_machines_need_a_kernel_until_it_is_in_the_store(tmp_path, monkeypatch):
+    monkeypatch.setenv("ANYVIRT_STATE", str(tmp_path))
+    engine = get("translator")
+    assert engine.to_fetch() == "Debian's kernel for riscv64 (112 MB)"
+    kernel = tmp_path / "images/kernels/linux-image-6.1-riscv64/root/boot/vmlinux-6.1"
+    kernel.parent.mkdir(parents=True)
+    kernel.write_bytes(b"a kernel")
+    assert engine.to_fetch() is None

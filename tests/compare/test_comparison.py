@@ -1,18 +1,23 @@
 """The whole comparison: what is measured where, what is told of the rest, and what users get wrong."""
 
 import json
+import shutil
 import sys
 
 import pytest
 
 import anyvirt
 from anyvirt.compare import comparison
+from anyvirt.compare.booted import boots
 from anyvirt.compare.comparison import Step, compare
 from anyvirt.compare.report.data import to_data
-from anyvirt.compare.results import Measured, Reported, Unmeasured
+from anyvirt.compare.results import Group, Measured, Reported, Row, Unit, Unmeasured
 from anyvirt.compare.turns import Budget
 from anyvirt.compare.workloads import WORKLOADS
+from anyvirt.engines import engine_names, get
+from anyvirt.engines.engine import Capability
 from anyvirt.errors import CommandNotFoundError, NotExecutableError, UsageError
+from anyvirt.guest import Guest
 
 from .conftest import FakeEngine
 
@@ -36,14 +41,16 @@ def test_the_workloads(fake_engines, two_workloads):
     assert found.baseline == "native"
     assert found.measured
     assert [row.name for row in found.rows] == [
-        "cold-start", "warm-start", "integer", "system-calls", "system-call", "idle-memory", "idle-pss",
+        "cold-start", "warm-start", "command-start", "integer", "system-calls", "system-call",
+        "idle-memory", "idle-pss",
     ]  # fmt: skip
     for row in found.rows:
         assert list(row.cells) == ["native", "other", "broken", "absent", "refusing"]
         assert isinstance(row.cells["native"], Measured)
         assert row.cells["absent"] == Unmeasured("the host has none; buy another host")
         assert "none of the ISAs" in row.cells["refusing"].reason
-        assert isinstance(row.cells["broken"], Unmeasured)
+        # What breaks is the start, and not what is started beside a guest that has been.
+        assert isinstance(row.cells["broken"], Measured if row.name == "command-start" else Unmeasured)
     assert "boom" in found.row("integer").cells["broken"].reason
     assert len(found.row("integer").cells["other"].ratios) == 1
     assert any("absent does not work here" in note for note in found.notes)
@@ -72,6 +79,64 @@ def test_without_native_the_first_engine_is_the_baseline(fake_engines):
     assert found.row("wall-time").cells["native"] == Unmeasured("wrong CPU")
     assert any("Ratios relate to second" in note for note in found.notes)
     assert "Ratios relate to second" in str(found)
+
+
+class Rooted(FakeEngine):
+    """An engine that runs, in a root, the interpreter of a command that is a script there."""
+
+    capabilities = FakeEngine.capabilities | {Capability.ROOTFS, Capability.FOREIGN_ISA}
+
+    def create(self, guest, streams, terminal):
+        if guest.rootfs is not None:
+            guest = Guest(command=(str(guest.rootfs / guest.command[0].lstrip("/")), *guest.command[1:]))
+        return super().create(guest, streams, terminal)
+
+    def refusal(self, program):
+        return None if "/root/" in program.host_path else "another CPU's program"
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A root file system with one program, which says what it is."""
+    program = tmp_path / "root/tool"
+    program.parent.mkdir()
+    shutil.copy(shutil.which("echo"), program)
+    return program.parent
+
+
+def test_an_engine_that_cannot_run_the_hosts_command_asks_for_a_root(fake_engines):
+    fake_engines(NATIVE, Rooted("rooted"))
+    cell = compare(["echo", "x"], repeat=1).row("wall-time").cells["rooted"]
+    assert cell == Unmeasured("another CPU's program; give it a root file system of its own: --rootfs DIR")
+
+
+def test_a_command_of_a_root_runs_where_it_can(fake_engines, root, tmp_path):
+    fake_engines(NATIVE, Rooted("rooted"))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    found = compare(["/tool", "x"], repeat=2, roots=[empty, root])
+    cells = found.row("wall-time").cells
+    assert cells["native"] == Unmeasured("/tool: no such file")
+    assert isinstance(cells["rooted"], Measured)
+    assert f"rooted runs the command of the root file system {root}." in found.notes
+
+
+def test_a_command_that_is_nowhere_is_one_sentence(fake_engines, root):
+    fake_engines(NATIVE, Rooted("rooted"))
+    with pytest.raises(CommandNotFoundError, match="/other: no such file"):
+        compare(["/other"], roots=[root])
+
+
+def test_few_samples_are_told():
+    few = Measured((1.0,) * 2)
+    many = Measured((1.0,) * 9)
+    rows = [
+        Row("a", "a", Group.START, Unit.SECONDS, "", {"native": many, "slow": few}),
+        Row("b", "b", Group.START, Unit.SECONDS, "", {"native": many, "slow": Measured((1.0,))}),
+        Row("c", "c", Group.MEMORY, Unit.BYTES, "", {"native": few, "slow": few}),
+    ]
+    (note,) = comparison._few_samples([NATIVE, FakeEngine("slow")], rows)
+    assert note == "Few samples were taken where one takes long: slow (start: 1 to 2)."
 
 
 def test_no_engine_can(fake_engines):
@@ -115,6 +180,7 @@ def test_the_working_directory_is_the_callers(fake_engines, tmp_path, monkeypatc
         ({"timeout": -3.0}, UsageError, "a timeout of -3 s leaves no time"),
         ({"timeout": float("nan")}, UsageError, "a timeout of nan s"),
         ({"command": []}, UsageError, "no command to measure"),
+        ({"roots": ["/"]}, UsageError, "root file systems are for a command"),
         ({"command": "ls -l"}, UsageError, "not one string"),
         ({"engines": ["nonsense"]}, UsageError, "there is no engine 'nonsense'"),
         ({"command": ["/no/such/command"]}, CommandNotFoundError, "no such file"),
@@ -141,14 +207,17 @@ def test_the_public_function():
 
 
 @pytest.mark.slow
-def test_everything_on_every_real_engine():
-    found = compare(repeat=3)
-    assert len(found.rows) == len(WORKLOADS) + 5
+@pytest.mark.timeout(1200)
+def test_everything_on_every_real_engine(stored_kernel):
+    found = compare(repeat=2, timeout=600)
+    assert len(found.rows) == len(WORKLOADS) + 7
     for column in found.engines:
+        is_booted = boots(get(column.name))
         for row in found.rows:
             cell = row.cells[column.name]
-            assert isinstance(cell, Unmeasured) if column.reason else isinstance(cell, Measured), cell
-    assert found.duration < 120
+            is_there = not column.reason and (is_booted or row.name != "boot")
+            assert isinstance(cell, Measured if is_there else Unmeasured), cell
+    assert {column.name for column in found.engines} == set(engine_names())
     integer = found.row("integer").cells
     if isinstance(integer["container"], Measured):
         assert 0.5 < integer["container"].ratio < 2

@@ -66,6 +66,19 @@ def test_an_archive_that_is_being_updated_is_told_from_one_that_is_not_there(
     assert caught.type is error
 
 
+def test_without_a_network_there_are_no_lists_and_later_there_may_be(tmp_path, monkeypatch):
+    # apt-get update ends with 0 then, and a warning.
+    apt = tmp_path / "bin" / "apt-get"
+    apt.parent.mkdir()
+    apt.write_text("#!/bin/sh\necho 'W: Failed to fetch InRelease  Could not connect' >&2\n")
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{apt.parent}:{os.environ['PATH']}")
+    archive = Archive(tmp_path / "archive")
+    for _ in range(2):
+        with pytest.raises(PackageError, match=r"no list of packages came from .*: is there a network\?"):
+            archive.fetch("package")
+
+
 def test_an_inconsistent_archive_is_asked_in_other_ways_before_it_is_given_up(tmp_path, monkeypatch):
     apt = tmp_path / "bin" / "apt-get"
     apt.parent.mkdir()

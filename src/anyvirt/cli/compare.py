@@ -32,6 +32,14 @@ _REPORT = "anyvirt-report"
     help="Most that one run may take.",
 )
 @click.option(
+    "--rootfs",
+    "roots",
+    multiple=True,
+    metavar="DIR",
+    help="Run COMMAND in this root on engines that can (repeatable: roots for several ISAs).",
+)
+@click.option("--fetch", is_flag=True, help="Fetch what engines lack: Debian's kernel, once, 112 MB.")
+@click.option(
     "--report",
     metavar="PATH",
     default=_REPORT,
@@ -45,6 +53,8 @@ def command(
     engines: tuple[str, ...],
     repeat: int | None,
     timeout: float | None,
+    roots: tuple[str, ...],
+    fetch: bool,
     report: str,
     no_report: bool,
     as_json: bool,
@@ -60,7 +70,13 @@ def command(
 
     with _progress() as progress:
         comparison = compare(
-            command_line or None, engines=engines or None, repeat=repeat, timeout=timeout, progress=progress
+            command_line or None,
+            engines=engines or None,
+            repeat=repeat,
+            timeout=timeout,
+            roots=roots,
+            fetch=fetch,
+            progress=progress,
         )
     if as_json:
         from anyvirt.compare.report.data import to_json

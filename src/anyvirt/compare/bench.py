@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from anyvirt.compare.booted import Starter
     from anyvirt.compare.workloads import Workload
     from anyvirt.engines.engine import Engine
+    from anyvirt.instance import Instance
 
 _IN_GUEST = "/anyvirt-compare"
 _SCRATCH = "scratch"
@@ -69,17 +70,11 @@ class Bench:
         self._booted.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
-    def refusal(self, engine: Engine) -> str | None:
-        """Why no workload can run on `engine`, or None when they can."""
-        if self._isas[engine.name] is not None:
-            return None
-        return f"it runs none of the ISAs that the workloads are built for ({', '.join(PROGRAM_ISAS)})"
-
     def isa(self, engine: Engine) -> Isa:
         """The ISA of the programs that run on `engine`. Raises MeasurementError when there is none."""
         isa = self._isas[engine.name]
         if isa is None:
-            raise MeasurementError(self.refusal(engine) or "")
+            raise MeasurementError(workload_refusal(engine) or "")
         return isa
 
     def guest(self, engine: Engine, workload: Workload, *arguments: str) -> Guest:
@@ -99,10 +94,16 @@ class Bench:
         """Who starts workloads on `engine`: it itself or, where it boots kernels, one machine for all."""
         return self._booted.starter(engine, self.guest(engine, FIRST_INSTRUCTION))
 
-    def boot(self, engine: Engine) -> None:
-        """Have the machine running that workloads are run in, if any. Raises what `Engine.start` does."""
-        if boots(engine):
-            self._booted.instance(engine, self.guest(engine, FIRST_INSTRUCTION))
+    def running(self, engine: Engine) -> Instance:
+        """The idle guest in which commands are run beside it: where kernels are booted, the machine that
+        workloads are run in. Raises what `Engine.start` does.
+        """
+        return self._booted.instance(engine, self.guest(engine, FIRST_INSTRUCTION))
+
+    def let_go(self, engine: Engine) -> None:
+        """End the idle guest, unless workloads are run in it."""
+        if not boots(engine):
+            self._booted.end(engine)
 
 
 def choose_isa(engine: Engine) -> Isa | None:
@@ -112,6 +113,13 @@ def choose_isa(engine: Engine) -> Isa | None:
         if engine.refusal(Program("/program", "/program", isa, dynamic=False)) is None:
             return isa
     return None
+
+
+def workload_refusal(engine: Engine) -> str | None:
+    """Why no workload can run on `engine`, or None when they can."""
+    if choose_isa(engine) is not None:
+        return None
+    return f"it runs none of the ISAs that the workloads are built for ({', '.join(PROGRAM_ISAS)})"
 
 
 def program_name(workload: Workload, isa: Isa) -> str:

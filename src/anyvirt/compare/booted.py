@@ -70,7 +70,10 @@ class BootedGuests:
         return _Booted(self, engine, guest) if boots(engine) else engine
 
     def instance(self, engine: Engine, guest: Guest) -> Instance:
-        """The engine's machine, booted if none runs. Raises what `Engine.start` raises."""
+        """The engine's machine (or other idle guest), made if none runs; its kernel may still be booting.
+
+        Raises what `Engine.start` raises.
+        """
         from anyvirt.instance import State
 
         found = self._instances.get(engine.name)
@@ -85,6 +88,12 @@ class BootedGuests:
             os.close(null)
         self._instances[engine.name] = made
         return made
+
+    def end(self, engine: Engine) -> None:
+        """End the engine's machine, if there is one."""
+        made = self._instances.pop(engine.name, None)
+        if made is not None:
+            made.close()
 
     def close(self) -> None:
         """End all machines."""

@@ -7,9 +7,10 @@ import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anyvirt.compare.bench import Bench, choose_isa
+from anyvirt.compare.bench import Bench, workload_refusal
 from anyvirt.compare.booted import BootedGuests, boots
 from anyvirt.compare.host import host_facts
 from anyvirt.compare.metrics.command import BUDGET as COMMAND_BUDGET
@@ -18,10 +19,12 @@ from anyvirt.compare.metrics.memory import BUDGET as MEMORY_BUDGET
 from anyvirt.compare.metrics.memory import measure_memory
 from anyvirt.compare.metrics.run_time import RunTimePlan, measure_workload, system_call_row
 from anyvirt.compare.metrics.start import COLD_BUDGET, WARM_BUDGET, measure_start
-from anyvirt.compare.results import Comparison, EngineColumn, Row, Unmeasured
+from anyvirt.compare.metrics.start import COMMAND_BUDGET as COMMAND_START_BUDGET
+from anyvirt.compare.results import Comparison, EngineColumn, Measured, Row, Unmeasured
 from anyvirt.compare.turns import Budget
 from anyvirt.compare.workloads import WORKLOADS
 from anyvirt.engines import engine_names, get
+from anyvirt.engines.engine import Capability
 from anyvirt.errors import AnyvirtError, UsageError
 from anyvirt.guest import Guest
 
@@ -36,6 +39,8 @@ __all__ = ["Comparison", "Step", "compare"]
 BASELINE = "native"
 TIMEOUT = 60.0
 """Seconds that one run may take unless the caller says otherwise."""
+_FEW = 4
+"""Samples below which a note says so."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,15 @@ def compare(
     engines: Sequence[str] | None = None,
     repeat: int | None = None,
     timeout: float | None = None,
+    roots: Sequence[Path | str] = (),
+    fetch: bool = False,
     progress: Callable[[Step], None] | None = None,
 ) -> Comparison:
-    """Measure `command`, or the built-in workloads, on `engines` and relate them to native.
+    """Measure `command`, or the built-in workloads, on `engines` (all of them) and relate them to native.
 
-    Without `engines` it is all of them whose samples do not take a long start each (Engine.is_compared).
+    A command is run in the host's root, unless an engine can execute that of one of the root file systems
+    `roots`, which may be for other instruction sets. What an engine lacks (a kernel) is fetched from the
+    network if it is among `engines` or `fetch` is true.
 
     `repeat` is the number of samples of each cell (None: as many as give a steady median in reasonable
     time), `timeout` the seconds that one run may take, `progress` is told each step. An engine that does not
@@ -71,12 +80,12 @@ def compare(
         raise UsageError(f"a timeout of {timeout:g} s leaves no time to run: give more than 0")
     if command is not None and not command:
         raise UsageError("there is no command to measure: name one, or leave it away for the workloads")
-    usual = [name for name in engine_names() if get(name).is_compared]
-    chosen = [get(name) for name in _unique(engines or usual)]
-    left_out = [get(name) for name in engine_names() if not engines and name not in usual]
+    if roots and command is None:
+        raise UsageError("the workloads bring their programs: root file systems are for a command")
+    chosen = [get(name) for name in _unique(engines or engine_names())]
     limits = _Limits(repeat, timeout or TIMEOUT)
-    measure = _Workloads(limits, progress) if command is None else _Command(command, limits, progress)
-    return measure.run(chosen, tuple(command or ()), left_out)
+    measure = _Workloads(limits, progress) if command is None else _Command(command, roots, limits, progress)
+    return measure.run(chosen, tuple(command or ()), fetch=fetch or bool(engines))
 
 
 def _unique(names: Iterable[str]) -> list[str]:
@@ -121,25 +130,27 @@ class _Progress:
 class _Measurement:
     """What measuring the workloads and measuring a command have in common."""
 
-    whole: float
-    """The sum of the shares of all stages, about in seconds."""
-
     def __init__(self, limits: _Limits, progress: Callable[[Step], None] | None) -> None:
         self.limits = limits
-        self.progress = _Progress(progress, self.whole)
+        self._listener = progress
 
-    def run(
-        self, engines: Sequence[Engine], command: tuple[str, ...], left_out: Sequence[Engine]
-    ) -> Comparison:
+    def run(self, engines: Sequence[Engine], command: tuple[str, ...], *, fetch: bool) -> Comparison:
         """Measure on all engines that work here; those that do not get their reason in every cell.
 
-        `left_out` are engines that are only measured if they are named.
+        `fetch` says whether what they lack may be fetched.
         """
         began = time.monotonic()
         started = datetime.now(UTC).astimezone().isoformat(timespec="seconds")
-        columns = [_column(engine) for engine in engines]
-        working = [engine for engine, column in zip(engines, columns, strict=True) if not column.reason]
-        rows, baseline = self.measure(working)
+        refused = {engine.name: Unmeasured(reason) for engine in engines if (reason := self.refusal(engine))}
+        columns = [self._column(engine, fetch=fetch) for engine in engines]
+        able = [
+            engine
+            for engine, column in zip(engines, columns, strict=True)
+            if not column.reason and engine.name not in refused
+        ]
+        baseline = _baseline(able)
+        measured = self.measure(able, baseline, _Progress(self._listener, self.whole(able)))
+        rows = [replace(row, cells={**refused, **row.cells}) for row in measured]
         return Comparison(
             command=command,
             host=host_facts(),
@@ -148,40 +159,82 @@ class _Measurement:
             engines=tuple(columns),
             baseline=baseline,
             rows=tuple(_with_all(row, columns) for row in rows),
-            notes=tuple(
-                _notes(columns, baseline, [engine.name for engine in left_out if self.can_run(engine)])
-            ),
+            notes=(*_notes(columns, baseline, able), *self.notes(able), *_few_samples(able, rows)),
         )
 
-    def measure(self, engines: Sequence[Engine]) -> tuple[list[Row], str | None]:
-        """The rows, and the engine that ratios relate to."""
+    def _column(self, engine: Engine, *, fetch: bool) -> EngineColumn:
+        """The engine's description, with its own reason when it does not work here."""
+        reason = ""
+        try:
+            availability = engine.probe()
+            if not availability.available:
+                reason = "; ".join(part for part in (availability.reason, availability.remedy) if part)
+            elif self.refusal(engine) is None:
+                reason = self._fetched(engine, fetch=fetch)
+        except AnyvirtError as error:
+            reason = str(error)
+        return EngineColumn(engine.name, engine.summary, engine.architecture, engine.execution, reason)
+
+    def _fetched(self, engine: Engine, *, fetch: bool) -> str:
+        """Have there what the engine needs from the network, or the reason why it is not there."""
+        what = engine.to_fetch()
+        if what is None:
+            return ""
+        if not fetch:
+            return f"it needs {what}, which is fetched once if you allow it: --fetch, or --on {engine.name}"
+        if self._listener is not None:
+            self._listener(Step(f"fetching {what}", 0.0))
+        try:
+            engine.fetch()
+        except AnyvirtError as error:
+            return f"it needs {what}, which could not be fetched: {error}"
+        return ""
+
+    def whole(self, engines: Sequence[Engine]) -> float:
+        """The sum of the shares of all stages, about in seconds."""
         raise NotImplementedError
 
-    def can_run(self, engine: Engine) -> bool:
-        """Whether an engine could execute what is measured."""
-        return choose_isa(engine) is not None
+    def measure(self, engines: Sequence[Engine], baseline: str | None, progress: _Progress) -> Iterable[Row]:
+        """The rows, with a cell for each engine; `baseline` names the one that ratios relate to."""
+        raise NotImplementedError
+
+    def refusal(self, engine: Engine) -> str | None:
+        """Why an engine cannot execute what is measured, or None when it can."""
+        raise NotImplementedError
+
+    def notes(self, engines: Sequence[Engine]) -> Iterable[str]:
+        """What there is to say of the engines that have been measured."""
+        return ()
 
 
 class _Workloads(_Measurement):
-    _build, _start, _run, _memory = 2.0, 14.0, 5.0, 12.0
-    whole = _build + _start + _run * len(WORKLOADS) + _memory
+    _build, _start, _boots, _run, _memory = 2.0, 5.0, 20.0, 3.0, 5.0
 
-    def measure(self, engines: Sequence[Engine]) -> tuple[list[Row], str | None]:
+    def whole(self, engines: Sequence[Engine]) -> float:
+        """See _Measurement.whole."""
+        each = self._run * len(WORKLOADS) + self._memory
+        return self._build + self._starting(engines) + each * len(engines)
+
+    def _starting(self, engines: Sequence[Engine]) -> float:
+        return sum(self._boots if boots(engine) else self._start for engine in engines)
+
+    def refusal(self, engine: Engine) -> str | None:
+        """See _Measurement.refusal."""
+        return workload_refusal(engine)
+
+    def measure(self, engines: Sequence[Engine], baseline: str | None, progress: _Progress) -> Iterable[Row]:
         """Start-up, run time of each workload, system calls, memory."""
-        self.progress.stage("building the workloads", self._build, 1)(None)
+        if not engines:
+            return []
+        progress.stage("building the workloads", self._build, 1)(None)
         with Bench(engines) as bench:
-            able = [engine for engine in engines if bench.refusal(engine) is None]
-            baseline = _baseline(able)
-            rows: list[Row] = []
-            if able:
-                rows = list(self._rows(bench, able, baseline))
-        reasons = {engine.name: bench.refusal(engine) for engine in engines}
-        refused = {name: Unmeasured(reason) for name, reason in reasons.items() if reason is not None}
-        return [replace(row, cells={**row.cells, **refused}) for row in rows], baseline
+            return list(self._rows(bench, engines, baseline, progress))
 
-    def _rows(self, bench: Bench, engines: Sequence[Engine], baseline: str | None) -> Iterable[Row]:
+    def _rows(
+        self, bench: Bench, engines: Sequence[Engine], baseline: str | None, progress: _Progress
+    ) -> Iterable[Row]:
         timeout, count = self.limits.timeout, len(engines)
-        cold, warm = self.limits.budget(COLD_BUDGET), self.limits.budget(WARM_BUDGET)
+        cold, warm, command = map(self.limits.budget, (COLD_BUDGET, WARM_BUDGET, COMMAND_START_BUDGET))
         yield from measure_start(
             bench,
             engines,
@@ -189,12 +242,15 @@ class _Workloads(_Measurement):
             baseline=baseline,
             cold_budget=cold,
             warm_budget=warm,
-            step=self.progress.stage("start-up", self._start, count * (cold.most + warm.most)),
+            command_budget=command,
+            step=progress.stage(
+                "start-up", self._starting(engines), count * (1 + cold.most + warm.most + command.most)
+            ),
         )
         plan = RunTimePlan(timeout=timeout)
         plan = replace(plan, budget=self.limits.budget(plan.budget))
         for workload in WORKLOADS:
-            step = self.progress.stage(workload.title, self._run, count * (plan.budget.most + 1))
+            step = progress.stage(workload.title, self._run * count, count * (plan.budget.most + 1))
             row = measure_workload(bench, engines, workload, plan, baseline=baseline, step=step)
             yield row
             if workload.name == "system-calls":
@@ -206,59 +262,89 @@ class _Workloads(_Measurement):
             timeout=timeout,
             baseline=baseline,
             budget=budget,
-            step=self.progress.stage("memory of idle instances", self._memory, count * budget.most),
+            step=progress.stage("memory of idle instances", self._memory * count, count * budget.most),
         )
 
 
 class _Command(_Measurement):
-    whole = 1.0
-
     def __init__(
-        self, command: Sequence[str], limits: _Limits, progress: Callable[[Step], None] | None
+        self,
+        command: Sequence[str],
+        roots: Sequence[Path | str],
+        limits: _Limits,
+        progress: Callable[[Step], None] | None,
     ) -> None:
         super().__init__(limits, progress)
-        self._guest = Guest(command=command, workdir=os.getcwd())
+        self._on_host = Guest(command=command, workdir=os.getcwd())
+        self._on_roots = [Guest(command=command, rootfs=Path(root)) for root in roots]
 
     @cached_property
-    def _program(self) -> Program:
-        from anyvirt.linux.program import find_program
+    def _programs(self) -> list[tuple[Guest, Program | AnyvirtError]]:
+        """What the command names in each of the roots and, last, in the host's. Raises the error of
+        `find_program` if it is nowhere.
+        """
+        found = [(guest, _program(guest)) for guest in (*self._on_roots, self._on_host)]
+        if all(isinstance(program, AnyvirtError) for _, program in found):
+            raise next(program for _, program in found if isinstance(program, AnyvirtError))
+        return found
 
-        return find_program(self._guest)
+    def _choice(self, engine: Engine) -> Guest | str:
+        """The guest whose command an engine can execute, or the reason why it can none."""
+        reason = ""
+        for guest, program in self._programs:
+            missing = [option for _, option in engine.missing(guest)]
+            if missing:
+                continue
+            reason = str(program) if isinstance(program, AnyvirtError) else engine.refusal(program) or ""
+            if not reason:
+                return guest
+        if Capability.ROOTFS in engine.capabilities and Capability.FOREIGN_ISA in engine.capabilities:
+            reason += "; give it a root file system of its own: --rootfs DIR"
+        return reason
 
-    def can_run(self, engine: Engine) -> bool:
-        """See _Measurement.can_run."""
-        return engine.refusal(self._program) is None
+    def _guest(self, engine: Engine) -> Guest:
+        choice = self._choice(engine)
+        assert isinstance(choice, Guest)
+        return choice
 
-    def measure(self, engines: Sequence[Engine]) -> tuple[list[Row], str | None]:
+    def whole(self, engines: Sequence[Engine]) -> float:
+        """See _Measurement.whole."""
+        return 1.0
+
+    def refusal(self, engine: Engine) -> str | None:
+        """See _Measurement.refusal."""
+        choice = self._choice(engine)
+        return choice if isinstance(choice, str) else None
+
+    def notes(self, engines: Sequence[Engine]) -> Iterable[str]:
+        """Who runs another program than the host's."""
+        for engine in engines:
+            root = self._guest(engine).rootfs
+            if root is not None:
+                yield f"{engine.name} runs the command of the root file system {root}."
+
+    def measure(self, engines: Sequence[Engine], baseline: str | None, progress: _Progress) -> Iterable[Row]:
         """The command's time, memory and end on the engines that can run it."""
-        reasons = {engine.name: engine.refusal(self._program) for engine in engines}
-        able = [engine for engine in engines if reasons[engine.name] is None]
-        baseline = _baseline(able)
         budget = self.limits.budget(COMMAND_BUDGET)
         with BootedGuests() as booted:
-            rows = measure_command(
+            return measure_command(
                 self._guest,
-                able,
-                starter=lambda engine: booted.starter(engine, self._guest),
+                engines,
+                starter=lambda engine: booted.starter(engine, self._guest(engine)),
                 timeout=self.limits.timeout,
                 baseline=baseline,
                 budget=budget,
-                step=self.progress.stage(self._guest.command[0], self.whole, len(able) * (budget.most + 1)),
+                step=progress.stage(self._on_host.command[0], 1.0, len(engines) * (budget.most + 1)),
             )
-        refused = {name: Unmeasured(reason) for name, reason in reasons.items() if reason is not None}
-        return [replace(row, cells={**row.cells, **refused}) for row in rows], baseline
 
 
-def _column(engine: Engine) -> EngineColumn:
-    """The engine's description, with its own reason when it does not work here."""
-    reason = ""
+def _program(guest: Guest) -> Program | AnyvirtError:
+    from anyvirt.linux.program import find_program
+
     try:
-        availability = engine.probe()
-        if not availability.available:
-            reason = "; ".join(part for part in (availability.reason, availability.remedy) if part)
+        return find_program(guest)
     except AnyvirtError as error:
-        reason = str(error)
-    return EngineColumn(engine.name, engine.summary, engine.architecture, engine.execution, reason)
+        return error
 
 
 def _baseline(engines: Sequence[Engine]) -> str | None:
@@ -273,7 +359,7 @@ def _with_all(row: Row, columns: Sequence[EngineColumn]) -> Row:
     return replace(row, cells=cells)
 
 
-def _notes(columns: Sequence[EngineColumn], baseline: str | None, left_out: Sequence[str]) -> Iterable[str]:
+def _notes(columns: Sequence[EngineColumn], baseline: str | None, able: Sequence[Engine]) -> Iterable[str]:
     if baseline is None:
         yield "No engine could be measured."
     elif baseline != BASELINE:
@@ -281,10 +367,27 @@ def _notes(columns: Sequence[EngineColumn], baseline: str | None, left_out: Sequ
     for column in columns:
         if column.reason:
             yield f"{column.name} does not work here: {column.reason}."
-        elif boots(get(column.name)):
-            yield f"{column.name} has booted a kernel once for everything but starts and idle instances."
-    if left_out:
-        yield (
-            f"Not measured unless named with --on, because booting kernels takes minutes in all: "
-            f"{', '.join(left_out)}."
-        )
+    for engine in able:
+        if boots(engine):
+            yield f"{engine.name} has booted a kernel once for everything but starts and idle instances."
+
+
+def _few_samples(engines: Sequence[Engine], rows: Sequence[Row]) -> Iterable[str]:
+    """Of which engines few samples were taken, and fewer than of others, because each takes long."""
+    found = []
+    for engine in engines:
+        counts: dict[str, list[int]] = {}
+        for row in rows:
+            taken = {name: len(c.samples) for name, c in row.cells.items() if isinstance(c, Measured)}
+            if taken.get(engine.name, _FEW) < min(_FEW, max(taken.values(), default=0)):
+                counts.setdefault(row.group, []).append(taken[engine.name])
+        words = ", ".join(f"{group}: {_range(numbers)}" for group, numbers in counts.items())
+        if words:
+            found.append(f"{engine.name} ({words})")
+    if found:
+        yield f"Few samples were taken where one takes long: {'; '.join(found)}."
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"

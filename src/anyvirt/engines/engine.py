@@ -116,8 +116,6 @@ class Engine(ABC):
     capabilities: ClassVar[frozenset[Capability]]
     weight: ClassVar[int]
     """Rank when an engine is chosen for the user: the lightest that can run the guest wins."""
-    is_compared: ClassVar[bool] = True
-    """Whether comparisons include it unless told otherwise: not where every sample takes a long start."""
     joins_terminal: ClassVar[bool]
     """Whether a guest can use the caller's terminal as it is (a process of the caller's session), or
     needs a pseudo-terminal of its own to have one at all."""
@@ -129,6 +127,14 @@ class Engine(ABC):
     def probe_for(self, guest: Guest) -> Availability:
         """As `probe`, for one guest, which may bring what the host lacks."""
         return self.probe()
+
+    def to_fetch(self) -> str | None:
+        """What has to be fetched from the network, once, before guests can run, or None."""
+        return None
+
+    def fetch(self) -> None:
+        """Fetch it. Raises an AnyvirtError that says why it cannot be had."""
+        assert self.to_fetch() is None
 
     @abstractmethod
     def refusal(self, program: Program) -> str | None:

@@ -52,7 +52,6 @@ class MachineEngine(Engine):
             Capability.DEBUG,
         }
     )
-    is_compared = False
     joins_terminal = False
     tier: ClassVar[str]
     """How the CPUs execute code (`anyvirt.cpu.tiers`)."""
@@ -68,6 +67,19 @@ class MachineEngine(Engine):
         if guest.kernel is None:
             return self.probe()
         return _host_obstacle() or Availability(available=True)
+
+    def to_fetch(self) -> str | None:
+        """See Engine.to_fetch: a kernel for guests that bring none, unless it is in the store."""
+        from anyvirt.images.kernels import stored_kernels
+        from anyvirt.images.store import Store
+
+        return None if stored_kernels(Isa.RISCV64, Store()) else f"Debian's kernel for {Isa.RISCV64} (112 MB)"
+
+    def fetch(self) -> None:
+        """See Engine.fetch."""
+        from anyvirt.images.kernels import debian_kernel
+
+        debian_kernel(Isa.RISCV64)
 
     def check(self, guest: Guest) -> None:
         """See Engine.check; a machine has whole CPUs, and enough memory to boot."""

@@ -210,6 +210,11 @@ class Archive:
         ]
         (self.directory / "sources.d" / "machine.sources").write_text("\n".join(paragraphs))
         self._update()
+        # apt-get update succeeds without a network, too.
+        lists = self.directory / "state/lists"
+        if not any((*lists.glob("*_Packages*"), *lists.glob("*_Sources*"))):
+            places = ", ".join(sorted({source.uri for source in self._sources}))
+            raise PackageError(f"no list of packages came from {places}: is there a network?")
         self._updated.touch()
 
     def _update(self) -> None:

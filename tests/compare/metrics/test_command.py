@@ -15,7 +15,7 @@ from ..conftest import FakeEngine
 
 def measure(script, *engines, repeat=2, timeout=20.0):
     rows = measure_command(
-        Guest(command=("sh", "-c", script)),
+        lambda engine: Guest(command=("sh", "-c", script)),
         engines,
         starter=lambda engine: engine,
         timeout=timeout,

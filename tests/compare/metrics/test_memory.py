@@ -127,7 +127,9 @@ def test_no_instance_and_no_descriptor_stays():
 @pytest.mark.parametrize(
     ("count", "seconds", "are_enough"),
     [
-        (1, 60, False),
+        (0, 60, False),
+        (1, 5, True),
+        (1, 3, False),
         (2, 1, False),
         (2, 5, True),
         (8, 1, False),

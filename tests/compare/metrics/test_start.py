@@ -8,10 +8,17 @@ import pytest
 
 from anyvirt.compare.bench import Bench
 from anyvirt.compare.guest_run import MeasurementError
-from anyvirt.compare.metrics.start import cold_start, measure_start, run_command, warm_start
+from anyvirt.compare.metrics.start import (
+    cold_start,
+    command_start,
+    measure_start,
+    run_command,
+    warm_start,
+)
 from anyvirt.compare.results import Measured, Unmeasured
 from anyvirt.compare.turns import Budget
 from anyvirt.guest import Guest, Mount
+from anyvirt.instance import Streams
 
 from ..conftest import FakeEngine
 
@@ -74,14 +81,14 @@ def test_the_command_line_runs():
     assert subprocess.run(words, capture_output=True, timeout=60).stdout == b"it runs\n"
 
 
-def test_both_rows():
+def test_all_rows():
     class Broken(FakeEngine):
         def create(self, guest, streams, terminal):
             raise MeasurementError("it never starts")
 
     engines = [NATIVE, Broken("broken")]
     with Bench(engines) as bench:
-        cold, warm = measure_start(
+        cold, warm, command = measure_start(
             bench,
             engines,
             timeout=30,
@@ -89,9 +96,20 @@ def test_both_rows():
             step=lambda engine: None,
             cold_budget=Budget(most=2),
             warm_budget=Budget(most=3),
+            command_budget=Budget(most=4),
         )
-    assert (len(cold.cells["native"].samples), len(warm.cells["native"].samples)) == (2, 3)
+    assert [len(row.cells["native"].samples) for row in (cold, warm, command)] == [2, 3, 4]
     assert cold.cells["native"].median > warm.cells["native"].median
     assert isinstance(cold.cells["native"], Measured)
     assert "there is no engine 'broken'" in cold.cells["broken"].reason
-    assert warm.cells["broken"] == Unmeasured("it never starts")
+    assert warm.cells["broken"] == command.cells["broken"] == Unmeasured("it never starts")
+
+
+def test_a_command_in_a_running_guest(tmp_path):
+    guest = Guest(command=("sh", "-c", "sleep 0.2; pwd; sleep 0.2"), workdir=str(tmp_path))
+    with NATIVE.start(Guest(), Streams()) as instance:
+        assert 0.2 <= command_start(instance, guest, 10) < 0.4
+        with pytest.raises(MeasurementError, match="it ended before its first output, exit status 4: broken"):
+            command_start(instance, shell("echo broken >&2; exit 4"), 10)
+        with pytest.raises(MeasurementError, match=r"it had not ended after 0\.2 s"):
+            command_start(instance, shell("sleep 30"), 0.2)

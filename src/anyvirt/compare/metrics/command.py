@@ -65,7 +65,7 @@ _QUANTITIES = (
 
 
 def measure_command(
-    guest: Guest,
+    guest: Callable[[Engine], Guest],
     engines: Sequence[Engine],
     *,
     starter: Callable[[Engine], Starter],
@@ -74,14 +74,14 @@ def measure_command(
     step: Callable[[Engine], None],
     budget: Budget = BUDGET,
 ) -> tuple[Row, ...]:
-    """The rows of the command that `guest` holds. One run before the first turn fills the caches.
+    """The rows of the command in what `guest` is for an engine. One run before the first turn fills caches.
 
     `starter` says who starts the command on an engine.
     """
     runs: dict[str, list[GuestRun]] = {engine.name: [] for engine in engines}
 
     def sample(engine: Engine) -> float:
-        run = run_guest(starter(engine), guest, timeout=timeout)
+        run = run_guest(starter(engine), guest(engine), timeout=timeout)
         if run.status.signal is not None:
             raise MeasurementError(run.complaint())
         runs[engine.name].append(run)

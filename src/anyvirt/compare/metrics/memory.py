@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 MOST_INSTANCES, LEAST_INSTANCES = 100, 8
 _STARTING = 1.5
 """Seconds after which no further instance is started, beyond the least. Few are enough of heavy ones."""
-FEWEST_INSTANCES, _PATIENCE = 2, 4.0
+FEWEST_INSTANCES, _PATIENCE = 1, 4.0
 """How many are enough after so many seconds: where each boots a kernel."""
 BUDGET = Budget(most=5, least=2, seconds=6.0, patience=5.0)
 _IN_USE = ("AnonPages", "Shmem", "Slab", "KernelStack", "PageTables", "SecPageTables", "Percpu")
 """Counters of /proc/meminfo that do not overlap and leave out the page cache of files."""
-_HOW_MANY = f"{LEAST_INSTANCES} to {MOST_INSTANCES} instances ({FEWEST_INSTANCES} where they boot kernels)"
+_HOW_MANY = f"{LEAST_INSTANCES} to {MOST_INSTANCES} instances (1 or 2 where they boot kernels)"
 _SETTLE = 0.1
 """Seconds for the kernel to finish what starting and ending processes leaves to be done later."""
 

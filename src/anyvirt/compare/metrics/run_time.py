@@ -28,7 +28,7 @@ _GROWTH = 16
 """Most by which the number of rounds grows from one trial to the next."""
 
 
-_BUDGET = Budget(most=6, seconds=6.0)
+_BUDGET = Budget(most=6, seconds=2.4)
 
 
 @dataclass(frozen=True)

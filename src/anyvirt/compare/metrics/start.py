@@ -1,8 +1,9 @@
 """Start-up: from the request to start a guest until its first instruction's output arrives.
 
 Cold: the request is a fresh `anyvirt run` process, with everything it reads in the host's page cache. Warm:
-it is a call of `Engine.start` in this process, which has started guests before. The guest writes one byte as
-its first act; its arrival is what is timed.
+it is a call of `Engine.start` in this process, which has started guests before. Where a kernel is booted,
+that is part of both, and shown alone, too; what each further command in a running guest costs is another row.
+The guest writes one byte as its first act; its arrival is what is timed.
 """
 
 from __future__ import annotations
@@ -14,26 +15,31 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from anyvirt.compare.booted import boots
 from anyvirt.compare.guest_run import MeasurementError, complaint, error_output
-from anyvirt.compare.results import Group, Row, Unit
+from anyvirt.compare.results import Cell, Group, Measured, Row, Unit, Unmeasured
 from anyvirt.compare.turns import Budget, cells, take_turns
 from anyvirt.compare.workloads import FIRST_INSTRUCTION
-from anyvirt.errors import AnyvirtError
+from anyvirt.engines.engine import Capability
 from anyvirt.instance import Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from anyvirt.compare.bench import Bench
     from anyvirt.engines.engine import Engine
     from anyvirt.guest import Guest
+    from anyvirt.instance import Instance, Process
 
 COLD_BUDGET = Budget(most=20, least=5, seconds=4.0, patience=6.0)
 WARM_BUDGET = Budget(most=100, least=10, seconds=3.0, patience=6.0)
+COMMAND_BUDGET = Budget(most=100, least=10, seconds=2.0)
+_NO_KERNEL = "it boots no kernel of its own"
+_NO_COMMANDS = "it runs no further commands in a running guest"
 
 
 def measure_start(
@@ -45,44 +51,84 @@ def measure_start(
     step: Callable[[Engine], None],
     cold_budget: Budget = COLD_BUDGET,
     warm_budget: Budget = WARM_BUDGET,
-) -> tuple[Row, Row]:
-    """The rows of cold and of warm starts."""
+    command_budget: Budget = COMMAND_BUDGET,
+) -> Iterator[Row]:
+    """The rows of cold and warm starts, of boots where there are any, of commands in running guests."""
+    boot_times: dict[str, list[float]] = {engine.name: [] for engine in engines if boots(engine)}
 
     def cold(engine: Engine) -> float:
         return cold_start(run_command(engine, bench.guest(engine, FIRST_INSTRUCTION)), timeout)
 
     def warm(engine: Engine) -> float:
-        return warm_start(engine, bench.guest(engine, FIRST_INSTRUCTION), timeout)
+        guest = bench.guest(engine, FIRST_INSTRUCTION)
+        start = timed_start(lambda streams: engine.start(guest, streams), timeout)
+        if boots(engine):
+            boot_times[engine.name].append(start.arrived - start.returned)
+        return start.arrived
 
-    rows = []
-    for name, title, sample, budget, description in (
-        (
-            "cold-start",
-            "start, cold",
-            cold,
-            cold_budget,
-            "from starting a fresh `anyvirt run` (files in the page cache) to the guest's first byte",
-        ),
-        (
-            "warm-start",
-            "start, warm",
-            warm,
-            warm_budget,
-            "from the call in a process that has started guests before to the guest's first byte",
-        ),
-    ):
-        for engine in engines:
-            if sample is warm and boots(engine):
-                # The machine that the workloads will run in is a start like those that follow.
-                with suppress(AnyvirtError):
-                    bench.boot(engine)
-            else:
-                _warm_up(engine, sample)
-        taken = take_turns(engines, sample, budget, step=step)
-        rows.append(
-            Row(name, title, Group.START, Unit.SECONDS, description, cells(taken, baseline), tail=True)
+    def command(engine: Engine) -> float:
+        return command_start(bench.running(engine), bench.guest(engine, FIRST_INSTRUCTION), timeout)
+
+    for engine in engines:
+        step(engine)
+        # The machine that the workloads will run in is a start like those that follow.
+        _warm_up(engine, command if boots(engine) else cold)
+    taken = take_turns(engines, cold, cold_budget, step=step)
+    yield _row(
+        "cold-start",
+        "start, cold",
+        "from starting a fresh `anyvirt run` (files in the page cache) to the guest's first byte",
+        cells(taken, baseline),
+    )
+    for engine in engines:
+        if not boots(engine):
+            _warm_up(engine, warm)
+    taken = take_turns(engines, warm, warm_budget, step=step)
+    yield _row(
+        "warm-start",
+        "start, warm",
+        "from the call in a process that has started guests before to the guest's first byte",
+        cells(taken, baseline),
+    )
+    if boot_times:
+        yield _row(
+            "boot",
+            "boot alone",
+            "the part of a warm start from the machine's power-on, when it is complete, to the first byte",
+            _boot_cells(taken, boot_times),
         )
-    return rows[0], rows[1]
+    able = [engine for engine in engines if Capability.EXEC in engine.capabilities]
+    for engine in able:
+        _warm_up(engine, command)
+    taken = take_turns(able, command, command_budget, step=step)
+    for engine in able:
+        bench.let_go(engine)
+    unable = {engine.name: Unmeasured(_NO_COMMANDS) for engine in engines if engine not in able}
+    yield _row(
+        "command-start",
+        "command in a running guest",
+        "from the request for a further command in an idle guest, booted long ago, to its first byte",
+        {**cells(taken, baseline), **unable},
+    )
+
+
+def _row(name: str, title: str, description: str, found: Mapping[str, Cell]) -> Row:
+    return Row(name, title, Group.START, Unit.SECONDS, description, found, tail=True)
+
+
+def _boot_cells(
+    starts: Mapping[str, tuple[float, ...] | str], boot_times: Mapping[str, Sequence[float]]
+) -> dict[str, Cell]:
+    """The boots of the starts that succeeded; nothing is a baseline that boots nothing."""
+    found: dict[str, Cell] = {}
+    for name, start in starts.items():
+        if name not in boot_times:
+            found[name] = Unmeasured(_NO_KERNEL)
+        elif isinstance(start, str):
+            found[name] = Unmeasured(start)
+        else:
+            found[name] = Measured(tuple(boot_times[name]))
+    return found
 
 
 def _warm_up(engine: Engine, sample: Callable[[Engine], float]) -> None:
@@ -121,10 +167,36 @@ def cold_start(command: Sequence[str], timeout: float) -> float:
         return arrived - began
 
 
-def warm_start(engine: Engine, guest: Guest, timeout: float) -> float:
-    """Seconds from calling `engine.start` to the guest's first byte. Raises MeasurementError.
+@dataclass(frozen=True)
+class TimedStart:
+    """A start, in seconds since the request."""
 
-    The byte may arrive before `engine.start` returns, so a thread waits for it.
+    returned: float
+    """When the engine had made the guest."""
+    arrived: float
+    """When the guest's first byte arrived, which may have been before that."""
+
+
+def warm_start(engine: Engine, guest: Guest, timeout: float) -> float:
+    """Seconds from calling `engine.start` to the guest's first byte. Raises MeasurementError."""
+    return timed_start(lambda streams: engine.start(guest, streams), timeout).arrived
+
+
+def command_start(instance: Instance, guest: Guest, timeout: float) -> float:
+    """Seconds from asking a running guest for the command of `guest` to the command's first byte.
+
+    Raises MeasurementError.
+    """
+    return timed_start(
+        lambda streams: instance.exec(guest.command, env=guest.env, workdir=guest.workdir, streams=streams),
+        timeout,
+    ).arrived
+
+
+def timed_start(start: Callable[[Streams], Process], timeout: float) -> TimedStart:
+    """Start something with no input, and wait for its first byte and its end. Raises MeasurementError.
+
+    The byte may arrive before `start` returns, so a thread waits for it.
     """
     with ExitStack() as stack:
         reader, writer = os.pipe()
@@ -135,18 +207,28 @@ def warm_start(engine: Engine, guest: Guest, timeout: float) -> float:
         arrival = _Arrival(reader, timeout)
         try:
             began = time.perf_counter()
-            instance = stack.enter_context(engine.start(guest, Streams(null, writer, errors)))
+            process = start(Streams(null, writer, errors))
+            returned = time.perf_counter()
+            stack.callback(_give_back, process)
         finally:
             os.close(writer)
             stack.callback(arrival.join)
         try:
-            status = instance.wait(max(0.0, began + timeout - time.perf_counter()))
+            status = process.wait(max(0.0, began + timeout - time.perf_counter()))
         except TimeoutError:
+            process.signal(signal.SIGKILL)
+            process.wait()
             raise MeasurementError(f"it had not ended after {timeout:g} s and was killed") from None
         arrival.join()
         if arrival.time is None:
             raise MeasurementError(complaint(f"it ended before its first output, {status}", read_errors()))
-        return arrival.time - began
+        return TimedStart(returned - began, arrival.time - began)
+
+
+def _give_back(process: Process) -> None:
+    close = getattr(process, "close", None)
+    if close is not None:
+        close()
 
 
 class _Arrival(threading.Thread):

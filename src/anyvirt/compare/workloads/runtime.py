@@ -1,7 +1,7 @@
 """What all workloads share: their arguments, their memory, and how the host takes their time from outside.
 
-A workload writes its name as its first act and then waits for a byte, or the end, of its standard input. Then
-its time begins; it ends when the rest of the line arrives that the name began, its last act.
+A workload prepares its memory, writes its name and then waits for a byte, or the end, of its standard input.
+Then its time begins; it ends when the rest of the line arrives that the name began, its last act.
 """
 
 from anyvirt.jit.system import system_call, text
