@@ -413,6 +413,20 @@ def test_what_is_hot_becomes_a_region_in_the_background_and_is_kept():
         assert machine.leads_into_region(CODE)
 
 
+def test_nothing_is_compiled_for_a_guest_that_is_in_new_code_all_the_time(monkeypatch):
+    cpu = Machine(MachineTranslator).cpu
+    cpu._select(False)
+    profile, asked = cpu._known_profile(), []
+    monkeypatch.setattr(profile, "_ask", lambda rounding: bool(asked.append(rounding)))
+    for looks, news, expected in ((60, True, False), (60, False, True), (60, True, False)):
+        for _ in range(looks):
+            profile.note_news(news)
+            profile.serve(0)
+        asked.clear()
+        profile.serve(0)
+        assert bool(asked) is expected
+
+
 # Several harts ----------------------------------------------------------------------------------------------
 
 

@@ -127,6 +127,7 @@ class MachineTranslator(StencilExecutor):
             if slots[_REASON] != StopReason.INTERRUPTED:
                 break
         requests[Request.SAMPLE] = 0
+        profile.note_news(news)
         pace = profile.serve(slots[_ROUNDING])
         pace = Pace.SOON if news else Pace.LATER if pace is Pace.LATER else Pace.STEADY
         self._ticker.rest(pace)

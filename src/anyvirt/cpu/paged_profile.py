@@ -38,6 +38,10 @@ WINDOW, SEEN = 256, 5
 starts, a region has little to gain: most of it is entering and leaving."""
 REACH = 12
 """Pages before and after that of the entry that the compiler gets to see."""
+MOST_NEWS, MEMORY_OF_NEWS = 0.3, 0.95
+"""The part of the looks that found code without any translation above which nothing is compiled: a guest that
+is in new code all the time, as when it boots, will have left it when there is a region. And what is kept of
+that part from one look to the next."""
 MOST_TRIES = 8
 """Times that regions from disk wait for pages around them to be known."""
 _WORD = (1 << 64) - 1
@@ -77,6 +81,8 @@ class PagedProfile(Profile):
         """Places where the CPU was just now and for which that is to be done; an address of each."""
         self._tries: Counter[int] = Counter()
         """How often what was found for a place has been looked at in vain."""
+        self._news = 0.0
+        """The part of the looks of late that found code without any translation."""
         self._stored: dict[int, dict[int, StoredRegion]] = {}
         """What was on disk for each page, by offset of the entry, as far as it is not in use yet."""
 
@@ -99,6 +105,10 @@ class PagedProfile(Profile):
             self._here[place] = pc
         return True
 
+    def note_news(self, news: bool) -> None:
+        """A look has found code without any translation, or not."""
+        self._news = self._news * MEMORY_OF_NEWS + news * (1 - MEMORY_OF_NEWS)
+
     def _is_hot(self, place: int) -> bool:
         return (
             self._now[place] >= SEEN
@@ -120,7 +130,7 @@ class PagedProfile(Profile):
 
     def _serve(self, rounding: int) -> Pace:
         news = self._publish() | self._look(rounding)
-        if self._ticks >= PATIENCE:
+        if self._ticks >= PATIENCE and self._news <= MOST_NEWS:
             news |= self._ask(rounding)
         return self._pace(news)
 

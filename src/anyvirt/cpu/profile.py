@@ -175,7 +175,7 @@ class Profile:
 
     def _publish(self) -> bool:
         news = False
-        if self._client is not None:
+        if self._client is not None and self._client.waiting:
             for reply, image in self._client.answers():
                 news = True
                 self._fruitless = 0
