@@ -18,7 +18,9 @@ NO_TAG = (1 << 64) - 1
 """A tag that is no page's address, so that no access matches it."""
 
 
-DATA_ENTRIES = 1024
+DATA_ENTRIES = 4096
+"""Fewer would be filled again and again where arrays lie a power of two apart: each entry is for one page in
+so many."""
 CODE_ENTRIES = 256
 CODE_TABLE = DATA_ENTRIES * 32
 """Offset of the code entries; the data entries are at the beginning, where the slot MEMORY points."""
@@ -78,8 +80,8 @@ class Filled(IntEnum):
     """How many there are; CAPACITY + 1 if some did not fit in."""
     ENTRIES = 8
     """Numbers of entries, 16 bits each: those for code follow those for data."""
-    CAPACITY = 512
-    SIZE = 8 + 2 * 512
+    CAPACITY = 2048
+    SIZE = 8 + 2 * 2048
 
 
 AREA_SIZE = -(-(FILLED + Filled.SIZE) // PAGE_SIZE) * PAGE_SIZE
