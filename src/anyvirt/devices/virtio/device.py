@@ -38,6 +38,8 @@ class DeviceId(IntEnum):
     ENTROPY = 4
     BALLOON = 5
     P9 = 9
+    GPU = 16
+    INPUT = 18
     VSOCK = 19
 
 
