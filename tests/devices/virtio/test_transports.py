@@ -27,6 +27,7 @@ from anyvirt.devices.virtio.balloon import VirtioBalloon
 from anyvirt.devices.virtio.blk import VirtioBlk
 from anyvirt.devices.virtio.console import PortSettings, VirtioConsole
 from anyvirt.devices.virtio.gpu import VirtioGpu
+from anyvirt.devices.virtio.input import KEYBOARD, VirtioInput
 from anyvirt.devices.virtio.mmio import VirtioMmio
 from anyvirt.devices.virtio.net import VirtioNet
 from anyvirt.devices.virtio.rng import VirtioRng
@@ -229,6 +230,7 @@ DEVICES = {
         memory, [PortSettings(Backend()), PortSettings(Backend(), "name")], queue_size=16
     ),
     "gpu": lambda memory: VirtioGpu(memory, [(64, 64)]),
+    "input": lambda memory: VirtioInput(memory, KEYBOARD),
 }
 HEADERS = [
     struct.pack("<IIQ", kind, 0, sector) for kind in (0, 1, 4, 8, 11, 13) for sector in (0, 127, 128, 2**60)
