@@ -454,7 +454,6 @@ def test_states_share_pictures_that_are_the_same():
 def damage(fields):
     (resource,) = fields["resources"]
     (scanout,) = fields["scanouts"]
-    yield {**fields, "owed": [2]}
     yield {**fields, "scanouts": []}
     yield {**fields, "resources": []}
     yield {**fields, "resources": [resource, resource]}

@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from anyvirt.devices.bus import BusError
@@ -42,7 +41,7 @@ CURSOR_SIDE = 64
 """Pixels of a cursor in each direction (section 5.7.6.5)."""
 LEAST_PIXELS = 16
 """Of a display in each direction."""
-MOST_WORK = 64 << 20
+MOST_WORK = 16 << 20
 """Bytes copied, or as much work as that, after which others have their turn."""
 _STEP_WORK = 8 << 10
 """What one request, one row or one piece of backing is worth, in bytes that could be copied meanwhile."""
@@ -223,8 +222,6 @@ class VirtioGpu(VirtioDevice):
         self._on_update = on_update
         self._events = 0
         self._work = 0
-        self._owed: set[int] = set()
-        """Queues that wait for their turn."""
         control, cursor = GpuQueue.CONTROL, GpuQueue.CURSOR
         self._kinds: dict[int, _Kind] = {
             Command.GET_DISPLAY_INFO: _Kind(control, _NOTHING, self._display_info, Response.OK_DISPLAY_INFO),
@@ -277,13 +274,12 @@ class VirtioGpu(VirtioDevice):
     def serve(self, index: int, queue: Virtqueue) -> None:
         """See VirtioDevice.serve."""
         self._work = 0
-        self._owed.discard(index)
         super().serve(index, queue)
 
     def handle(self, index: int, chain: Chain) -> int | None:
         """See VirtioDevice.handle; section 5.7.6.7."""
         if self._work > MOST_WORK and self._post is not None:
-            self._serve_later(index)
+            self.serve_later(index)
             return None
         self._work += _STEP_WORK
         request = copy_out(chain.readable, _HEADER.size + _LARGEST)
@@ -298,12 +294,6 @@ class VirtioGpu(VirtioDevice):
             fence = context = 0
         header = _HEADER.pack(response, flags & _FENCE, fence, context, 0)
         return copy_in(chain.writable, header + body)
-
-    def _serve_later(self, index: int) -> None:
-        assert self._post is not None
-        if index not in self._owed:
-            self._owed.add(index)
-            self._post(partial(self.poll, index))
 
     def _answer(self, index: int, command: int, request: bytes, views: Views) -> tuple[Response, bytes]:
         kind = self._kinds.get(command)
@@ -453,7 +443,6 @@ class VirtioGpu(VirtioDevice):
     def stopped(self) -> None:
         """See VirtioDevice.stopped: the outputs are dark, and what the driver has made is gone."""
         self.resources.clear()
-        self._owed.clear()
         self._events = 0
         for scanout in self.scanouts:
             scanout.turn_off()
@@ -465,7 +454,6 @@ class VirtioGpu(VirtioDevice):
         return {
             "events": self._events,
             "updates": self.updates,
-            "owed": sorted(self._owed),
             "resources": self.resources.save_state(),
             "scanouts": [_save_scanout(scanout) for scanout in self.scanouts],
         }
@@ -474,20 +462,11 @@ class VirtioGpu(VirtioDevice):
         """See VirtioDevice.load_fields."""
         resources = Resources.load_state(self.memory, fields["resources"])
         scanouts = [_load_scanout(saved, resources) for saved in fields["scanouts"]]
-        owed = {GpuQueue(index) for index in fields["owed"]}
         events, updates = int(fields["events"]), int(fields["updates"])
         if len(scanouts) != len(self.scanouts):
             raise ValueError("another number of outputs")
         self.resources, self.scanouts = resources, scanouts
         self._events, self.updates = events & _EVENT_DISPLAY, updates
-        self._owed = {int(index) for index in owed}
-
-    def load_state(self, state: State, /) -> None:
-        """See VirtioDevice.load_state; queues that waited for their turn wait for it anew."""
-        super().load_state(state)
-        owed, self._owed = sorted(self._owed), set()
-        for index in owed if self._post is not None else ():
-            self._serve_later(index)
 
 
 def _check_display(width: int, height: int) -> None:
