@@ -381,7 +381,7 @@ class VirtioGpu(VirtioDevice):
         resource, part = self._resource(number), Rectangle(*corners)
         surface = resource.surface
         if resource.backing is None:
-            raise _RefusedError(Response.ERR_INVALID_RESOURCE_ID)
+            raise _RefusedError(Response.ERR_UNSPEC)
         if not part.is_within(surface.width, surface.height):
             raise _RefusedError(Response.ERR_INVALID_PARAMETER)
         self._work += part.width * part.height * PIXEL_SIZE + part.height * _STEP_WORK
@@ -411,7 +411,7 @@ class VirtioGpu(VirtioDevice):
     def _detach(self, request: _Request) -> bytes:
         resource = self._resource(request.values[0])
         if resource.backing is None:
-            raise _RefusedError(Response.ERR_INVALID_RESOURCE_ID)
+            raise _RefusedError(Response.ERR_UNSPEC)
         self.resources.detach(resource)
         return b""
 
