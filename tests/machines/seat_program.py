@@ -14,6 +14,9 @@ STEP = 0x10503
 NEXT, WRITE = 1, 2
 VERSION_1 = 1 << 32
 END, WAIT, FILL = 0, 16, 32
+EV_SYN, EV_KEY, EV_REL, EV_ABS = range(4)
+ENOUGH = 100_000
+"""Instructions for everything that guests do here."""
 
 PROGRAM = """
     auipc s0, 1                 # the list: operation, address, value
@@ -199,3 +202,29 @@ class GpuCard(Card):
         self.ask(0x105, "4IQI4x", 0, 0, width, height, 0, 1)
         self.ask(0x103, "6I", 0, 0, width, height, 0, 1)
         self.ask(0x104, "5I4x", 0, 0, width, height, 1)
+
+
+def keys_of(machine, card, count):
+    """The events that the guest has received."""
+    found = []
+    for number in range(count):
+        (address,) = struct.unpack_from(
+            "<Q", machine.memory[card.rings[0] + 32 * number : card.rings[0] + 32 * number + 8]
+        )
+        found.append(struct.unpack("<HHi", machine.memory[address : address + 8]))
+    return found
+
+
+def listening(machine, slot, count):
+    """Let a machine's guest wait for so many events of an input device."""
+    script = Script(machine)
+    card = Card(script, slot)
+    for _ in range(count):
+        card.offer(0, b"", 8)
+    card.kick(0)
+    card.finish(0, count)
+    return script, card
+
+
+def strokes(*keys):
+    return [event for key, value in keys for event in ((EV_KEY, key, value), (EV_SYN, 0, 0))]

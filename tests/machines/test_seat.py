@@ -15,11 +15,22 @@ from anyvirt.machines.seat.keymap import US
 from anyvirt.machines.seat.picture import Picture
 
 from . import seat_program
-from .seat_program import FILL, PICTURE, Card, GpuCard, Script
+from .seat_program import (
+    ENOUGH,
+    EV_ABS,
+    EV_KEY,
+    EV_REL,
+    EV_SYN,
+    FILL,
+    PICTURE,
+    GpuCard,
+    Script,
+    keys_of,
+    listening,
+    strokes,
+)
 
 WIDTH, HEIGHT = 64, 32
-ENOUGH = 100_000
-EV_SYN, EV_KEY, EV_REL, EV_ABS = range(4)
 
 
 @pytest.fixture
@@ -154,32 +165,6 @@ def test_the_cursor_is_drawn_above_a_picture_if_that_is_wanted(make):
         below = plain.pixel(2, 4)
         through = [min(of + under * 127 // 255, 255) for of, under in zip((70, 60, 50), below, strict=True)]
         assert changed == {(2, 4): tuple(through)}
-
-
-def keys_of(machine, card, count):
-    """The events that the guest has received."""
-    found = []
-    for number in range(count):
-        (address,) = struct.unpack_from(
-            "<Q", machine.memory[card.rings[0] + 32 * number : card.rings[0] + 32 * number + 8]
-        )
-        found.append(struct.unpack("<HHi", machine.memory[address : address + 8]))
-    return found
-
-
-def listening(machine, slot, count):
-    """Let a machine's guest wait for so many events of an input device."""
-    script = Script(machine)
-    card = Card(script, slot)
-    for _ in range(count):
-        card.offer(0, b"", 8)
-    card.kick(0)
-    card.finish(0, count)
-    return script, card
-
-
-def strokes(*keys):
-    return [event for key, value in keys for event in ((EV_KEY, key, value), (EV_SYN, 0, 0))]
 
 
 def test_what_is_typed_comes_to_the_guest(make):
