@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from anyvirt.devices.bus import DirectMemory, State
 
 MOST_MEMORY = 256 << 20
-"""Bytes of the host's that the resources of one guest may take, with all that they cost."""
+"""Bytes of the host's that the resources of one guest may take, with all that they cost.
+
+A saved state has a copy of the pixels, which it shares with others that were saved while they were the same.
+"""
 MOST_PIXELS = 16384
 """Of a resource in each direction."""
 MOST_ENTRIES = 16384

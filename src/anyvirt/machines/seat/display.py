@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from anyvirt.devices.edid import MOST_PIXELS
@@ -81,11 +82,10 @@ class Display:
     def picture(self, *, cursor: bool = False) -> Picture:
         """What is shown, without its format; `cursor`: with the guest's pointer drawn above it."""
         with self._machine.lock:
-            frame, scanout = self.frame, self._gpu.scanouts[0]
-            picture = Picture.of(frame)
-            if cursor and scanout.cursor is not None:
-                return draw_cursor(picture, scanout.cursor)
-            return picture
+            frame, above = self.frame, self._gpu.scanouts[0].cursor
+            above = replace(above) if cursor and above is not None else None
+        picture = Picture.of(frame)
+        return picture if above is None else draw_cursor(picture, above)
 
     def resize(self, width: int, height: int) -> None:
         """Ask the guest for another resolution, as a window does when its size changes. Raises UsageError."""
