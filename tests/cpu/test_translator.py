@@ -143,6 +143,8 @@ def test_code_around_a_region_is_translated_anew(directory):
     assert stencils.translate(cpu._state, decode=True)
     assert cpu.translate(CODE + 20)
     stencils.make_way([CODE + 20], cpu._state)
+    while stencils.catch_up():
+        pass
     assert not any(part.covers(CODE + 20, CODE + 21) for part in stencils._all())
     assert any(part.covers(CODE + 8, CODE + 9) for part in stencils._all())
 
