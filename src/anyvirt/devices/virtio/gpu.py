@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 MOST_SCANOUTS = 16
 """Section 5.7.4."""
 CURSOR_SIDE = 64
-"""Pixels of a cursor in each direction (section 5.7.6.5)."""
+"""Pixels of a cursor in each direction (section 5.7.6.6)."""
 LEAST_PIXELS = 16
 """Of a display in each direction."""
 MOST_WORK = 16 << 20
