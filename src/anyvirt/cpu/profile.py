@@ -35,7 +35,7 @@ WINDOW = 32
 """Pages of code before and after a hot place that the compiler gets to see."""
 NEIGHBOURHOOD = 6
 """The same of those of which it is told each time what has been decoded, after a look at every record."""
-SMALLEST_LIMIT, LARGEST_LIMIT = 96, 384
+SMALLEST_LIMIT, LARGEST_LIMIT = 96, 768
 """Most instructions of a region at first, and after it has turned out to be too small."""
 MOST_CANDIDATES = 8
 """Hot places that are looked at when the compiler is to be asked for some."""
@@ -110,12 +110,29 @@ class Profile:
             self._reconsider(source, pc)
         known = self.space.at(pc)
         if known is None:
-            self._arrivals[pc] += 1
-            if self._arrivals[pc] >= HOT:
-                self._hot.add(pc)
+            self._arrive(pc)
         elif known.cut and SMALLEST_LIMIT << known.generation < LARGEST_LIMIT:
             self._miss(known)
+        elif known.cut:
+            self._go_on_behind(known)
         return True
+
+    def _arrive(self, pc: int) -> None:
+        """Control has come to where no translation begins."""
+        self._arrivals[pc] += 1
+        if self._arrivals[pc] >= HOT:
+            self._hot.add(pc)
+
+    def _go_on_behind(self, translation: Translation) -> None:
+        """What does not fit into the largest translation, as of a long loop, is hot where that is.
+
+        Control comes to it without a jump, so hardly ever in a look.
+        """
+        code = self.space.code
+        for _, end in translation.ranges:
+            handler = code.handler(end) if end < code.memory_size else None
+            if handler is not None and handler.value and not any(self.space.containing(end)):
+                self._arrive(end)
 
     def _reconsider(self, source: int, pc: int) -> None:
         """A translation that control leaves again and again for a place it did not know is compiled anew.
