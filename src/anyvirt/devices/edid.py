@@ -16,7 +16,8 @@ MOST_PIXELS = 4095
 REFRESH = 60
 """Hz."""
 
-_MANUFACTURER = "AVT"
+_MANUFACTURER = "AYV"
+"""Of anyvirt: not one that has been given to somebody else."""
 _PRODUCT = 1
 _DENSITY = 96
 """Pixels for each inch, of which the size of the screen is made."""
