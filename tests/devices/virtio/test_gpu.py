@@ -172,6 +172,8 @@ def test_outputs_show_parts_of_resources():
     driver.do(UNREF, "I4x", 1)
     assert driver.device.frame(1) is None
     driver.flush(expected=NO_RESOURCE)
+    driver.create()
+    assert driver.device.frame(1) is None, "another resource of that number is not shown by itself"
 
 
 def test_pages_are_flipped():
