@@ -24,12 +24,14 @@ from anyvirt.machines.clock import MachineClock
 from anyvirt.machines.configuration import Configuration
 from anyvirt.machines.console import Console
 from anyvirt.machines.counted import CountedRun, Goal
+from anyvirt.machines.disks.board import copies_of, machine_disks, put_disks
 from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.firmware import GATE, Gate, firmware_rom
 from anyvirt.machines.hart import Hart
 from anyvirt.machines.inputs import Inputs, Position, ReplayError
 from anyvirt.machines.loading import load_firmware, load_initrd, load_kernel
 from anyvirt.machines.memory_windows import PhysicalMemory
+from anyvirt.machines.moment import Moment
 from anyvirt.machines.real_time import RealTimeRun
 from anyvirt.machines.sbi import Sbi
 from anyvirt.machines.standstill import ASIDE, Standstill
@@ -37,7 +39,7 @@ from anyvirt.machines.state import load_machine, save_machine
 from anyvirt.quantities import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from anyvirt.devices.clock import Alarm
     from anyvirt.guest import Network, Published
     from anyvirt.machines.counted import Turn
+    from anyvirt.machines.disks.content import MachineDisk
     from anyvirt.machines.history import History
     from anyvirt.machines.loading import Loaded
     from anyvirt.machines.recording import Recording, Replay
@@ -210,6 +213,7 @@ class Machine:
         configuration: Configuration,
         state: State,
         image: MemoryImage,
+        disks: Mapping[str, MachineDisk],
         tier: Tier | str | None,
         attach: Callable[[VirtBoard], object] | None,
     ) -> Self:
@@ -220,6 +224,7 @@ class Machine:
             machine.board.install_boot_rom(Handover(0, 0))
         # Devices look at the memory when they are loaded.
         machine.board.memory.become(image)
+        put_disks(machine.board, disks)
         load_machine(machine, state)
         return machine
 
@@ -475,9 +480,10 @@ class Machine:
     def snapshot(self, directory: str | Path, *, compress: bool = False) -> None:
         """Write all that the machine is to a directory that is not there yet, or is empty.
 
-        `compress` makes it small, and `restore` slower. What is on disks and behind other devices of the
-        user's is not in it; hooks and breakpoints are not the guest's. A run by another thread is held
-        meanwhile. Raises UsageError; nothing is left behind then.
+        `compress` makes it small, and `restore` slower. Images that disks write to stay as they are from then
+        on: the disks go on in overlays beside them. What is behind other devices of the user's is not in it;
+        hooks and breakpoints are not the guest's. A run by another thread is held meanwhile. Raises
+        UsageError; nothing is left behind then.
         """
         from anyvirt.machines.snapshot import write_snapshot
 
@@ -489,6 +495,7 @@ class Machine:
                 state,
                 memory.shape,
                 memory.stretches(),
+                machine_disks(self.board),
                 compress=compress,
             )
 
@@ -504,8 +511,9 @@ class Machine:
     ) -> Self:
         """A machine that stands where the one stood that `snapshot` was called of, in any tier.
 
-        `attach` puts the same devices on the board as that of the other machine. The files of the snapshot
-        stay in use as long as the machine is there, and nobody may change them; they may be removed. Raises
+        `attach` puts the same devices on the board as that of the other machine; disks come with the
+        snapshot, and what the machine writes to them is gone with it. The files of the snapshot stay in use
+        as long as the machine is there, and nobody may change them; they may be removed. Raises
         SnapshotError for a snapshot that is not what it was, and UsageError; there is no machine then.
         """
         from anyvirt.machines.snapshot import SnapshotError, read_snapshot
@@ -513,7 +521,9 @@ class Machine:
         known = None if tier is None else cls._known_tier(tier)
         snapshot = read_snapshot(Path(directory))
         try:
-            return cls._standing(snapshot.configuration, snapshot.state, snapshot.memory, known, attach)
+            return cls._standing(
+                snapshot.configuration, snapshot.state, snapshot.memory, snapshot.disks, known, attach
+            )
         except (StateError, UsageError, OSError) as error:
             raise SnapshotError(f"the snapshot {directory} cannot be restored: {error}") from None
 
@@ -524,15 +534,20 @@ class Machine:
 
         Both share the memory that neither writes to. `tier` is this one's if it is not given. Devices beyond
         those that every board has belong to the host: `attach` has to give the clone its own of the same
-        kind. A run by another thread is held for a moment. Raises UsageError.
+        kind; what is on disks is copied, and lasts as long as the clone. A run by another thread is held for
+        a moment. Raises UsageError.
         """
 
-        def copy() -> tuple[State, MemoryImage]:
-            return save_machine(self), self.board.memory.freeze()
-
-        state, image = self.while_standing(copy)
+        moment = self.while_standing(lambda: Moment.of(self))
         try:
-            return type(self)._standing(self._configuration, state, image, tier or self._tier, attach)
+            return type(self)._standing(
+                self._configuration,
+                moment.state,
+                moment.memory,
+                copies_of(machine_disks(self.board), moment.disks),
+                tier or self._tier,
+                attach,
+            )
         except StateError as error:
             raise UsageError(f"the machine cannot be cloned: {error}") from None
 

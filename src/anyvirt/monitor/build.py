@@ -29,12 +29,13 @@ from anyvirt.devices.virtio.p9 import VirtioP9
 from anyvirt.devices.virtio.rng import VirtioRng
 from anyvirt.errors import GuestStartError
 from anyvirt.isa.names import Isa
+from anyvirt.machines.disks.board import close_disks
+from anyvirt.machines.disks.image import open_image
 from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.machine import Machine
 from anyvirt.machines.network import post_to
 from anyvirt.machines.pci import attach_virtio_pci
 from anyvirt.monitor.agent_channel import AgentChannel
-from anyvirt.monitor.disks import open_disk
 from anyvirt.monitor.machine import End, MountStep
 from anyvirt.network.opening import open_link, random_mac
 from anyvirt.network.vsock import VsockHost
@@ -122,7 +123,9 @@ class VirtMachine:
         """
         self.channel = AgentChannel()
         self.shares = tuple(_mount_step(number, share) for number, share in enumerate(order.shares))
-        self._disks = [open_disk(disk) for disk in order.disks]
+        self._disks = [
+            open_image(Path(disk.path), format=disk.format, read_only=disk.read_only) for disk in order.disks
+        ]
         self._directories: list[VirtioP9] = []
         self._mac = random_mac()
         self._link = _open(order.network, self._mac) if order.network is not None else None
@@ -220,8 +223,7 @@ class VirtMachine:
         if self._has_gdb.is_set():
             self._machine.end(Ending(Reason.POWEROFF))
             self._is_left.wait(_FAREWELL)
-        for disk in self._disks:
-            disk.close()
+        close_disks(self._machine.board)
         for directory in self._directories:
             directory.close()
         if self._link is not None:
