@@ -30,6 +30,7 @@ from anyvirt.images.host_file import synchronize_directory
 from anyvirt.machines.configuration import Configuration
 from anyvirt.machines.disks.blocks import BlockFile
 from anyvirt.machines.disks.snapshot import load_records, open_disks, saving
+from anyvirt.machines.origin import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -55,11 +56,8 @@ class SnapshotError(AnyvirtError):
 class Snapshot:
     """What is in a snapshot, checked."""
 
-    configuration: Configuration
-    state: State
-    memory: MemoryImage
-    disks: Mapping[str, MachineDisk]
-    """For one machine."""
+    directory: Path
+    origin: Origin
 
 
 @dataclass(frozen=True)
@@ -248,7 +246,7 @@ def _read(directory: Path) -> Snapshot:
         files = _unpacked(files, manifest["stretches"])
     memory = _memory(manifest["banks"], manifest["stretches"], files)
     configuration, values = Configuration.load_state(manifest["machine"]), _from_json(state)
-    return Snapshot(configuration, values, memory, open_disks(records, blocks))
+    return Snapshot(directory, Origin(configuration, values, memory, open_disks(records, blocks)))
 
 
 def _manifest(directory: Path, content: bytes) -> dict[str, Any]:
