@@ -3,7 +3,8 @@
 A snapshot holds `manifest.json` (what machine it is of, what is where), `state.json` (CPUs, devices, time),
 `memory.0` and further ones (what is not zero in RAM and ROM, one stretch behind the other, so that it can be
 mapped as it is), `disk.0.qcow2` and further ones (what on disks differs from images outside of the snapshot)
-and `SHA256SUMS`, which sha256sum(1) reads.
+and `SHA256SUMS`, which sha256sum(1) reads. `instance.json` is there if whoever runs the machine has something
+to add.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "anyvirt snapshot", 2
 _MANIFEST, _STATE, _SUMS = "manifest.json", "state.json", "SHA256SUMS"
+INSTANCE = "instance.json"
+"""The file with what whoever runs the machine wants to know of it again."""
 _PART = 32 << 20
 """Bytes of memory in each file, so that several threads have something to do."""
 _COMPRESSION = "zlib"
@@ -58,6 +61,8 @@ class Snapshot:
 
     directory: Path
     origin: Origin
+    instance: State | None
+    """What whoever has run the machine wanted to know of it again."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,12 @@ def write_snapshot(
     disks: Mapping[str, MachineDisk],
     *,
     compress: bool,
+    instance: State | None = None,
 ) -> None:
     """Write a snapshot to a directory that is not there yet, or is empty.
 
-    `shape` and `stretches` are those of `MemoryImage` and `MachineMemory`. Raises UsageError.
+    `shape` and `stretches` are those of `MemoryImage` and `MachineMemory`, `instance` is what whoever runs
+    the machine wants to know of it again. Raises UsageError.
     """
     try:
         with saving(disks) as saver, _new_directory(directory) as place:
@@ -93,6 +100,8 @@ def write_snapshot(
             placed = _placed(stretches)
             sizes = _write_memory(place, placed, compress=compress) | disk_sizes
             sizes[_STATE] = _write(place / _STATE, _to_json(state))
+            if instance is not None:
+                sizes[INSTANCE] = _write(place / INSTANCE, _to_json(instance))
             manifest = {
                 "format": FORMAT,
                 "version": VERSION,
@@ -219,9 +228,9 @@ def _read(directory: Path) -> Snapshot:
     sizes: dict[str, int] = manifest["sizes"]
     records = load_records(manifest["disks"])
     overlays = [record.overlay for record in records if record.overlay is not None]
-    parts = [name for name in sizes if name not in (_STATE, *overlays)]
-    expected = [*(_part_name(number) for number in range(len(parts))), *overlays, _STATE]
-    if list(sizes) != expected:
+    others = [*overlays, _STATE, *(name for name in sizes if name == INSTANCE)]
+    parts = [_part_name(number) for number in range(len(sizes) - len(others))]
+    if list(sizes) != [*parts, *others]:
         raise ValueError("it has other files than it should")
     for name, size in sizes.items():
         found = (directory / name).stat().st_size
@@ -229,11 +238,11 @@ def _read(directory: Path) -> Snapshot:
             raise ValueError(f"{name} has {found} bytes, not {size}")
     files = [ImageFile(_open(directory / name)) for name in parts]
     blocks = {name: BlockFile(_open(directory / name)) for name in overlays}
-    state = _read_file(directory / _STATE)
+    texts = {name: _read_file(directory / name) for name in others if name not in overlays}
     digests: dict[str, str] = {}
 
     contents: dict[str, bytes | ImageFile | BlockFile] = dict(zip(parts, files, strict=True))
-    contents |= blocks | {_STATE: state, _MANIFEST: content}
+    contents |= blocks | texts | {_MANIFEST: content}
 
     def check(name: str) -> None:
         digests[name] = _digest(contents[name])
@@ -245,8 +254,9 @@ def _read(directory: Path) -> Snapshot:
     if manifest["compression"] is not None:
         files = _unpacked(files, manifest["stretches"])
     memory = _memory(manifest["banks"], manifest["stretches"], files)
-    configuration, values = Configuration.load_state(manifest["machine"]), _from_json(state)
-    return Snapshot(directory, Origin(configuration, values, memory, open_disks(records, blocks)))
+    configuration, state = Configuration.load_state(manifest["machine"]), _from_json(texts[_STATE])
+    origin = Origin(configuration, state, memory, open_disks(records, blocks))
+    return Snapshot(directory, origin, _from_json(texts[INSTANCE]) if INSTANCE in texts else None)
 
 
 def _manifest(directory: Path, content: bytes) -> dict[str, Any]:

@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
     from anyvirt.boards.virt import VirtBoard
     from anyvirt.cpu.tiers import Tier
+    from anyvirt.devices.bus import State
     from anyvirt.machines.machine import Machine
     from anyvirt.machines.snapshot import Snapshot
 
     M = TypeVar("M", bound=Machine)
 
 
-def write_machine(machine: Machine, directory: Path, *, compress: bool) -> None:
-    """See Machine.snapshot; the machine stands."""
+def write_machine(
+    machine: Machine, directory: Path, *, compress: bool, instance: State | None = None
+) -> None:
+    """See Machine.snapshot; the machine stands. `instance` is what whoever runs it adds."""
     state, memory = save_machine(machine), machine.board.memory
     write_snapshot(
         directory,
@@ -35,6 +38,7 @@ def write_machine(machine: Machine, directory: Path, *, compress: bool) -> None:
         memory.stretches(),
         machine_disks(machine.board),
         compress=compress,
+        instance=instance,
     )
 
 

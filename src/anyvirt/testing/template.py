@@ -54,7 +54,7 @@ class Template:
         def make(attach: Callable[[VirtBoard], object]) -> Machine:
             return origin.clone(tier=kind.order.tier, attach=attach)
 
-        return kind.host(VirtMachine(kind.order, make))
+        return kind.host(VirtMachine(kind.order, make, mac=self._origin.mac, is_copy=True))
 
     def close(self) -> None:
         """Let go of it; its copies have nothing to do with it."""
@@ -86,7 +86,9 @@ class Template:
             return booted
 
     def _restored(self, place: Path) -> VirtMachine:
-        restored = VirtMachine(self._order, lambda attach: Machine.restore(place, attach=attach))
+        restored = VirtMachine(
+            self._order, lambda attach: Machine.restore(place, attach=attach), is_copy=True
+        )
         with suppress(OSError):
             os.utime(place)
         return restored
