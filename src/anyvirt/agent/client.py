@@ -192,13 +192,13 @@ class AgentClient:
     # For commands ---------------------------------------------------------------------------------------
 
     def send_about(
-        self, kind: Kind, identity: int, payload: bytes, sent: Callable[[], object] = lambda: None
+        self, kind: Kind, identity: int, payload: bytes, note: Callable[[], object] = lambda: None
     ) -> None:
-        """Send a frame that has no answer; `sent` notes that, before anything else can be sent or saved.
+        """Send a frame that has no answer; `note` writes down that it was sent, with which it is saved.
 
         Raises AgentError when the channel has ended.
         """
-        self._send(kind, identity, payload, sent)
+        self._send(kind, identity, payload, note)
 
     def wait_for(self, ready: Callable[[], bool], timeout: float | None) -> None:
         """Wait until `ready()`. TimeoutError after `timeout` seconds, AgentError when the channel ends."""
@@ -248,16 +248,16 @@ class AgentClient:
             return self._answers.pop(identity) or b""
 
     def _send(
-        self, kind: Kind, identity: int, payload: bytes, sent: Callable[[], object] = lambda: None
+        self, kind: Kind, identity: int, payload: bytes, note: Callable[[], object] = lambda: None
     ) -> None:
         data = frame(kind, identity, payload)
         try:
             with self._write_lock:
                 if self._ended:
                     raise AgentError(f"the guest's agent is gone: {self._ended}")
-                self._stream.write(data)
                 with self._condition:
-                    sent()
+                    note()
+                self._stream.write(data)
         except OSError as error:
             self._end(str(error.strerror or error))
             raise AgentError(f"the guest's agent is gone: {self._ended}") from None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.agent.client import AgentClient, AgentError
 from anyvirt.agent.protocol import InterfaceUp, Run, RunFlag
-from anyvirt.errors import AnyvirtError
+from anyvirt.errors import AnyvirtError, GuestStartError
 from anyvirt.jit.apart import compile_apart
 from anyvirt.linux.container.channel import Channel
 from anyvirt.monitor.carrying import Carrier
@@ -158,11 +158,10 @@ class Monitor:
         main = self._main_command
 
         def conversation() -> State:
-            return {
-                "guest": guest,
-                "main": None if main is None else main.identity,
-                "agent": self._client.save_state(),
-            }
+            agent = self._client.save_state()
+            if main is not None and str(main.identity) not in agent["commands"]:
+                raise GuestStartError("the guest cannot be saved: its command has ended")
+            return {"guest": guest, "main": None if main is None else main.identity, "agent": agent}
 
         try:
             with self._client.held():
@@ -215,8 +214,9 @@ class Monitor:
 
         threading.Thread(target=listen, daemon=True).start()
         try:
-            going_on = self._go_on() if self._machine.conversation is not None else None
-            if self._machine.conversation is None:
+            saved = self._machine.conversation
+            going_on = None if saved is None else self._go_on(saved)
+            if saved is None:
                 self._await_agent()
             self._booted.set()
             if order is None:
@@ -244,23 +244,21 @@ class Monitor:
             self._shut_down()
         self._conclude(self._verdict)
 
-    def _go_on(self) -> AgentCommand | None:
+    def _go_on(self, saved: State) -> AgentCommand | None:
         """Take up the conversation of another monitor: its main command, if that runs.
 
         Its other commands are killed: who has started them is not here.
         """
-        saved = self._machine.conversation
-        assert saved is not None
         try:
-            commands, main = self._client.resume(saved["agent"]), saved["main"]
+            commands, identity = self._client.resume(saved["agent"]), saved["main"]
+            main = None if identity is None else commands.pop(identity)
         except (KeyError, TypeError, ValueError, AttributeError):
             raise AgentError("the snapshot's conversation with the agent makes no sense") from None
-        for identity, command in commands.items():
-            if identity != main:
-                command.signal(signals.SIGKILL, group=True)
-                command.forget()
+        for command in commands.values():
+            command.signal(signals.SIGKILL, group=True)
+            command.forget()
         self._phases.mark("agent")
-        return None if main is None else commands.get(main)
+        return main
 
     def _await_agent(self) -> None:
         self._client.connect(_BOOT_LIMIT)
