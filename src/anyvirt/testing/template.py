@@ -1,7 +1,7 @@
 """Machines that have booted, kept to make copies of: booted once a run, or once for all runs.
 
-A snapshot of what depends on no directory of the user's is kept in the cache directory. It may be deleted at
-any time; of very many the least recently used ones are.
+A snapshot of what depends on no directory or disk of the user's is kept in the cache directory. It may be
+deleted at any time; of very many the least recently used ones are.
 """
 
 from __future__ import annotations
@@ -43,9 +43,8 @@ class Template:
         """Boot it, or go on from a snapshot that was kept. Raises what `boot` raises."""
         self._order = replace(kind.order, tier=_BOOTING_TIER)
         self._kind = replace(kind, order=self._order)
-        self._origin = (
-            self._kept() if use_kept and kind.has_busybox and not kind.order.shares else self._booted()
-        )
+        depends_on_user = not kind.has_busybox or kind.order.shares or kind.order.disks
+        self._origin = self._kept() if use_kept and not depends_on_user else self._booted()
 
     def copy(self, kind: BootedKind) -> MachineHost:
         """A machine that nobody has used, of a kind that boots the same; it stands still."""
