@@ -34,8 +34,8 @@ from anyvirt.machines.disks.board import ExpectedDisk, close_disks
 from anyvirt.machines.disks.image import open_image
 from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.machine import Machine
-from anyvirt.machines.network import post_to
 from anyvirt.machines.pci import attach_virtio_pci
+from anyvirt.machines.posting import post_to
 from anyvirt.monitor.agent_channel import AgentChannel
 from anyvirt.monitor.machine import End, MountStep
 from anyvirt.network.opening import open_link, random_mac
