@@ -41,6 +41,8 @@ _PAGE = 0x1000
 _TREE_ALIGNMENT = 2 << 20
 _TREE_CEILING = 3 << 30
 """Device trees are below this address, where 32-bit firmware reaches them."""
+_EDGES = (Interrupt.UART, *range(Interrupt.VIRTIO_MMIO, Interrupt.VIRTIO_MMIO + len(virt_map.VIRTIO_MMIO)))
+"""Each event of these is one request, as on QEMU: kernels written there do not acknowledge all of them."""
 
 
 class VirtBoard:
@@ -93,6 +95,7 @@ class VirtBoard:
                 for mode in (HartInterrupt.MACHINE_EXTERNAL, HartInterrupt.SUPERVISOR_EXTERNAL)
             ],
             sources=virt_map.INTERRUPT_SOURCES,
+            edges=_EDGES,
         )
         self.clint = Clint(
             clock,

@@ -106,6 +106,8 @@ class VirtioMmio:
 
     def _raise(self, cause: Interrupt) -> None:
         self._causes |= cause
+        # Each event is an edge, also for drivers that have not acknowledged the one before.
+        self._interrupt.set(False)
         self._interrupt.set(True)
 
     def _acknowledge(self, causes: int) -> None:
