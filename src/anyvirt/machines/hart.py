@@ -159,6 +159,11 @@ class Hart:
             self.begin(START, argument=argument, entry=entry)
         return self.state in (HartState.STARTED, HartState.SUSPENDED)
 
+    @property
+    def is_suspended(self) -> bool:
+        """Whether it waits in the firmware for an interrupt."""
+        return self.state is HartState.SUSPENDED
+
     def suspend(self) -> None:
         """Wait for an interrupt in the firmware, which then calls once more (SBI 2.0, section 9.4)."""
         self.state = HartState.SUSPENDED

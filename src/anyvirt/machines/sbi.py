@@ -93,7 +93,7 @@ class Sbi:
             self._machine.end(Ending(Reason.FAILURE))
             return
         hart.cpu.pc = RETURN
-        if hart.state is HartState.SUSPENDED:
+        if hart.is_suspended:
             self._resume(hart)
             return
         extension, function = x[_A7], x[_A6]
@@ -105,7 +105,7 @@ class Sbi:
             hart.cpu.pc = SET_TIMER
             return
         error, value = self._call(hart, extension, function)
-        if hart.state is HartState.SUSPENDED:
+        if hart.is_suspended:
             # The registers keep what was asked for until it goes on.
             return
         x[_A0], x[_A1] = error & _WORD, value & _WORD
