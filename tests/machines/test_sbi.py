@@ -117,4 +117,5 @@ def test_what_is_typed_reaches_the_console_of_the_firmware(program, tier):
     assert values(text, "device") == values(text, "firmware") == [REFUSED["param"]]
     assert values(text, "legacy") == [0] and values(text, "sip") == [2]
     assert values(text, "cleared") == [1, 0] and values(text, "fence") == [0]
-    assert values(text, "no mask") == [REFUSED["address"]]
+    for name in ("no mask", "at the end", "of a device"):
+        assert values(text, name) == [REFUSED["address"]]

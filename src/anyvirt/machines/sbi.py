@@ -10,7 +10,6 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.memory import GuestFault
-from anyvirt.devices.bus import BusError
 from anyvirt.devices.uart16550 import LineStatus, Register
 from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.firmware import HIDDEN, RETURN, SET_TIMER
@@ -145,8 +144,8 @@ class Sbi:
         if hart.x[_A0]:
             mode, hart.privilege = hart.privilege, _SUPERVISOR
             try:
-                mask, base = int.from_bytes(hart.memory.read(hart.x[_A0], 8), "little"), 0
-            except BusError:
+                mask, base = int.from_bytes(hart.cpu.look(hart.x[_A0], 8), "little"), 0
+            except (GuestFault, OverflowError):
                 return Error.INVALID_ADDRESS
             finally:
                 hart.privilege = mode

@@ -29,5 +29,7 @@ void main(u64 hart, u64 tree)
     show("cleared", sbi(3, 0, 0, 0).error);
     show("fence", sbi(5, 0, (u64)&mask, 0).error | sbi(6, 0, 0, 0).error | sbi(7, 0, (u64)&mask, 0).error);
     show("no mask", sbi(4, 0, 8, 0).error);
+    show("at the end", sbi(4, 0, -4ul, 0).error);
+    show("of a device", sbi(4, 0, 0x101000, 0).error);
     power_off();
 }
