@@ -17,7 +17,7 @@ from anyvirt.devices.virtio.blk import VirtioBlk
 from anyvirt.devices.virtio.mmio import VirtioMmio
 from anyvirt.machines.ending import Reason
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 TIERS = ["interpreter", "auto"]
 LONG = 600
