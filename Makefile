@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Thousands of real processes on a busy host: a test that fails is tried once more, and the summary names it as RERUN.
+RETRY := --reruns 1 -rfEsxXwR
 SETUP := pyproject.toml tools/bootstrap.py src/anyvirt/images/debian.py
 
 .PHONY: help compare setup test test-all lint format clean
@@ -30,11 +32,11 @@ setup: $(VENV)/.test
 
 test: setup lint
 	$(PYTHON) tools/system_packages.py
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(RETRY) -m "not slow"
 
 test-all: setup lint
 	$(PYTHON) tools/system_packages.py
-	$(BIN)/pytest
+	$(BIN)/pytest $(RETRY)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

@@ -8,9 +8,10 @@ executed, and is given up when the guest writes the next code in its place: all 
 except that places are called hot here rather than found by sampling. What is on disk is in a temporary
 directory.
 
-For both processes the resident memory is printed, and how much it has grown since the first regions, which
-fill caches and pools; of the arena, the most that translations have taken. A compile server ends after
-`RETIREMENT` regions, and the next one takes its place: the growth that counts is the most of any of them.
+For both processes the resident memory is printed, without pages of files, and how much it has grown since
+the first regions, which fill caches and pools; of the arena, the most that translations have taken. A
+compile server ends after `RETIREMENT` regions, and the next one takes its place: the growth that counts is
+the most of any of them.
 """
 
 import argparse
@@ -67,9 +68,13 @@ def random_instructions(generator):
 
 
 def resident(pid):
-    """Bytes of the resident memory of a process."""
-    with open(f"/proc/{pid}/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * PAGE_SIZE
+    """Bytes of the resident memory of a process, without pages of files.
+
+    Those are the page cache's: the kernel takes them from a process and gives them back as it likes.
+    """
+    kinds = ("RssAnon:", "RssShmem:")
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        return sum(int(line.split()[1]) << 10 for line in file if line.startswith(kinds))
 
 
 def server_of(directory):

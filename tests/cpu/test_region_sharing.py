@@ -14,7 +14,8 @@ from anyvirt.cpu.translation import translation_space
 from anyvirt.cpu.translator import Translator
 from anyvirt.isa.riscv64 import riscv64
 from anyvirt.jit.handlers import Features
-from anyvirt.jit.region import Hints, RegionFunction, discover
+from anyvirt.jit.region import RegionFunction
+from anyvirt.jit.region_plan import Hints, discover
 from anyvirt.jit.region_sharing import LONGEST_SPAN
 from anyvirt.jit.region_template import Templates
 

@@ -114,6 +114,103 @@ def test_what_has_never_been_reached_is_left_out_unless_asked_for(memory):
     assert space_of(cpu).instructions == 4
 
 
+def test_translations_are_entered_wherever_branches_lead(cpu):
+    text = """
+        beq a1, zero, over
+        addi a0, a0, 1
+    over:
+        addi a0, a0, 2
+        ebreak
+    """
+    load(cpu, text)
+    assert cpu.translate_now([CODE]) == 1
+    assert cpu._approach(CODE + 8)
+    assert is_inside(cpu)
+    cpu.pc = CODE + 8
+    assert cpu.run().reason == StopReason.BREAKPOINT
+    assert cpu.x[10] == 2
+
+
+def flat_cpu():
+    memory = MEMORIES["flat"]()
+    memory.map(CODE, 4 * PAGE, 7)
+    return StencilExecutor("riscv64", memory)
+
+
+def catch_up(space):
+    while space.catch_up():
+        pass
+
+
+def test_what_is_executed_around_hot_code_is_translated_with_it():
+    """Many ways between two translations are never seen, for control leaves them so soon."""
+    cpu = flat_cpu()
+    space = space_of(cpu)
+    places = [CODE + offset for offset in (0x10, 0x100, 0x800, PAGE - 8)]
+    for place in places:
+        load(cpu, "addi a0, a0, 1\nebreak", place)
+        assert cpu.run().reason == StopReason.BREAKPOINT
+    load(cpu, "addi a0, a0, 1\nebreak", CODE + 0x400)
+    load(cpu, "addi a0, a0, 1\nebreak", CODE + 2 * PAGE)
+    assert cpu.run().reason == StopReason.BREAKPOINT
+    assert not space.instructions
+    space.care_for([CODE + 0x123])
+    catch_up(space)
+    for place in places:
+        assert cpu._approach(place)
+        assert is_inside(cpu)
+    # It has never been executed; and the other one is in a page where nothing is hot.
+    assert not any(part.covers(CODE + 0x400, CODE + 0x408) for part in space._all())
+    assert not any(part.covers(CODE + 2 * PAGE, CODE + 3 * PAGE) for part in space._all())
+    cpu.x[10] = 0
+    for place in places:
+        cpu.pc = place
+        assert cpu.run().reason == StopReason.BREAKPOINT
+    assert cpu.x[10] == len(places)
+
+
+def test_nothing_is_translated_twice_by_catching_up():
+    cpu = flat_cpu()
+    load(cpu, "addi a0, a0, 1\n" * 1000 + "ebreak")
+    assert cpu.run().reason == StopReason.BREAKPOINT
+    space = space_of(cpu)
+    assert cpu.translate_now([CODE])
+    catch_up(space)
+    assert space.instructions == 1001
+    space.care_for([CODE])
+    catch_up(space)
+    assert space.instructions == 1001
+
+
+def three_pages():
+    """A CPU that has executed something in each of three pages, and their addresses."""
+    cpu = flat_cpu()
+    pages = [CODE + page * PAGE for page in range(3)]
+    for page in pages:
+        load(cpu, "addi a0, a0, 1\nebreak", page)
+        assert cpu.run().reason == StopReason.BREAKPOINT
+    return cpu, pages
+
+
+def test_catching_up_is_done_in_pieces(monkeypatch):
+    monkeypatch.setattr("anyvirt.cpu.stencil_space._CATCHING_UP", 0)
+    cpu, pages = three_pages()
+    space = space_of(cpu)
+    space.care_for(pages)
+    assert [space.catch_up() for _ in pages] == [True, True, False]
+    assert space.instructions == 6
+
+
+def test_catching_up_has_a_share_of_the_time(monkeypatch):
+    monkeypatch.setattr("anyvirt.cpu.stencil_space._HEAD_START", -1)
+    monkeypatch.setattr("anyvirt.cpu.stencil_space._SHARE", 0)
+    cpu, pages = three_pages()
+    space = space_of(cpu)
+    space.care_for(pages)
+    assert not space.catch_up()
+    assert space.instructions == 0
+
+
 def test_regions_are_bounded(cpu):
     load(cpu, "addi a0, a0, 1\n" * 1000 + "ebreak")
     assert cpu.translate_now([CODE]) == 1

@@ -143,8 +143,30 @@ def test_code_around_a_region_is_translated_anew(directory):
     assert stencils.translate(cpu._state, decode=True)
     assert cpu.translate(CODE + 20)
     stencils.make_way([CODE + 20], cpu._state)
+    while stencils.catch_up():
+        pass
     assert not any(part.covers(CODE + 20, CODE + 21) for part in stencils._all())
     assert any(part.covers(CODE + 8, CODE + 9) for part in stencils._all())
+
+
+def test_a_loop_that_no_region_can_hold_becomes_several(directory, monkeypatch):
+    """Without a jump to what did not fit, that would be stencils for ever."""
+    monkeypatch.setattr("anyvirt.cpu.profile.SMALLEST_LIMIT", 16)
+    monkeypatch.setattr("anyvirt.cpu.profile.LARGEST_LIMIT", 16)
+    cpu = make(directory)
+    body = [riscv64.assemble("addi x10, x10, 1")] * 50
+    back = riscv64.assemble(f"bne x9, zero, {-4 * (len(body) + 1)}")
+    cpu.memory.protect(CODE, PAGE, 7)
+    cpu.memory.write(CODE, b"".join([*body, riscv64.assemble("addi x9, x9, -1"), back]))
+    cpu.memory.write(CODE + 4 * (len(body) + 2), riscv64.assemble("ebreak"))
+    cpu.memory.protect(CODE, PAGE, 5)
+    space = translation_space(cpu.memory, "riscv64", counted=False)
+    deadline = time.monotonic() + PATIENCE
+    while not all(space.at(CODE + 64 * part) for part in range(4)):
+        assert time.monotonic() < deadline
+        cpu.pc, cpu.x[9], cpu.x[10] = CODE, 200_000, 0
+        assert cpu.run().reason == StopReason.BREAKPOINT
+        assert cpu.x[10] == 50 * 200_000
 
 
 def test_what_is_found_must_be_true(directory):

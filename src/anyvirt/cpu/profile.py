@@ -6,6 +6,7 @@ Nothing that takes long to import is needed before a program has been running fo
 from __future__ import annotations
 
 from collections import Counter
+from heapq import nlargest
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,10 @@ WINDOW = 32
 """Pages of code before and after a hot place that the compiler gets to see."""
 NEIGHBOURHOOD = 6
 """The same of those of which it is told each time what has been decoded, after a look at every record."""
-SMALLEST_LIMIT, LARGEST_LIMIT = 96, 384
+SMALLEST_LIMIT, LARGEST_LIMIT = 96, 768
 """Most instructions of a region at first, and after it has turned out to be too small."""
+MOST_CANDIDATES = 8
+"""Hot places that are looked at when the compiler is to be asked for some."""
 MOST_TARGETS, LEAST_SHARE = 24, 32
 """Of an indirect jump, the targets that a region knows, if one in so many of its jumps leads there."""
 MOST_ARRIVALS = 32
@@ -72,6 +75,8 @@ class Profile:
         self._counted = counted
         self._on_regions = on_regions
         self._arrivals: Counter[int] = Counter()
+        self._hot: set[int] = set()
+        """Those that control has come to often enough."""
         self._targets: dict[int, Counter[int]] = {}
         self._untold: set[int] = set()
         """Jumps of whose targets the compiler does not know all that is known here."""
@@ -105,10 +110,29 @@ class Profile:
             self._reconsider(source, pc)
         known = self.space.at(pc)
         if known is None:
-            self._arrivals[pc] += 1
+            self._arrive(pc)
         elif known.cut and SMALLEST_LIMIT << known.generation < LARGEST_LIMIT:
             self._miss(known)
+        elif known.cut:
+            self._go_on_behind(known)
         return True
+
+    def _arrive(self, pc: int) -> None:
+        """Control has come to where no translation begins."""
+        self._arrivals[pc] += 1
+        if self._arrivals[pc] >= HOT:
+            self._hot.add(pc)
+
+    def _go_on_behind(self, translation: Translation) -> None:
+        """What does not fit into the largest translation, as of a long loop, is hot where that is.
+
+        Control comes to it without a jump, so hardly ever in a look.
+        """
+        code = self.space.code
+        for _, end in translation.ranges:
+            handler = code.handler(end) if end < code.memory_size else None
+            if handler is not None and handler.value and not any(self.space.containing(end)):
+                self._arrive(end)
 
     def _reconsider(self, source: int, pc: int) -> None:
         """A translation that control leaves again and again for a place it did not know is compiled anew.
@@ -195,6 +219,7 @@ class Profile:
             translation.cut = reply.cut
             for entry in translation.entries:
                 del self._arrivals[entry]
+                self._hot.discard(entry)
             self._on_regions(translation.entries)
 
     def publish_image(self, reply: Reply, image: bytes) -> Translation | None:
@@ -237,10 +262,11 @@ class Profile:
         return self._client
 
     def _candidates(self) -> list[int]:
+        hottest = nlargest(MOST_CANDIDATES, self._hot, key=self._arrivals.__getitem__)
         hot = [
             pc
-            for pc, count in self._arrivals.most_common(8)
-            if count >= HOT << 2 * self._asked.get(pc, 0) and self.space.at(pc) is None
+            for pc in hottest
+            if self._arrivals[pc] >= HOT << 2 * self._asked.get(pc, 0) and self.space.at(pc) is None
         ]
         return [*hot, *self._urgent]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import struct
@@ -13,6 +12,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from anyvirt.cpu.descriptors import out_of_the_way
 from anyvirt.cpu.host import host
 from anyvirt.jit.compile_protocol import ProtocolError, Reply, Request, Unpacker, pack, unpack_reply
 
@@ -23,8 +23,6 @@ SOCKET = "compiler"
 OUTSTANDING = 3
 """Most requests that wait for an answer: others may turn out to be more urgent."""
 _PACKAGES = str(Path(__file__).parents[2])
-_LOWEST_DESCRIPTORS = (5000, 900)
-"""The guest uses the low ones; the first of these may be beyond its limit."""
 _LONGEST_START = 60.0
 """Seconds after which a compiler that does not listen yet is not waited for any more."""
 _CREDENTIALS = struct.Struct("3i")
@@ -166,15 +164,12 @@ class RegionClient:
     @staticmethod
     def _out_of_the_way(connection: socket.socket) -> socket.socket:
         """The same connection under a number that guests hardly use."""
-        import fcntl
-
-        for lowest in _LOWEST_DESCRIPTORS:
-            with contextlib.suppress(OSError):
-                number = fcntl.fcntl(connection.fileno(), fcntl.F_DUPFD_CLOEXEC, lowest)
-                moved = socket.socket(fileno=number)
-                connection.close()
-                return moved
-        return connection
+        number = out_of_the_way(connection.fileno())
+        if number is None:
+            return connection
+        moved = socket.socket(fileno=number)
+        connection.close()
+        return moved
 
     def _start(self) -> None:
         """Start the compiler, once: as a process that is not seen by a guest that waits for its children."""

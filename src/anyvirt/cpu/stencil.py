@@ -19,10 +19,20 @@ from anyvirt.cpu.view import FlatView
 from anyvirt.jit.cache import load_or_compile
 from anyvirt.jit.layout import STATE_SIZE, Slot
 from anyvirt.jit.machine_layout import LOOKUP
-from anyvirt.jit.stencil_blob import TABLES, TRANSLATE
-from anyvirt.jit.stencil_layout import HASH_FACTOR, HEADER_SIZE, JOB_SIZE, LARGEST_REGION, Glue, Job
+from anyvirt.jit.stencil_blob import DECODE, TABLES, TRANSLATE, TRANSLATE_PAGE
+from anyvirt.jit.stencil_layout import (
+    HASH_FACTOR,
+    HEADER_SIZE,
+    JOB_SIZE,
+    LARGEST_PAGE,
+    LARGEST_REGION,
+    Glue,
+    Job,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from anyvirt.cpu.code import CodeSpace
     from anyvirt.cpu.machine_code import MachineCodeSpace
     from anyvirt.jit.blob import Blob
@@ -65,12 +75,13 @@ class StencilTier:
         self._slots[Slot.LEAVE // 8] = self._slots[Slot.ATTEND // 8] = self._host.leave
         self._slots[Slot.RECORD_SHIFT // 8] = code.layout.shift
         self._job = reserve(JOB_SIZE, mmap.PROT_READ | mmap.PROT_WRITE)
-        self._set(Job.HANDLER, blob[TRANSLATE])
+        self._blob = blob
         self._set(Job.TABLES, blob[TABLES])
         self._set(Job.HANDLERS, ctypes.addressof(self._handlers))
         self._set(Job.HANDLERS_SHIFT, shift)
         self._set(Job.CAPACITY, JOB_SIZE - Job.IMAGE)
         self._set(Job.COUNTED, int(counted))
+        self._set(Job.STRIDE, code.layout.size)
         self._set(Job.LOOKUP, code.interpreter[LOOKUP] if machine else 0)
 
     def __del__(self) -> None:
@@ -108,6 +119,14 @@ class StencilTier:
             return 0
         return self._slots[Slot.RECORDS // 8] + (address << self._slots[Slot.RECORD_SHIFT // 8]) & _MASK
 
+    def decode(self, records: Sequence[int]) -> None:
+        """Decode the instructions of empty records, as many as fit into a translation at most."""
+        with self._lock:
+            (ctypes.c_uint64 * len(records)).from_address(self._job + Job.QUEUE)[:] = list(records)
+            self._set(Job.QUEUE_COUNT, len(records))
+            self._set(Job.DECODE, self._code.interpreter["decode_run"])
+            self._serve(DECODE)
+
     def translate(
         self, record: int, *, limit: int = LARGEST_REGION, decode: bool = False
     ) -> StencilImage | None:
@@ -121,9 +140,36 @@ class StencilTier:
             self._set(Job.LIMIT, min(limit, LARGEST_REGION))
             self._set(Job.DECODE, self._code.interpreter["decode_run"] if decode else 0)
             self._set(Job.SIZE, 0)
-            self._slots[Slot.RECORD // 8] = self._job
-            self._host.enter(self._state)
+            self._serve(TRANSLATE)
             return self._result()
+
+    def translate_page(self, page: int, covered: bytearray) -> Iterator[StencilImage]:
+        """Machine code for what is decoded in the page at an address, and for what is around that.
+
+        `covered` has a byte for each record of the page; those with another value than 0 are left out.
+        """
+        layout = self._code.layout
+        first = record = self.record_at(page)
+        end = first + (PAGE_SIZE << layout.shift)
+        marks = (ctypes.c_uint8 * len(covered)).from_buffer(covered)
+        while record != end:
+            with self._lock:
+                self._set(Job.ENTRY, record)
+                self._set(Job.UNTIL, end)
+                self._set(Job.COVERED, ctypes.addressof(marks) + (record - first) // layout.size)
+                self._set(Job.LIMIT, LARGEST_PAGE)
+                self._set(Job.DECODE, 0)
+                self._serve(TRANSLATE_PAGE)
+                record = self._get(Job.ENTRY)
+                image = self._result()
+            if image is None:
+                return
+            yield image
+
+    def _serve(self, symbol: str) -> None:
+        self._set(Job.HANDLER, self._blob[symbol])
+        self._slots[Slot.RECORD // 8] = self._job
+        self._host.enter(self._state)
 
     def _result(self) -> StencilImage | None:
         size = self._get(Job.SIZE)
@@ -137,7 +183,7 @@ class StencilTier:
         )
 
     def _pairs(self, offset: int, count: int) -> list[tuple[int, int]]:
-        words = (ctypes.c_uint64 * (2 * count)).from_address(self._job + offset)[:]
+        words = memoryview(ctypes.string_at(self._job + offset, 16 * count)).cast("Q").tolist()
         return list(zip(words[::2], words[1::2], strict=True))
 
     def _get(self, offset: int) -> int:

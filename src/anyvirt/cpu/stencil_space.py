@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
@@ -23,13 +24,17 @@ from anyvirt.cpu.stencil import StencilImage, StencilTier
 from anyvirt.jit.layout import HANDLER_FIELD, Request, Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from anyvirt.cpu.code import CodeSpace
     from anyvirt.cpu.machine_code import MachineCodeSpace
     from anyvirt.cpu.machine_memory import MachineMemory
 
 _MASK = (1 << 64) - 1
+_CATCHING_UP = 0.002
+"""Seconds after which catching up is to go on another time."""
+_HEAD_START, _SHARE = 0.05, 0.1
+"""Seconds that catching up may take at first, and the share of the time that it may have."""
 _MOST_CONTINUATIONS = 16
 """Translations that are made at a time because code goes on behind one."""
 
@@ -55,6 +60,13 @@ class StencilTranslation:
             for start, end in self.ranges
             for page in range(start // PAGE_SIZE, (end - 1) // PAGE_SIZE + 1)
         }
+
+    def ranges_within(self, page: int) -> Iterator[tuple[int, int]]:
+        """What it covers of the page that begins at `page`, relative to that."""
+        for start, end in self.ranges:
+            low, high = max(start - page, 0), min(end - page, PAGE_SIZE)
+            if low < high:
+                yield low, high
 
     def covers(self, start: int, end: int) -> bool:
         """Whether some of its instructions lie in [start, end)."""
@@ -90,15 +102,24 @@ class StencilSpace(ABC):
     def go_on_at(self, addresses: Iterable[int]) -> None:  # noqa: B027 - code of machines is in pages
         """Translate what has been decoded at guest addresses, where that can be told."""
 
+    def care_for(self, addresses: Iterable[int]) -> None:  # noqa: B027 - code of machines is in pages
+        """There is hot code in the pages of these guest addresses."""
+
+    def catch_up(self) -> bool:
+        """Translate some of what has been decoded in pages with hot code; whether there is more."""
+        return False
+
     def synchronize(self) -> None:  # noqa: B027 - stores are seen as they happen, in most memories
         """A guest says that it has changed code."""
 
     def publish(self, tier: StencilTier, record: int, origin: int, *, decode: bool = False) -> bool:
-        """Translate from a record on; `origin` is what the ranges of the image are relative to.
+        """Translate from a record on, if that has not been done; whether there is a translation.
 
-        Where code goes on behind what fits into a translation it is translated, too: nobody would be seen
-        to jump there.
+        `origin` is what the ranges of the image are relative to. Where code goes on behind what fits into a
+        translation it is translated, too: nobody would be seen to jump there.
         """
+        if self.is_translated(record):
+            return True
         image = tier.translate(record, decode=decode)
         if image is None or not self._place(image, origin):
             return False
@@ -196,6 +217,13 @@ class FlatStencilSpace(StencilSpace):
         code: CodeSpace = code_space(memory, isa, counted=counted, translated=True)
         self._tier = StencilTier(isa, code, counted=counted, machine=False)
         self._tier.see(memory, code)
+        self._memory = weakref.proxy(memory)
+        self._code = code
+        self._behind: dict[int, None] = {}
+        """Pages that are still to be caught up with."""
+        self._began = time.monotonic()
+        self._spent = 0.0
+        """Seconds for which there has been catching up."""
         memory.on_code_change.append(self.forget)
 
     def translate(self, state: int, *, decode: bool = False) -> bool:
@@ -203,24 +231,57 @@ class FlatStencilSpace(StencilSpace):
         with self.lock:
             if decode:
                 self._tier.adopt(state)
-            return self.publish(self._tier, _slot(state, Slot.RECORD), 0, decode=decode)
+            record = _slot(state, Slot.RECORD)
+            self.care_for([record - _slot(state, Slot.RECORDS) >> self._code.layout.shift])
+            return self.publish(self._tier, record, 0, decode=decode)
 
     def make_way(self, addresses: Iterable[int], state: int) -> None:
-        """See StencilSpace.make_way. What is around the instructions is translated anew, without them."""
+        """See StencilSpace.make_way. What is around will be caught up with, without them."""
         with self.lock:
             found = {part for address in addresses for part in self._made_from(address, 1)}
             self._give_up(found)
             self._tier.adopt(state)
-            for field, _ in (entry for translation in found for entry in translation.entries):
-                record = field - HANDLER_FIELD
-                if not self.is_translated(record):
-                    # Their records are empty now.
-                    self.publish(self._tier, record, 0, decode=True)
+            for part in found:
+                self._tier.decode([place - HANDLER_FIELD for place, _ in part.entries])
+            self.care_for(page * PAGE_SIZE for part in found for page in part.pages)
 
     def go_on_at(self, addresses: Iterable[int]) -> None:
         """See StencilSpace.go_on_at."""
         with self.lock:
             self.go_on(self._tier, addresses, 0)
+
+    def care_for(self, addresses: Iterable[int]) -> None:
+        """See StencilSpace.care_for."""
+        with self.lock:
+            self._behind.update((address & -PAGE_SIZE, None) for address in addresses)
+
+    def catch_up(self) -> bool:
+        """See StencilSpace.catch_up.
+
+        Looks at a guest show where it jumps; they seldom show the few instructions of each way between two
+        translations that the interpreter executes.
+        """
+        began = now = time.monotonic()
+        with self.lock:
+            if self._spent > _HEAD_START + _SHARE * (began - self._began):
+                return False
+            while self._behind and now - began <= _CATCHING_UP:
+                self._catch_up_with(next(iter(self._behind)))
+                now = time.monotonic()
+            self._spent += now - began
+        return bool(self._behind)
+
+    def _catch_up_with(self, page: int) -> None:
+        """Translate what has been decoded in a page and is part of no translation."""
+        self._behind.pop(page, None)
+        granule = self._code.layout.granule
+        covered = bytearray(PAGE_SIZE // granule)
+        for part in self._by_page.get(page // PAGE_SIZE, ()):
+            for low, high in part.ranges_within(page):
+                covered[low // granule : high // granule] = bytes((1,)) * ((high - low) // granule)
+        for image in self._tier.translate_page(page, covered):
+            if not self._place(image, 0):
+                return
 
     def synchronize(self) -> None:
         """See StencilSpace.synchronize."""

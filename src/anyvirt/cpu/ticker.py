@@ -15,6 +15,7 @@ import weakref
 from enum import Enum
 from typing import ClassVar
 
+from anyvirt.cpu.descriptors import make_room
 from anyvirt.jit.layout import Request, Slot
 
 SHORTEST, LONGEST = 0.001, 0.016
@@ -30,12 +31,17 @@ _LONGEST_PAUSE = 0.1
 class Pace(Enum):
     """When to look again."""
 
+    AT_ONCE = "at once"
+    """There is more, and it is worth its time."""
     SOON = "soon"
     """There was something new."""
     STEADY = "steady"
     """Something is being waited for."""
     LATER = "later"
     """There was nothing: later each time."""
+
+
+_LONGEST = {Pace.AT_ONCE: SHORTEST, Pace.SOON: SHORTEST, Pace.STEADY: _PATIENT, Pace.LATER: LONGEST}
 
 
 class Ticker:
@@ -58,6 +64,7 @@ class Ticker:
         """The CPU is going to run."""
         self._starts += 1
         if self._thread is None:
+            make_room()
             self._thread = threading.Thread(target=_tick, args=(weakref.ref(self),), daemon=True)
             self._thread.start()
 
@@ -66,11 +73,10 @@ class Ticker:
 
         That may have been so long that the thread has given up.
         """
-        longest = {Pace.SOON: SHORTEST, Pace.STEADY: _PATIENT, Pace.LATER: LONGEST}[pace]
         self._spent += spent
         too_much = self._spent - _HEAD_START - _SHARE * (time.monotonic() - self._began)
-        pause = min(too_much / _SHARE, _LONGEST_PAUSE)
-        self._interval = max(min(2 * self._interval, longest), pause)
+        pause = min(too_much / _SHARE, _LONGEST_PAUSE) if pace is not Pace.AT_ONCE else 0
+        self._interval = max(min(2 * self._interval, _LONGEST[pace]), pause)
         self.start()
 
     def look(self) -> bool:

@@ -132,9 +132,10 @@ def _templates(isa: str, memory: str, rounding: int, alone: bool) -> Templates:
 
 def compile_image(code: GuestPages, request: Request) -> tuple[Reply, bytes]:
     """Find, write and compile the region of a request."""
-    from anyvirt.jit.region import Hints, RegionFunction, discover
+    from anyvirt.jit.region import RegionFunction
     from anyvirt.jit.region_compiler import compile_region
     from anyvirt.jit.region_paged import PagedRegionFunction
+    from anyvirt.jit.region_plan import Hints, discover
 
     templates = _templates(request.isa, request.memory, request.rounding, request.alone)
     if request.paged is not (templates.isa.system is not None):

@@ -19,7 +19,7 @@ from anyvirt.jit.region import PAGES, RegionFunction
 
 if TYPE_CHECKING:
     from anyvirt.isa.description import InstructionSet
-    from anyvirt.jit.region import Plan, Step
+    from anyvirt.jit.region_plan import Plan, Step
 
 _MASK = (1 << 64) - 1
 _Fact = TypeVar("_Fact")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from anyvirt.isa.description import InstructionSet
-    from anyvirt.jit.region import Step
+    from anyvirt.jit.region_plan import Step
 
 USUAL = "%usual"
 """The variable of regions with the addend of the last load: the next one hardly ever has another."""

@@ -10,8 +10,8 @@ from anyvirt.jit.stencil_layout import LITERAL_SIZE
 if TYPE_CHECKING:
     from anyvirt.isa.description import InstructionSet
 
-TRANSLATE = "translate"
-"""Symbol of the translator."""
+TRANSLATE, TRANSLATE_PAGE, DECODE = "translate", "translate_page", "decode"
+"""Symbols: what translates around an entry, what does so in a page, and what decodes given records."""
 TABLES = "tables"
 """Symbol of the tables."""
 
@@ -32,5 +32,5 @@ def stencil_blob(isa: InstructionSet, *, counted: bool, memory: str = "flat") ->
     tables = build_tables(compile_module(text, relocation="static"), lengths, compiled)
     translator = link(compile_module(translator_module()))
     code = translator.code + bytes(-len(translator.code) % LITERAL_SIZE)
-    symbols = {TRANSLATE: translator.symbols[TRANSLATE], TABLES: len(code)}
-    return Blob(code + tables, 0, symbols, {"forms": len(forms)})
+    symbols = {name: translator.symbols[name] for name in (TRANSLATE, TRANSLATE_PAGE, DECODE)}
+    return Blob(code + tables, 0, {**symbols, TABLES: len(code)}, {"forms": len(forms)})

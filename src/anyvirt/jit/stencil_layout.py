@@ -13,7 +13,9 @@ from enum import IntEnum, IntFlag
 from anyvirt.jit.image_layout import Header as ImageHeader
 
 LARGEST_REGION = 512
-"""Most instructions that are translated at once."""
+"""Most instructions that are translated at once from an entry on."""
+LARGEST_PAGE = 2048
+"""Most instructions that are translated at once because they are in a page."""
 LARGEST_STENCIL = 2048
 """Most bytes of a stencil: forms that need more are left to the interpreter."""
 MOST_JUMPS = 24
@@ -148,9 +150,9 @@ class Job(IntEnum):
     """Offsets in a job of the translator: what is wanted, then what came of it, then its own notes."""
 
     HANDLER = 0x00
-    """The translator: a job is entered like a record."""
+    """What serves the job: it is entered like a record."""
     ENTRY = 0x08
-    """The record to begin at."""
+    """The record to begin at; afterwards, of a page, the one to go on at."""
     TABLES = 0x10
     HANDLERS = 0x18
     """A hash table from handlers to headers."""
@@ -180,24 +182,30 @@ class Job(IntEnum):
     """The lowest address whose instruction may be taken into the region."""
     SPAN = 0xA0
     """How many addresses from there on may be."""
+    UNTIL = 0xA8
+    """The record at which a page ends."""
+    STRIDE = 0xB0
+    """Bytes from one record to the next."""
+    COVERED = 0xB8
+    """Of a page, from `ENTRY` on, one byte for each record: not 0 if it belongs to a translation already."""
     INDEX = 0x1000
     """32 bits each: 1 + the number of the instruction at a record, by the record's hash."""
-    INSTRUCTIONS = 0x3000
-    QUEUE = 0x9000
+    INSTRUCTIONS = 0x5000
+    QUEUE = 0x1_9000
     """Records to be looked at."""
-    ENTRIES = 0xC000
+    ENTRIES = 0x2_2000
     """Result: pairs of a record and the distance of its entry from the beginning of the image."""
-    RANGES = 0xE000
+    RANGES = 0x2_A000
     """Result: pairs of first and last address (exclusive) of guest code."""
-    FAULTS = 0x10000
+    FAULTS = 0x3_2000
     """The fault table of the image."""
-    FIXUPS = 0x20000
+    FIXUPS = 0x7_2000
     """Jumps whose place is known and whose target is not."""
-    IMAGE = 0x80000
+    IMAGE = 0x20_0000
 
 
-INDEX_SHIFT = 64 - 11
-JOB_SIZE = 0x100000
+INDEX_SHIFT = 64 - 12
+JOB_SIZE = 0x40_0000
 """The image has the rest."""
 
 
@@ -225,10 +233,8 @@ class Mark(IntFlag):
     """Flags of an instruction."""
 
     LEADER = 1
-    """Arrived at from elsewhere than the instruction before."""
-    PUBLISHED = 2
-    """Its record leads into the translation."""
-    INTERPRETED = 4
+    """Arrived at from elsewhere than the instruction before: its record leads into the translation."""
+    INTERPRETED = 2
     """The interpreter executes it."""
 
 

@@ -56,11 +56,38 @@ _ROOM = LARGEST_STENCIL + 8
 
 
 def translate(state: u64, job: u64) -> None:
-    """Serve a job: leave an image and its size, or 0 if there is nothing that could be translated."""
+    """Leave an image of what is around an entry and its size, or 0 if nothing can be translated."""
+    begin(job)
+    discover(state, job, load64(job + Job.ENTRY))
+    make_image(state, job)
+
+
+def translate_page(state: u64, job: u64) -> None:
+    """The same of all that is decoded in a page, and around that, and is not covered."""
+    begin(job)
+    record = load64(job + Job.ENTRY)
+    covered = load64(job + Job.COVERED)
+    while record != load64(job + Job.UNTIL) and load64(job + Job.INSTRUCTION_COUNT) < load64(job + Job.LIMIT):
+        if load64(record + HANDLER_FIELD) != 0 and load8(covered) == 0 and find(job, record) == 0:
+            discover(state, job, record)
+        record += load64(job + Job.STRIDE)
+        covered += 1
+    store64(job + Job.ENTRY, record)
+    make_image(state, job)
+
+
+def begin(job: u64) -> None:
+    """Nothing has been found yet."""
     store64(job + Job.SIZE, u64(0))
     store64(job + Job.ENTRY_COUNT, u64(0))
     store64(job + Job.RANGE_COUNT, u64(0))
-    discover(state, job)
+    store64(job + Job.INSTRUCTION_COUNT, u64(0))
+    for position in range(u64(0), u64(_INDEX_ENTRIES * 4), 8):
+        store64(job + Job.INDEX + position, u64(0))
+
+
+def make_image(state: u64, job: u64) -> None:
+    """Lay out what has been found."""
     if load64(job + Job.INSTRUCTION_COUNT) == 0:
         return
     mark_leaders(state, job)
@@ -169,17 +196,15 @@ def is_call(instruction: u64) -> bool:
 # Discovery --------------------------------------------------------------------------------------------------
 
 
-def discover(state: u64, job: u64) -> None:
-    """Find the instructions of the region, run after run, in the order in which they will lie."""
-    store64(job + Job.INSTRUCTION_COUNT, u64(0))
-    for position in range(u64(0), u64(_INDEX_ENTRIES * 4), 8):
-        store64(job + Job.INDEX + position, u64(0))
-    store64(job + Job.QUEUE, load64(job + Job.ENTRY))
+def discover(state: u64, job: u64, entry: u64) -> None:
+    """Find the instructions around an entry, run after run, in the order in which they will lie."""
+    store64(job + Job.QUEUE, entry)
     store64(job + Job.QUEUE_COUNT, u64(1))
     looked = u64(0)
     while looked < load64(job + Job.QUEUE_COUNT):
         discover_run(state, job, load64(job + Job.QUEUE + looked * 8))
         looked += 1
+    mark(find(job, entry), u32(Mark.LEADER))
 
 
 def discover_run(state: u64, job: u64, first: u64) -> None:
@@ -265,20 +290,16 @@ def mark(instruction: u64, flags: u32) -> None:
 
 
 def mark_leaders(state: u64, job: u64) -> None:
-    """Find where blocks begin, and which of them other code will lead to: returns of calls, mostly."""
-    mark(instruction_at(job, u64(0)), u32(Mark.LEADER | Mark.PUBLISHED))
+    """Find where blocks begin."""
     for number in range(load64(job + Job.INSTRUCTION_COUNT)):
         instruction = instruction_at(job, number)
         shape = shape_of(instruction)
         if shape & Shape.TAKEN != 0:
-            target = target_record(state, job, instruction)
-            # What stops the run stops it where a loop begins anew: it shall go on in the translation.
-            loops = target <= load64(instruction + Instruction.RECORD)
-            mark(find(job, target), u32(Mark.LEADER | Mark.PUBLISHED) if loops else u32(Mark.LEADER))
+            mark(find(job, target_record(state, job, instruction)), u32(Mark.LEADER))
         if shape & Shape.INTERPRETED != 0 or is_call(instruction):
             following = next_record(state, job, instruction)
             if following != 0:
-                mark(find(job, following), u32(Mark.LEADER | Mark.PUBLISHED))
+                mark(find(job, following), u32(Mark.LEADER))
         elif shape & Shape.NEXT != 0 and (shape & Shape.TAKEN != 0 or not is_adjacent(state, job, number)):
             mark(find(job, next_record(state, job, instruction)), u32(Mark.LEADER))
 
@@ -328,7 +349,8 @@ def emit_instructions(state: u64, job: u64) -> bool:
         store32(instruction + Instruction.POSITION, position)
         flags = load32(instruction + Instruction.FLAGS)
         record = load64(instruction + Instruction.RECORD)
-        if flags & Mark.PUBLISHED != 0:
+        if flags & Mark.LEADER != 0:
+            # Control may come to it from other translations, too.
             note_entry(job, record, position)
         if shape_of(instruction) & Shape.INTERPRETED != 0:
             store32(instruction + Instruction.STUB, position)
@@ -571,21 +593,35 @@ def finish_image(job: u64) -> None:
     store64(job + Job.SIZE, table + count * 8 - start)
 
 
+# Records of other code --------------------------------------------------------------------------------------
+
+
+def decode(state: u64, job: u64) -> None:
+    """Decode what the empty ones among the records in the queue stand for."""
+    for position in range(load64(job + Job.QUEUE_COUNT)):
+        record = load64(job + Job.QUEUE + position * 8)
+        if load64(record + HANDLER_FIELD) == 0:
+            call(load64(job + Job.DECODE), state, record, load64(state + Slot.RECORDS))
+
+
 # The module -------------------------------------------------------------------------------------------------
 
 
 def translator_module() -> str:
-    """LLVM IR of the translator, entered as `translate`."""
+    """LLVM IR of the translator, entered as `translate`, `translate_page` and `decode`."""
     from anyvirt.jit.frontend import Module
 
     module = Module(HostTarget())
-    function = module.add(translate, attributes="nounwind")
-    module.define(_ENTRY.format(convention=CONVENTION, parameters=PARAMETERS, function=function))
+    for name, served in (("translate", translate), ("translate_page", translate_page), ("decode", decode)):
+        function = module.add(served, attributes="nounwind")
+        module.define(
+            _ENTRY.format(name=name, convention=CONVENTION, parameters=PARAMETERS, function=function)
+        )
     return module.text()
 
 
 _ENTRY = f"""
-define dso_local {{convention}} void @translate({{parameters}}) nounwind {{{{
+define dso_local {{convention}} void @{{name}}({{parameters}}) nounwind {{{{
   %s = ptrtoint ptr %state to i64
   %r = ptrtoint ptr %record to i64
   call void {{function}}(i64 %s, i64 %r)

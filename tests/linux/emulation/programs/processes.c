@@ -68,14 +68,19 @@ int main(int count, char **arguments)
     pid_t child = fork();
     if (child == 0) { kill(getpid(), SIGTERM); pause(); }
     show_status("killed", finish(child));
+    int seen[2], status;
+    if (pipe(seen)) return 1;
     child = fork();
-    if (child == 0) { raise(SIGSTOP); _exit(4); }
-    int status;
+    /* A child that has ended is not known to have been continued any more. */
+    if (child == 0) { char byte; raise(SIGSTOP); _exit(read(seen[0], &byte, 1) == 1 ? 4 : 5); }
     waitpid(child, &status, WUNTRACED);
     show_status("child", status);
     kill(child, SIGCONT);
     waitpid(child, &status, WCONTINUED);
     show_status("child", status);
+    if (write(seen[1], "", 1) != 1) return 1;
+    close(seen[0]);
+    close(seen[1]);
     siginfo_t info;
     printf("waitid %d", waitid(P_PID, child, &info, WEXITED | WNOWAIT));
     printf(" code %d status %d\n", info.si_code == CLD_EXITED, info.si_status);
