@@ -133,6 +133,22 @@ def test_commands_come_through_a_pipe_and_mistakes_are_told(words):
     assert done.stdout.splitlines()[-1].startswith("pc         000000000000100c")
 
 
+def test_a_display_is_asked_for(words, tmp_path):
+    pytest.importorskip("PIL")
+    shown = tmp_path / "shown.ppm"
+    done = subprocess.run(
+        [*words, "--display", "64x32", "-e", f"screenshot {shown}"],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert shown.read_bytes() == b"P6\n64 32\n255\n" + bytes(3 * 64 * 32)
+    done = subprocess.run([*words, "-e", "screenshot x.png"], capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.returncode == 2
+    assert "this machine has no display" in done.stderr
+
+
 def test_nothing_to_run_is_a_mistake(anyvirt_command):
     done = subprocess.run([*anyvirt_command, "debug"], capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 2

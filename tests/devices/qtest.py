@@ -17,7 +17,7 @@ LETTERS = {1: "b", 2: "w", 4: "l", 8: "q"}
 class Qtest:
     """A machine `virt` with two harts."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, *options):
         if shutil.which(EMULATOR) is None:
             pytest.skip(f"{EMULATOR} is not installed (Debian: qemu-system-misc)")
         listener = socket.socket(socket.AF_UNIX)
@@ -27,7 +27,7 @@ class Qtest:
         machine = ("-machine", "virt", "-smp", "2", "-m", "128", "-accel", "tcg", "-S")
         quiet = ("-display", "none", "-nodefaults", "-rtc", "base=2024-01-01,clock=vm", "-qtest-log", "none")
         self._process = subprocess.Popen(
-            [EMULATOR, *machine, *quiet, "-qtest", "stdio", "-qmp", f"unix:{directory / 'qmp'}"],
+            [EMULATOR, *machine, *quiet, *options, "-qtest", "stdio", "-qmp", f"unix:{directory / 'qmp'}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -40,7 +40,7 @@ class Qtest:
         self._monitor = connection.makefile("rw")
         connection.close()
         self._monitor.readline()
-        self._command("qmp_capabilities")
+        self.command("qmp_capabilities")
         self.lines = {}
         """The levels of the lines that are watched, by number."""
 
@@ -60,10 +60,18 @@ class Qtest:
         """Store."""
         self._say(f"write{LETTERS[size]} {address:#x} {value:#x}")
 
+    def load(self, address, length):
+        """Bytes of memory."""
+        return bytes.fromhex(self._say(f"read {address:#x} {length:#x}").split()[1][2:])
+
+    def store(self, address, data):
+        """Store bytes into memory."""
+        self._say(f"write {address:#x} {len(data):#x} 0x{data.hex()}")
+
     def path(self, kind):
         """Where the device of a kind is in QEMU's tree of objects."""
         for parent in ("/machine/unattached", "/machine"):
-            for child in self._command("qom-list", path=parent):
+            for child in self.command("qom-list", path=parent):
                 if child["type"] == f"child<{kind}>":
                     return f"{parent}/{child['name']}"
         raise LookupError(kind)
@@ -90,7 +98,8 @@ class Qtest:
                 return " ".join(answer)
             self.lines[int(answer[2])] = answer[1] == "raise"
 
-    def _command(self, name, **arguments):
+    def command(self, name, **arguments):
+        """Say something to its monitor, and return the answer."""
         self._monitor.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
         self._monitor.flush()
         while "return" not in (answer := json.loads(self._monitor.readline())):

@@ -1,5 +1,6 @@
 """A monitor whose machine is the agent's build for the host, in namespaces of its own: a stand-in."""
 
+import contextlib
 import os
 import select
 import signal
@@ -81,11 +82,16 @@ class AgentMachine:
     def _all(self, number):
         """The processes in the namespace, which the host sees as descendants of unshare."""
         for pid in _descendants(self._process.pid):
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 def _descendants(pid):
-    children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Those that there are still; processes end at any time."""
+    try:
+        children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
     return [each for child in children for each in (child, *_descendants(child))]
 
 

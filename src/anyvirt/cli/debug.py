@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 @click.option("--disk", "disks", multiple=True, metavar="FILE[:ro][:qcow2]", help="A disk (repeatable).")
 @click.option("--memory", metavar="SIZE", default="512M", show_default=True, help="Memory of the machine.")
 @click.option("--cpus", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Harts.")
+@click.option(
+    "--display", metavar="WxH", help="A display of that many pixels, with keyboard and pointer: 1024x768."
+)
 @click.option("--tier", metavar="NAME", help="How code is executed: interpreter or stencil.")
 @click.option("--seed", type=int, metavar="N", help="Let the date and the kernel's randomness be fixed.")
 @click.option(
@@ -53,6 +56,7 @@ def command(
     disks: tuple[str, ...],
     memory: str,
     cpus: int,
+    display: str | None,
     tier: str | None,
     seed: int | None,
     counted: bool,
@@ -81,6 +85,7 @@ def command(
         disks=tuple(Disk.parse(disk) for disk in disks),
         memory=memory,
         cpus=cpus,
+        display=display,
         tier=tier,
         seed=seed,
     )

@@ -23,6 +23,8 @@ _ROOT_TAG = "root"
 _SHELL = ("/bin/sh", "-i")
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "TERM": "vt100"}
 _COMMAND_LINE = "console=ttyS0 panic=-1"
+_ON_DISPLAY = "console=tty0"
+_DISPLAY_MODULES = ("virtio_gpu", "virtio_input")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,8 @@ class Debugged:
     disks: Sequence[Disk] = ()
     memory: str = "512M"
     cpus: int = 1
+    display: str | None = None
+    """Pixels in each direction; the kernel's messages are there, too."""
     tier: str | None = None
     seed: int | None = None
 
@@ -55,14 +59,19 @@ class Debugged:
             return Machine(
                 kernel=kernel,
                 initrd=initrd,
-                append=_COMMAND_LINE if self.append is None else self.append,
+                append=self._words if self.append is None else self.append,
                 memory=self.memory,
                 cpus=self.cpus,
+                display=self.display,
                 firmware=self.firmware,
                 tier=self.tier,
                 seed=self.seed,
                 attach=self._attach if self.rootfs is not None or self.disks else None,
             )
+
+    @property
+    def _words(self) -> str:
+        return _COMMAND_LINE if self.display is None else f"{_ON_DISPLAY} {_COMMAND_LINE}"
 
     def _attach(self, board: VirtBoard) -> None:
         from anyvirt.devices.virtio.blk import VirtioBlk
@@ -92,12 +101,14 @@ def _initial_file_system(debugged: Debugged, kernel: Kernel, directory: Path) ->
     from anyvirt.agent.protocol import Run, RunFlag
     from anyvirt.images.initramfs import Initramfs, SharedRoot, make_initramfs
 
+    modules = ["virtio_blk"] if debugged.disks else []
+    modules += _DISPLAY_MODULES if debugged.display is not None else ()
     shell = Run(_SHELL, _ENVIRONMENT, flags=RunFlag.CONSOLE | RunFlag.MAIN)
     return make_initramfs(
         Initramfs(
             Isa.RISCV64,
             kernel.modules,
-            load=("virtio_blk",) if debugged.disks else (),
+            load=tuple(modules),
             root=SharedRoot(_ROOT_TAG),
             channel="",
             run=shell,

@@ -85,6 +85,8 @@ class MachineTranslator(StencilExecutor):
         if self._wants_stencils:
             for place in places:
                 self._space.make_way_at(place)
+            self._space.care_for(places)
+            self._is_behind = True
 
     def _goes_on(self) -> bool:
         if not self._instrumented and self._slots[_REASON] == UNFIT:
@@ -129,4 +131,7 @@ class MachineTranslator(StencilExecutor):
         requests[Request.SAMPLE] = 0
         pace = profile.serve(slots[_ROUNDING])
         pace = Pace.SOON if news else Pace.LATER if pace is Pace.LATER else Pace.STEADY
+        if self._wants_stencils and (news or self._is_behind):
+            self._is_behind = self._space.catch_up()
+            pace = Pace.AT_ONCE if self._is_behind else pace
         self._ticker.rest(pace)

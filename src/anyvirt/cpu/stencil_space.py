@@ -81,6 +81,11 @@ class StencilSpace(ABC):
         self.instructions = 0
         """Guest instructions that have been translated so far."""
         self._by_page: dict[int, set[StencilTranslation]] = {}
+        self._behind: dict[int, None] = {}
+        """Pages that are still to be caught up with."""
+        self._began = time.monotonic()
+        self._spent = 0.0
+        """Seconds for which there has been catching up."""
 
     def __del__(self) -> None:
         arena().abandon(translation.placement for translation in self._all())
@@ -102,12 +107,42 @@ class StencilSpace(ABC):
     def go_on_at(self, addresses: Iterable[int]) -> None:  # noqa: B027 - code of machines is in pages
         """Translate what has been decoded at guest addresses, where that can be told."""
 
-    def care_for(self, addresses: Iterable[int]) -> None:  # noqa: B027 - code of machines is in pages
-        """There is hot code in the pages of these guest addresses."""
+    def care_for(self, places: Iterable[int]) -> None:
+        """There is hot code in the pages of these places, which are what ranges are made of."""
+        with self.lock:
+            self._behind.update((place & -PAGE_SIZE, None) for place in places)
 
     def catch_up(self) -> bool:
-        """Translate some of what has been decoded in pages with hot code; whether there is more."""
-        return False
+        """Translate some of what has been decoded in pages with hot code; whether there is more.
+
+        Looks at a guest show where it jumps; they seldom show the few instructions of each way between two
+        translations that the interpreter executes.
+        """
+        began = now = time.monotonic()
+        with self.lock:
+            if self._spent > _HEAD_START + _SHARE * (began - self._began):
+                return False
+            while self._behind and now - began <= _CATCHING_UP:
+                page = next(iter(self._behind))
+                del self._behind[page]
+                self._catch_up_with(page)
+                now = time.monotonic()
+            self._spent += now - began
+        return bool(self._behind)
+
+    @abstractmethod
+    def _catch_up_with(self, page: int) -> None:
+        """Translate what has been decoded in a page and is part of no translation."""
+
+    def _translate_page(self, tier: StencilTier, page: int, granule: int) -> None:
+        """Translate what is decoded and not covered of a page that the tier sees at its place."""
+        covered = bytearray(PAGE_SIZE // granule)
+        for part in self._by_page.get(page // PAGE_SIZE, ()):
+            for low, high in part.ranges_within(page):
+                covered[low // granule : high // granule] = bytes((1,)) * ((high - low) // granule)
+        for image in tier.translate_page(page, covered):
+            if not self._place(image, 0):
+                return
 
     def synchronize(self) -> None:  # noqa: B027 - stores are seen as they happen, in most memories
         """A guest says that it has changed code."""
@@ -217,13 +252,7 @@ class FlatStencilSpace(StencilSpace):
         code: CodeSpace = code_space(memory, isa, counted=counted, translated=True)
         self._tier = StencilTier(isa, code, counted=counted, machine=False)
         self._tier.see(memory, code)
-        self._memory = weakref.proxy(memory)
         self._code = code
-        self._behind: dict[int, None] = {}
-        """Pages that are still to be caught up with."""
-        self._began = time.monotonic()
-        self._spent = 0.0
-        """Seconds for which there has been catching up."""
         memory.on_code_change.append(self.forget)
 
     def translate(self, state: int, *, decode: bool = False) -> bool:
@@ -250,38 +279,8 @@ class FlatStencilSpace(StencilSpace):
         with self.lock:
             self.go_on(self._tier, addresses, 0)
 
-    def care_for(self, addresses: Iterable[int]) -> None:
-        """See StencilSpace.care_for."""
-        with self.lock:
-            self._behind.update((address & -PAGE_SIZE, None) for address in addresses)
-
-    def catch_up(self) -> bool:
-        """See StencilSpace.catch_up.
-
-        Looks at a guest show where it jumps; they seldom show the few instructions of each way between two
-        translations that the interpreter executes.
-        """
-        began = now = time.monotonic()
-        with self.lock:
-            if self._spent > _HEAD_START + _SHARE * (began - self._began):
-                return False
-            while self._behind and now - began <= _CATCHING_UP:
-                self._catch_up_with(next(iter(self._behind)))
-                now = time.monotonic()
-            self._spent += now - began
-        return bool(self._behind)
-
     def _catch_up_with(self, page: int) -> None:
-        """Translate what has been decoded in a page and is part of no translation."""
-        self._behind.pop(page, None)
-        granule = self._code.layout.granule
-        covered = bytearray(PAGE_SIZE // granule)
-        for part in self._by_page.get(page // PAGE_SIZE, ()):
-            for low, high in part.ranges_within(page):
-                covered[low // granule : high // granule] = bytes((1,)) * ((high - low) // granule)
-        for image in self._tier.translate_page(page, covered):
-            if not self._place(image, 0):
-                return
+        self._translate_page(self._tier, page, self._code.layout.granule)
 
     def synchronize(self) -> None:
         """See StencilSpace.synchronize."""
@@ -312,6 +311,7 @@ class MachineStencilSpace(StencilSpace):
                 return False
             # Whoever stores to the page from now on will have this forgotten.
             self._memory.note_translations(number)
+            self.care_for([number * PAGE_SIZE])
             distance = page - records & _MASK
             address = (distance - (distance >> 63 << 64) >> self._code.layout.shift) & _MASK
             self._tier.see_page(address, state)
@@ -355,6 +355,16 @@ class MachineStencilSpace(StencilSpace):
                     handler = ctypes.c_uint64.from_address(entry)
                     if not arena().contains(handler.value):
                         handler.value = 0
+
+    def _catch_up_with(self, page: int) -> None:
+        records = self._code.page(page // PAGE_SIZE)
+        if records:
+            # As for `translate`.
+            self._memory.note_translations(page // PAGE_SIZE)
+            with self._fence:
+                pass
+            self._tier.see_records(page, records)
+            self._translate_page(self._tier, page, self._code.layout.granule)
 
     def _content(self, number: int) -> bytes:
         return ctypes.string_at(self._memory.page_address(number), PAGE_SIZE)

@@ -51,6 +51,11 @@ if TYPE_CHECKING:
     from anyvirt.machines.history import History
     from anyvirt.machines.loading import Loaded
     from anyvirt.machines.recording import Recording, Replay
+    from anyvirt.machines.seat import Seat
+    from anyvirt.machines.seat.display import Display
+    from anyvirt.machines.seat.keyboard import Keyboard
+    from anyvirt.machines.seat.picture import Picture
+    from anyvirt.machines.seat.pointer import Pointer
     from anyvirt.network.link import Link
     from anyvirt.network.vsock import VsockHost
 
@@ -84,6 +89,7 @@ class Machine:
     _link: Link | None = None
     """The cable of its network card."""
     _vsock: VsockHost | None = None
+    _seat: Seat | None = None
 
     def __init__(
         self,
@@ -100,6 +106,7 @@ class Machine:
         network: Network | str | None = None,
         publish: Sequence[Published | str] = (),
         vsock: bool | str | Path = False,
+        display: tuple[int, int] | str | None = None,
         attach: Callable[[VirtBoard], object] | None = None,
     ) -> None:
         """Make a machine that is ready to run.
@@ -111,8 +118,9 @@ class Machine:
         and what the kernel is given as randomness are the same in each run. `network` is what the machine's
         virtio-net card is joined with: `"user"`, `"tap"` or `"tap:NAME"`; `publish` lets ports of the host
         lead to it (`"[ADDRESS:]HOST:GUEST[/udp]"`). `vsock` gives it virtual sockets, reached by
-        `Machine.vsock` and by a Unix socket at a path if one is given. `attach` is called with the board, to
-        put further devices on it. Raises UsageError.
+        `Machine.vsock` and by a Unix socket at a path if one is given. `display` gives it a display of that
+        size in pixels, `(1024, 768)` or `"1024x768"`, a keyboard and a pointer. `attach` is called with the
+        board, to put further devices on it. Raises UsageError.
         """
         self._check_board(board)
         if kernel is None and firmware is None:
@@ -128,6 +136,7 @@ class Machine:
             append=append,
             firmware=None if firmware is None else Path(firmware),
             seed=seed,
+            display=self._resolution(display),
         )
 
         def attach_all(board: VirtBoard) -> None:
@@ -171,6 +180,10 @@ class Machine:
         self.console = Console(self)
         self.board = self._make_board()
         self.console.connect(self.board.uart)
+        if configuration.display is not None:
+            from anyvirt.machines.seat import furnish
+
+            self._seat = furnish(self, configuration.display)
         if attach is not None:
             attach(self.board)
         self._tier = self._known_tier(chosen_tier() if tier is None else tier)
@@ -186,6 +199,14 @@ class Machine:
             gate = Gate(call=self._take_call, acknowledge=self._lower_software_interrupt)
             self.board.memory.add_mmio(*GATE, gate, name="firmware")
             self.board.memory.add_rom(BOOT_ROM.start, firmware_rom(), name="firmware")
+
+    @staticmethod
+    def _resolution(display: tuple[int, int] | str | None) -> tuple[int, int] | None:
+        if display is None:
+            return None
+        from anyvirt.machines.seat.display import parse_resolution
+
+        return parse_resolution(display)
 
     def _join_host(
         self,
@@ -708,6 +729,36 @@ class Machine:
         if self._vsock is None:
             raise UsageError("this machine has no virtual sockets: make it with vsock=True")
         return self._vsock
+
+    @property
+    def display(self) -> Display:
+        """What the guest shows. Raises UsageError."""
+        return self._taken_seat().display
+
+    @property
+    def keyboard(self) -> Keyboard:
+        """Typing where the guest reads keys, not on its serial console. Raises UsageError."""
+        return self._taken_seat().keyboard
+
+    @property
+    def pointer(self) -> Pointer:
+        """Pointing at what the display shows. Raises UsageError."""
+        return self._taken_seat().pointer
+
+    def screenshot(self, path: str | Path | None = None, *, cursor: bool = False) -> Picture:
+        """What the display shows now, and with `path` also a file of it, such as a `.png`.
+
+        `cursor` draws the guest's pointer above it. Raises UsageError, without Pillow if there is a path.
+        """
+        picture = self.display.picture(cursor=cursor)
+        if path is not None:
+            picture.save(path)
+        return picture
+
+    def _taken_seat(self) -> Seat:
+        if self._seat is None:
+            raise UsageError("this machine has no display: make it with display=(1024, 768)")
+        return self._seat
 
     @property
     def lock(self) -> threading.RLock:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from anyvirt.devices.virtio.mmio import VirtioMmio
 from anyvirt.devices.virtio.net import VirtioNet
 from anyvirt.guest import Network, NetworkMode, Published
+from anyvirt.machines.posting import post_to
 from anyvirt.network.opening import open_link, random_mac
 from anyvirt.network.vsock import VsockHost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from anyvirt.boards.virt import VirtBoard
@@ -55,11 +56,3 @@ def attach_vsock(board: VirtBoard, path: Path | str | None) -> VsockHost:
 
     board.attach_virtio_mmio("vsock", make)
     return host
-
-
-def post_to(board: VirtBoard, action: Callable[[], None]) -> None:
-    """Have something done soon, under the machine's lock, by the thread that looks after its agenda.
-
-    While the machine stands still, nothing is.
-    """
-    board.clock.call_at(0, action)

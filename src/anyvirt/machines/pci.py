@@ -18,7 +18,19 @@ if TYPE_CHECKING:
 
 
 def attach_virtio_pci(board: VirtBoard, devices: Iterable[VirtioDevice]) -> None:
-    """Give a board `virt` its bridge, with the windows that its memory map has, and devices behind it."""
+    """Put devices behind the bridge of a board `virt`, which gets one if it has none yet."""
+    host = _bridge(board)
+    for device in devices:
+        attached = VirtioPci(device)
+        slot = host.bus.add(attached.function)
+        board.keep(f"pci device {slot}", attached)
+
+
+def _bridge(board: VirtBoard) -> EcamHost:
+    """With the windows that the board's memory map has."""
+    found = board.devices.get("pci")
+    if isinstance(found, EcamHost):
+        return found
     host = EcamHost(
         memory_map=board.memory_map,
         windows=(
@@ -29,7 +41,4 @@ def attach_virtio_pci(board: VirtBoard, devices: Iterable[VirtioDevice]) -> None
         interrupts=board.pci_wires,
     )
     board.attach_pci(host)
-    for number, device in enumerate(devices):
-        attached = VirtioPci(device)
-        host.bus.add(attached.function)
-        board.keep(f"pci device {number}", attached)
+    return host

@@ -31,8 +31,8 @@ from anyvirt.errors import GuestStartError
 from anyvirt.isa.names import Isa
 from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.machine import Machine
-from anyvirt.machines.network import post_to
 from anyvirt.machines.pci import attach_virtio_pci
+from anyvirt.machines.posting import post_to
 from anyvirt.monitor.agent_channel import AgentChannel
 from anyvirt.monitor.disks import open_disk
 from anyvirt.monitor.machine import End, MountStep

@@ -376,7 +376,7 @@ class PciPort:
             identifier, following = self.config_read(at, 1), self.config_read(at + 1, 1)
             if identifier == 9:
                 kind, bar = self.config_read(at + 3, 1), self.config_read(at + 4, 1)
-                start = self.bars[bar] + self.config_read(at + 8, 4)
+                start = self.bars.get(bar, 0) + self.config_read(at + 8, 4)
                 self.parts.setdefault(kind, start)
                 if kind == 2:
                     self.multiplier = self.config_read(at + 16, 4)

@@ -155,7 +155,8 @@ def test_frames_without_end_do_not_hold_the_machine(backend, ring):
         patch.setattr(type(device._rings[0]), "push", refill)
         guest.queues[0].add([], [100])
         guest.port.notify(0)
-        assert posted == [device.input_ready]
+        assert len(posted) == 1
+        assert device.save_state()["owed"] == [0]
         posted.pop()()
         assert len(publications) == 2 * 16 * 2
 

@@ -26,6 +26,8 @@ from anyvirt.devices.disk import RawDisk
 from anyvirt.devices.virtio.balloon import VirtioBalloon
 from anyvirt.devices.virtio.blk import VirtioBlk
 from anyvirt.devices.virtio.console import PortSettings, VirtioConsole
+from anyvirt.devices.virtio.gpu import VirtioGpu
+from anyvirt.devices.virtio.input import KEYBOARD, VirtioInput
 from anyvirt.devices.virtio.mmio import VirtioMmio
 from anyvirt.devices.virtio.net import VirtioNet
 from anyvirt.devices.virtio.rng import VirtioRng
@@ -233,10 +235,17 @@ DEVICES = {
     "console": lambda memory: VirtioConsole(
         memory, [PortSettings(Backend()), PortSettings(Backend(), "name")], queue_size=16
     ),
+    "gpu": lambda memory: VirtioGpu(memory, [(64, 64)]),
+    "input": lambda memory: VirtioInput(memory, KEYBOARD),
 }
 HEADERS = [
     struct.pack("<IIQ", kind, 0, sector) for kind in (0, 1, 4, 8, 11, 13) for sector in (0, 127, 128, 2**60)
 ] + [struct.pack("<IHH", port, event, 1) for port in (0, 1, 5) for event in range(8)]
+HEADERS += [
+    struct.pack("<IIQIB3x6I", command, 1, 5, 0, 0, *values)
+    for command in (*range(0x100, 0x108), 0x10A, 0x300)
+    for values in ((1, 1, 64, 64, 0, 1), (0, 0, 8, 8, 0, 1))
+]
 
 
 class AnyDriver(RuleBasedStateMachine):

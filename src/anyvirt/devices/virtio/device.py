@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from anyvirt.devices.bus import DirectMemory, State
     from anyvirt.devices.virtio.queue import Chain
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 ROUNDS = 16
 """How often a queue is served again at once because the driver goes on filling it."""
 
@@ -38,6 +38,8 @@ class DeviceId(IntEnum):
     ENTROPY = 4
     BALLOON = 5
     P9 = 9
+    GPU = 16
+    INPUT = 18
     VSOCK = 19
 
 
@@ -123,6 +125,8 @@ class VirtioDevice:
         """Whether the device may touch its queues."""
         self._set(Status(0))
         self._post = post
+        self._owed: set[int] = set()
+        """Queues that wait for their turn."""
 
     # What a device is made of ---------------------------------------------------------------------------
 
@@ -162,8 +166,7 @@ class VirtioDevice:
             self.publish(index, queue)
             if not queue.enable_notifications():
                 return
-        assert self._post is not None
-        self._post(partial(self.poll, index))
+        self.serve_later(index)
 
     def started(self) -> None:
         """The driver is ready."""
@@ -210,6 +213,17 @@ class VirtioDevice:
         finally:
             self._serving.discard(index)
             self._wanted.discard(index)
+
+    def serve_later(self, index: int) -> None:
+        """Serve a queue again when others have had their turn. It takes a `post`."""
+        assert self._post is not None
+        if index not in self._owed:
+            self._owed.add(index)
+            self._post(partial(self._serve_owed, index))
+
+    def _serve_owed(self, index: int) -> None:
+        self._owed.discard(index)
+        self.poll(index)
 
     def publish(self, index: int, queue: Virtqueue) -> None:
         """Show the driver what was used, with an interrupt if it wants one."""
@@ -346,6 +360,7 @@ class VirtioDevice:
         self._set(Status(0))
         self.accepted = 0
         self.failure = ""
+        self._owed.clear()
         for index, settings in enumerate(self.settings):
             settings.clear()
             self._rings[index] = None
@@ -360,6 +375,7 @@ class VirtioDevice:
             "accepted": self.accepted,
             "generation": self.generation,
             "failure": self.failure,
+            "owed": sorted(self._owed),
             "queues": [
                 {
                     "size": settings.size,
@@ -383,8 +399,9 @@ class VirtioDevice:
             queues = [self._load_queue(old.maximum, saved) for old, saved in pairs]
             status, failure = Status(int(state["status"])), str(state["failure"])
             generation = int(state["generation"])
+            owed = [range(len(queues))[int(index)] for index in state["owed"]]
             self.load_fields(dict(state["fields"]))
-        except (KeyError, TypeError, ValueError, QueueError, BusError) as error:
+        except (LookupError, TypeError, ValueError, QueueError, BusError) as error:
             self.accepted = before
             raise StateError(f"the saved state of a virtio device is damaged ({error})") from None
         except StateError:
@@ -394,6 +411,9 @@ class VirtioDevice:
         self._rings = [ring for _, ring in queues]
         self._set(status)
         self.failure, self.generation = failure, generation
+        self._owed.clear()
+        for index in owed if self._post is not None else ():
+            self.serve_later(index)
 
     def _load_queue(self, maximum: int, saved: dict[str, Any]) -> tuple[QueueSettings, Virtqueue | None]:
         descriptors, driver, device = map(int, saved["areas"])

@@ -156,7 +156,7 @@ class VirtioNet(VirtioDevice):
                 self.publish(index, queue)
                 return
         self.publish(index, queue)
-        self._post(self.input_ready)
+        self.serve_later(index)
 
     def _next_frame(self) -> bytes | None:
         if not self._link_up:

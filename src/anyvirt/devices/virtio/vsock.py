@@ -345,7 +345,7 @@ class VirtioVsock(VirtioDevice):
                 return
             count += 1
         self.publish(index, queue)
-        self._post(partial(self.poll, VsockQueue.RECEIVE))
+        self.serve_later(index)
 
     def handle(self, index: int, chain: Chain) -> int | None:
         """See VirtioDevice.handle."""

@@ -16,6 +16,7 @@ _FORMAT = re.compile(r"(\d*)([a-z]*)")
 _SIZES = {"b": 1, "h": 2, "w": 4, "g": 8}
 _CONDITION = re.compile(r"(?:^|\s)if\b")
 _MOST_SHOWN = 1 << 16
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 
 
 def count_of(monitor: Monitor, text: str) -> int:
@@ -32,6 +33,13 @@ def number_of(text: str, what: str) -> float:
     if not 0 < number < 1e9:
         raise UsageError(f"{text!r} is no number of {what}")
     return number
+
+
+def line_to_type(text: str) -> str:
+    """What is typed for a text: a line, or in quotes just that, with backslashes as in C."""
+    if len(text) > 1 and text[0] == text[-1] == '"':
+        return re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[1]), text[1:-1])
+    return text + "\n"
 
 
 @dataclass(frozen=True)

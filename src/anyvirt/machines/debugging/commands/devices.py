@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from anyvirt.errors import UsageError
-from anyvirt.machines.debugging.commands.arguments import number_of
+from anyvirt.machines.debugging.commands.arguments import line_to_type, number_of
 from anyvirt.machines.debugging.commands.table import Completion, Section, command
 from anyvirt.machines.debugging.device_registers import describe_device
 
@@ -95,10 +95,7 @@ def attach(monitor: Monitor, text: str) -> str:
 @command("send", usage="TEXT", section=Section.DEVICES, completion=Completion.NOTHING)
 def send(monitor: Monitor, text: str) -> str:
     """Type a line to the guest; in quotes it is typed as it is, with \\n for Enter."""
-    if len(text) > 1 and text[0] == text[-1] == '"':
-        monitor.machine.console.send(_unquoted(text[1:-1]))
-    else:
-        monitor.machine.console.send(text + "\n")
+    monitor.machine.console.send(line_to_type(text))
     return ""
 
 
@@ -122,7 +119,3 @@ def expect(monitor: Monitor, text: str) -> str:
         raise UsageError(f"{pattern!r} is no regular expression: {error}") from None
     patience = number_of(seconds, "seconds") if seconds else _PATIENCE
     return monitor.expect(compiled, patience)
-
-
-def _unquoted(text: str) -> str:
-    return re.sub(r"\\(.)", lambda match: {"n": "\n", "t": "\t", "r": "\r"}.get(match[1], match[1]), text)

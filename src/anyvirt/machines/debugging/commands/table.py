@@ -30,7 +30,7 @@ class Section(StrEnum):
     SESSION = "Records, symbols, help"
 
 
-_MODULES = ("running", "points", "registers", "memory", "devices", "session")
+_MODULES = ("running", "points", "registers", "memory", "devices", "seat", "session")
 
 
 class Completion(StrEnum):
