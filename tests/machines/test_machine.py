@@ -311,7 +311,7 @@ def test_timers_go_on_while_a_hart_is_watched(tmp_path, tier, limit, watched):
         assert m.console.text == "..."
         assert stops == (3 if watched == "watchpoint" else 0)
         assert stored == ([0x2E] * 3 if watched == "hook" else [])
-        assert 150_000 <= m.clock.now() < 50_000_000_000
+        assert m.clock.now() >= 150_000
 
 
 @pytest.mark.parametrize("limit", [{"seconds": LONG}, {"instructions": 1_000_000}])
