@@ -70,6 +70,7 @@ __all__ = [
     "UsageError",
     "compare",
     "engines",
+    "restore",
     "run",
     "start",
 ]
@@ -186,6 +187,25 @@ def start(
     from anyvirt.running import start_guest
 
     return start_guest(guest, on=on, streams=streams, terminal=terminal)
+
+
+def restore(
+    directory: Path | str,
+    *,
+    on: str | None = None,
+    streams: Streams | None = None,
+    terminal: TerminalSize | None = None,
+) -> Instance:
+    """Start a guest that goes on where the one stood that `instance.snapshot(directory)` was called of.
+
+    `on` names the engine (None: the one that took the snapshot). The guest's command goes on with `streams`,
+    or on a terminal of the size `terminal` if it was on one.
+    """
+    from pathlib import Path
+
+    from anyvirt.running import restore_guest
+
+    return restore_guest(Path(directory), on=on, streams=streams, terminal=terminal)
 
 
 def engines() -> list[EngineInfo]:

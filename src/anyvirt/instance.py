@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from anyvirt.errors import ExitCode, GuestTimeoutError
+from anyvirt.errors import ExitCode, GuestTimeoutError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -176,6 +177,14 @@ class Instance(Process):
     @abstractmethod
     def resume(self) -> None:
         """Continue a paused guest."""
+
+    def snapshot(self, directory: Path | str, *, compress: bool = False) -> None:
+        """Write all that the guest is to a directory that is not there yet, or is empty; the guest goes on.
+
+        `anyvirt.restore` starts guests from there. Raises UnsupportedError where the engine cannot,
+        UsageError and GuestStartError; nothing is left behind then.
+        """
+        raise UnsupportedError(self.engine, "snapshot", "its guests are processes of the host's kernel")
 
     @abstractmethod
     def close(self) -> None:

@@ -14,6 +14,8 @@ from anyvirt.instance import ExitStatus, Streams, Usage
 from anyvirt.pipes import GuestPipes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anyvirt.engines.engine import Engine
     from anyvirt.guest import Guest
     from anyvirt.instance import Instance, TerminalSize
@@ -64,6 +66,24 @@ def start_guest(
 ) -> Instance:
     """Start `guest` on the engine named `on`, or on the lightest that can run it. See Engine.start."""
     return select_engine(on, guest).start(guest, streams or Streams(), terminal)
+
+
+def restore_guest(
+    directory: Path,
+    *,
+    on: str | None = None,
+    streams: Streams | None = None,
+    terminal: TerminalSize | None = None,
+) -> Instance:
+    """Start a guest from a snapshot, on the engine named `on` or on that which took it.
+
+    See Engine.restore.
+    """
+    if on is None:
+        from anyvirt.engines.saved_guest import SavedGuest
+
+        on = SavedGuest.read(directory).engine
+    return get(on).restore(directory, streams or Streams(), terminal)
 
 
 def run_guest(

@@ -109,6 +109,12 @@ def test_virtio_mmio_slots_are_filled_from_below():
         wires.append(wire)
         return Scratch()
 
+    assert [machine.read(0x1000_1000 + slot * 0x1000 + 8) for slot in range(8)] == [0] * 8
+    assert machine.read(0x1000_8000) == 0x74726976
+    with pytest.raises(UsageError, match="a device uart already"):
+        machine.board.attach_virtio_mmio("uart", make, slot=0)
+    assert machine.read(0x1000_1000) == 0x74726976
+    wires.clear()
     device = machine.board.attach_virtio_mmio("disk", make)
     machine.board.attach_virtio_mmio("net", make, slot=5)
     machine.board.attach_virtio_mmio("rng", make)

@@ -3,13 +3,17 @@
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+import anyvirt
+from anyvirt.engines import engine_names, get
 from anyvirt.engines.engine import Capability, World
 from anyvirt.errors import AnyvirtError, UsageError
 from anyvirt.guest import Disk, Guest, Limits, Mount, Network, Published
@@ -18,6 +22,7 @@ from anyvirt.instance import ExitStatus, State, Streams, TerminalSize
 from anyvirt.isa.names import Isa
 from anyvirt.network.opening import random_mac
 from anyvirt.network.user_mode import open_user_network
+from anyvirt.pipes import GuestPipes
 
 
 @pytest.mark.capabilities(Capability.TERMINAL)
@@ -112,6 +117,89 @@ def test_a_paused_guest_can_be_killed(subject):
     session.instance.pause()
     session.instance.kill()
     assert session.instance.wait(20).shell == 137
+
+
+@pytest.mark.fresh
+@pytest.mark.capabilities(Capability.SNAPSHOT)
+def test_snapshot_goes_on_with_commands_disks_and_shares(subject, tmp_path):
+    with (tmp_path / "disk").open("wb") as file:
+        file.truncate(32 << 20)
+    (tmp_path / "share").mkdir()
+    (tmp_path / "share/file").write_text("shared\n")
+    count = "i=0; while :; do i=$((i+1)); echo $i; done"
+    guest = subject.guest(count, disks=[Disk(tmp_path / "disk")], mounts=[Mount(tmp_path / "share", "/mnt")])
+    session = subject.start(guest)
+    session.expect(b"\n100\n", 60)
+    look = "cat /mnt/file; head -c 6 /dev/vda; ps | grep -c 'sleep 432[1]'"
+    instance = session.instance
+    null = os.open(os.devnull, os.O_RDWR)
+    instance.exec([*subject.shell, "exec sleep 4321"], streams=Streams(null, null, null))
+    assert run_in(instance, subject, f"{WRITE.format('before')}; {look}").endswith(b"shared\nbefore1\n")
+    instance.snapshot(tmp_path / "s")
+    run_in(instance, subject, WRITE.format("behind"))
+    names = [name for name in engine_names() if Capability.SNAPSHOT in get(name).capabilities]
+    copies = [type(session)(Restored(tmp_path / "s", on), None, None) for on in (None, *names)]
+    try:
+        assert [copy.instance.engine for copy in copies] == [subject.engine.name, *names]
+        for number, copy in enumerate(copies):
+            assert run_in(copy.instance, subject, look) == b"shared\nbefore0\n"
+            run_in(copy.instance, subject, WRITE.format(number))
+        shown = [run_in(copy.instance, subject, "head -c 1 /dev/vda") for copy in copies]
+        assert shown == [b"%d" % number for number in range(len(copies))]
+        assert run_in(instance, subject, "head -c 6 /dev/vda") == b"behind"
+        for each in (session, *copies):
+            each.instance.signal(signal.SIGTERM)
+            lines = b"".join(iter(lambda reader=each.reader: os.read(reader, 1 << 16), b"")).splitlines()
+            assert each.instance.wait(60) == ExitStatus(signal=signal.SIGTERM)
+            numbers = [int(line) for line in lines[1:-1]]
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    finally:
+        for copy in copies:
+            copy.close()
+        os.close(null)
+
+
+WRITE = "echo {} | dd of=/dev/vda conv=fsync 2>&1"
+
+
+class Restored:
+    """Starts a guest from a snapshot, as an engine starts one anew."""
+
+    def __init__(self, directory, on):
+        self._directory, self._on = directory, on
+
+    def start(self, guest, streams, terminal):
+        return anyvirt.restore(self._directory, on=self._on, streams=streams, terminal=terminal)
+
+
+def run_in(instance, subject, script):
+    """What a script that is run beside a guest's command prints."""
+    with ExitStack() as stack:
+        pipes = GuestPipes(stack, feed=b"", capture=True, limit=None)
+        process = instance.exec([*subject.shell, script], streams=pipes.guest_ends)
+        stack.callback(process.close)
+        pipes.started(process.end_fd)
+        pipes.carry(time.monotonic() + 60)
+        process.wait(60)
+        return bytes(pipes.stdout)
+
+
+@pytest.mark.capabilities(Capability.SNAPSHOT)
+@pytest.mark.fresh
+def test_snapshot_of_a_terminal(subject, tmp_path):
+    session = subject.start(subject.guest("while read line; do stty size; echo got $line; done"), (24, 80))
+    os.write(session.instance.terminal, b"one\n")
+    session.expect(b"got one", 60)
+    session.instance.snapshot(tmp_path / "s", compress=True)
+    session.instance.pause()
+    copy = type(session)(Restored(tmp_path / "s", None), None, (33, 99))
+    try:
+        os.write(copy.instance.terminal, b"two\n")
+        copy.expect(b"33 99\r\ngot two\r\n", 60)
+        os.write(copy.instance.terminal, b"\x04")
+        assert copy.instance.wait(60).code is not None
+    finally:
+        copy.close()
 
 
 @pytest.mark.capabilities(Capability.ISOLATION)

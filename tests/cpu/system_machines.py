@@ -117,7 +117,7 @@ _NUMBERS = [
     "mepc", "mcause", "mtval", "mhartid", "stvec", "scounteren", "senvcfg", "sscratch", "sepc",
     "scause", "stval", "sstatus", "sie", "sip", "mip", "satp", "stimecmp", "pmpcfg0", "pmpaddr0",
     "pmpaddr1", "mcycle", "minstret", "cycle", "time", "instret", "fflags", "frm", "fcsr",
-    "mhpmcounter3", "hpmcounter3", "0x5c0", "tselect",
+    "mhpmcounter3", "hpmcounter3", "0x5c0", "tselect", "tinfo",
 ]  # fmt: skip
 _HARMLESS = [
     "mscratch",

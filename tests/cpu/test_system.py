@@ -620,6 +620,14 @@ def test_a_block_is_zeroed(machine):
     assert machine.memory.read(DATA, 256) == b"\xff" * 64 + bytes(64) + b"\xff" * 128
 
 
+def test_there_are_no_debug_triggers(machine):
+    """How firmware finds out: tinfo is 1 where there is no trigger (Debug Specification, tinfo)."""
+    machine.write(CODE, "csrrw a0, tselect, a1\ncsrrs a2, tinfo, zero\ncsrrs a3, tdata1, zero")
+    machine.enter(MACHINE)
+    run(machine, 3)
+    assert machine.cpu.x[12:14] == [1, 0]
+
+
 def test_control_registers_by_name(machine):
     machine.cpu.system.set_control("mhartid", 3)
     assert machine.cpu.system.control("mhartid") == 3

@@ -9,9 +9,9 @@ from anyvirt.devices.plic import MOST_SOURCES, Plic
 class Harness:
     """A PLIC with two contexts and sources 1 to 40."""
 
-    def __init__(self):
+    def __init__(self, edges=()):
         self.wires = [Wire(), Wire()]
-        self.plic = Plic(self.wires, sources=40)
+        self.plic = Plic(self.wires, sources=40, edges=edges)
 
     def priority(self, source, value):
         self.plic.write(4 * source, 4, value)
@@ -73,6 +73,30 @@ def test_a_level_that_stays_interrupts_again_after_completion_only(plic):
     plic.complete(1)
     assert plic.pending() == {1}
     assert plic.claim() == 1
+
+
+def test_each_edge_is_a_request():
+    plic = Harness(edges=[3])
+    plic.priority(3, 1)
+    plic.enable(0, 3)
+    plic.drive(3)
+    assert plic.claim() == 3
+    plic.complete(3)
+    assert plic.levels == [False, False] and plic.pending() == set()
+    plic.drive(3, False)
+    plic.drive(3)
+    assert plic.claim() == 3
+    plic.drive(3, False)
+    plic.drive(3)
+    assert plic.pending() == {3} and plic.levels == [False, False] and plic.claim() == 0
+    plic.complete(3)
+    assert plic.levels == [True, False]
+    plic.drive(3, False)
+    assert plic.claim() == 3
+    plic.drive(3)
+    plic.drive(3, False)
+    plic.complete(3)
+    assert plic.levels == [False, False] and plic.claim() == 0
 
 
 def test_a_request_that_was_forwarded_stays_when_the_level_falls(plic):

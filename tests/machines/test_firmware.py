@@ -14,9 +14,8 @@ from anyvirt.devices.virtio.mmio import VirtioMmio
 from anyvirt.images.initramfs import Initramfs, make_initramfs
 from anyvirt.images.kernels import installed_kernels
 from anyvirt.isa.names import Isa
+from anyvirt.machines.disks.image import open_image
 from anyvirt.machines.ending import Reason
-from anyvirt.monitor.disks import open_disk
-from anyvirt.monitor.orders import DiskOrder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 
@@ -124,7 +123,7 @@ def disk(tmp_path_factory, riscv64_kernel, riscv64_busybox):
 
 
 def test_u_boot_boots_debian_s_kernel_from_a_virtio_disk(opensbi, u_boot, disk):
-    image = open_disk(DiskOrder(str(disk), "raw", True))
+    image = open_image(disk, format="raw", read_only=True)
 
     def attach(board):
         board.attach_virtio_mmio(

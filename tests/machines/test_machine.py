@@ -1,11 +1,13 @@
 """Whole machines with programs of their own: what runs, ends, repeats and can be looked at."""
 
+import io
 import threading
 import time
 
 import pytest
 
 import anyvirt
+from anyvirt.cpu.tracing import Trace
 from anyvirt.devices.bus import BusError
 from anyvirt.errors import AnyvirtError, GuestTimeoutError, UsageError
 from anyvirt.machines.ending import Ending, Reason
@@ -254,6 +256,62 @@ def test_breakpoints_and_hooks_are_the_executor_s(machine, limit):
         assert ending.stop is not None and ending.stop.hit is not None
         assert hart.pc == entry and hart.privilege == 1 and calls == [entry]
         m.console.expect("asleep", timeout=LONG)
+
+
+@pytest.mark.parametrize("limit", [{"seconds": LONG}, {"instructions": 1_000_000}])
+@pytest.mark.parametrize("watched", ["hook", "watchpoint", "block", "trace"])
+def test_timers_go_on_while_a_hart_is_watched(tmp_path, tier, limit, watched):
+    from anyvirt.isa.riscv64_system import riscv64_system
+
+    uart = 0x1000_0000
+    text = """
+        lui s0, 0x10000         # the UART
+        addi s1, zero, 3
+        addi t0, zero, -1
+        csrrs zero, menvcfg, t0
+        addi t0, zero, 0x20     # the supervisor's timer
+        csrrw zero, mie, t0
+    again:
+        csrrs t0, time, zero
+        addi t0, t0, 500
+        csrrw zero, stimecmp, t0
+    asleep:
+        wfi
+        csrrs t2, time, zero
+        bltu t2, t0, asleep
+        addi t1, zero, 0x2e
+        sb t1, 0(s0)
+        addi s1, s1, -1
+        bne s1, zero, again
+        lui t0, 0x100           # the finisher
+        lui t1, 0x5
+        addi t1, t1, 0x555
+        sw t1, 0(t0)
+        wfi
+    """
+    image = tmp_path / "firmware.bin"
+    image.write_bytes(riscv64_system.assemble(text, pc=0x8000_0000))
+    stored = []
+    with anyvirt.Machine(firmware=image, memory=SMALL, tier=tier) as m:
+        cpu = m.harts[0].cpu
+        m.run(instructions=1)
+        match watched:
+            case "hook":
+                cpu.hooks.on_memory(lambda *access: stored.append(access[-1]), uart, uart + 8)
+            case "watchpoint":
+                cpu.watchpoints.add(uart)
+            case "block":
+                cpu.hooks.on_block(lambda cpu, pc: None)
+            case "trace":
+                Trace(cpu, io.StringIO())
+        stops = 0
+        while (ending := m.run(**limit)).reason is Reason.HOOK:
+            stops += 1
+        assert ending.reason is Reason.POWEROFF
+        assert m.console.text == "..."
+        assert stops == (3 if watched == "watchpoint" else 0)
+        assert stored == ([0x2E] * 3 if watched == "hook" else [])
+        assert m.clock.now() >= 150_000
 
 
 @pytest.mark.parametrize("limit", [{"seconds": LONG}, {"instructions": 1_000_000}])

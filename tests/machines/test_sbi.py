@@ -80,3 +80,42 @@ def test_kernels_are_told_what_the_instruction_set_has():
 
     assert HART.isa == DEVICE_TREE_ISA
     assert HART.cache_block == BLOCK
+
+
+REFUSED = {"param": (1 << 64) - 3, "address": (1 << 64) - 5, "support": (1 << 64) - 2}
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_harts_are_suspended_until_an_interrupt_comes(program, tier):
+    ending, text = run(program("suspend"), tier=tier, cpus=2)
+    assert ending.reason is Reason.POWEROFF
+    mistakes = ("no such type", "of no platform", "nowhere", "in the firmware")
+    errors = [values(text, name)[0] for name in mistakes]
+    assert errors == [REFUSED[name] for name in ("param", "support", "address", "address")]
+    assert values(text, "retentive") == [0] and values(text, "late") == [1]
+    resumed = {"hart": 0, "argument": 77, "satp": 0, "sstatus.sie": 0, "sie": 32, "sip": 32}
+    assert {name: values(text, name)[0] for name in resumed} == resumed
+    assert values(text, "other") == [4] and values(text, "stopped") == [1]
+    assert "not here" not in text
+
+
+def test_suspended_harts_are_the_same_in_counted_runs(program):
+    with anyvirt.Machine(kernel=program("suspend"), memory=SMALL, cpus=2, tier="interpreter", seed=1) as m:
+        assert m.run(instructions=5_000_000).reason is Reason.POWEROFF
+        assert values(m.console.text, "stopped") == [1]
+
+
+@pytest.mark.parametrize("tier", TIERS)
+def test_what_is_typed_reaches_the_console_of_the_firmware(program, tier):
+    with anyvirt.Machine(kernel=program("typed"), memory=SMALL, tier=tier) as m:
+        m.console.expect("type\n", timeout=LONG)
+        m.console.send("abcdefg")
+        assert m.run(seconds=LONG).reason is Reason.POWEROFF
+        text = m.console.text
+    assert values(text, "nothing") == [(1 << 64) - 1] and values(text, "read") == [0]
+    assert "type\nabc\ndefg\n" in text
+    assert values(text, "device") == values(text, "firmware") == [REFUSED["param"]]
+    assert values(text, "legacy") == [0] and values(text, "sip") == [2]
+    assert values(text, "cleared") == [1, 0] and values(text, "fence") == [0]
+    for name in ("no mask", "at the end", "of a device"):
+        assert values(text, name) == [REFUSED["address"]]

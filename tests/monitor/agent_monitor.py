@@ -26,6 +26,7 @@ class AgentMachine:
 
     shares = ()
     network = ()
+    conversation = None
     is_lasting = False
 
     def __init__(self, order, phases):
@@ -72,6 +73,9 @@ class AgentMachine:
 
     def resume(self):
         self._all(signal.SIGCONT)
+
+    def snapshot(self, directory, *, compress, conversation):
+        raise UsageError("this machine cannot be saved")
 
     def close(self):
         self._process.kill()

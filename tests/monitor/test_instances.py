@@ -263,3 +263,20 @@ def test_machines_have_whole_cpus_and_enough_memory(engine):
         engine.check(Guest(limits=Limits(pids=7)))
     order = engine.machine_order(Guest(limits=Limits(cpus=2, memory=(128 << 20) + 1)))
     assert (order.cpus, order.memory) == (2, (128 << 20) + 4096)
+
+
+def test_a_machine_that_cannot_be_saved_goes_on(engine, tmp_path):
+    reader, writer = os.pipe()
+    answer, output = os.pipe()
+    with engine.start(Guest(command=["cat"]), Streams(reader, output, output)) as instance:
+        for descriptor in (reader, output):
+            os.close(descriptor)
+        with pytest.raises(UsageError, match="this machine cannot be saved"):
+            instance.snapshot(tmp_path / "s")
+        os.write(writer, b"still there")
+        assert os.read(answer, 100) == b"still there"
+        os.close(writer)
+        assert instance.wait(TIMEOUT) == ExitStatus(code=0)
+        with pytest.raises(GuestStartError, match="cannot be saved: its machine has ended"):
+            instance.snapshot(tmp_path / "s")
+    os.close(answer)

@@ -8,7 +8,7 @@ import pytest
 
 from anyvirt.engines import get
 from anyvirt.errors import GuestStartError
-from anyvirt.guest import Guest, make_limits
+from anyvirt.guest import Disk, Guest, make_limits
 from anyvirt.testing import template
 from anyvirt.testing.booted import BootedKind
 from anyvirt.testing.maker import GuestMaker
@@ -108,3 +108,20 @@ def test_a_root_of_the_user_s_is_booted_for_the_run_only(maker, riscv64_busybox,
         with fresh(maker, rootfs=tmp_path, workdir="/tmp") as guest:
             assert guest.check(["/bin/busybox", "pwd"]).stdout == "/tmp\n"
     assert sorted((template.cache_directory() / "booted").iterdir()) == kept
+
+
+def test_disks_are_each_copy_s_own(tmp_path):
+    path = tmp_path / "disk"
+    with path.open("wb") as file:
+        file.truncate(16 << 20)
+    write = "echo {} | dd of=/dev/vda conv=fsync 2>/dev/null"
+    with GuestMaker() as maker:
+        guests = [fresh(maker, disks=[Disk(path)]) for _ in range(2)]
+        try:
+            for number, guest in enumerate(guests):
+                guest.shell(write.format(number))
+            assert [guest.shell("head -c 2 /dev/vda") for guest in guests] == ["0\n", "1\n"]
+        finally:
+            for guest in guests:
+                guest.close()
+    assert path.read_bytes() == bytes(16 << 20) and list(tmp_path.iterdir()) == [path]

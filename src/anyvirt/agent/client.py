@@ -11,8 +11,10 @@ import secrets
 import struct
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from anyvirt.agent.protocol import (
     HEADER,
@@ -34,7 +36,7 @@ from anyvirt.errors import AnyvirtError, CommandNotFoundError, NotExecutableErro
 from anyvirt.instance import ExitStatus, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from anyvirt.agent.streams import ByteStream
 
@@ -42,6 +44,8 @@ _WELCOME = struct.Struct("<8sIIII")
 _ENDED = struct.Struct("<IIQQQ")
 _UNAME_FIELD = 65
 _NOT_FOUND = frozenset({2, 20})  # ENOENT, ENOTDIR
+_HOLD_LIMIT = 30.0
+"""Seconds that a guest may take until it takes what somebody is sending."""
 
 
 class AgentError(AnyvirtError):
@@ -76,6 +80,8 @@ class AgentClient:
         self._identity = 0
         self._answers: dict[int, bytes | None] = {}
         self._commands: dict[int, AgentCommand] = {}
+        self._buffer = bytearray()
+        """The beginning of a frame that has not arrived yet as a whole."""
         self._ended = ""
         self._reader: threading.Thread | None = None
 
@@ -127,12 +133,12 @@ class AgentClient:
             self._send(Kind.RUN, identity, payload)
             answer = self._answer(identity, timeout)
         except BaseException:
-            self._forget(identity)
+            self.forget(identity)
             raise
         if len(answer) == 4:
             (command.pid,) = struct.unpack("<I", answer)
             return command
-        self._forget(identity)
+        self.forget(identity)
         raise _run_error(run, *struct.unpack("<II", answer))
 
     def shut_down(self, how: Shutdown = Shutdown.POWER_OFF, *, grace: float = 2.0) -> None:
@@ -146,11 +152,53 @@ class AgentClient:
         if self._reader is not None and self._reader is not threading.current_thread():
             self._reader.join(timeout=1)
 
+    # For snapshots --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nothing is sent meanwhile. Raises AgentError if the guest does not take what is being sent."""
+        if not self._write_lock.acquire(timeout=_HOLD_LIMIT):
+            raise AgentError("the guest does not take what it is sent")
+        try:
+            yield
+        finally:
+            self._write_lock.release()
+
+    def save_state(self) -> dict[str, Any]:
+        """All that `resume` needs, for another channel to the same agent; nothing is sent or arrives."""
+        with self._condition:
+            if self._ended:
+                raise AgentError(f"the guest's agent is gone: {self._ended}")
+            return {
+                "identity": self._identity,
+                "buffer": bytes(self._buffer),
+                "commands": {
+                    str(identity): command.save_state() for identity, command in self._commands.items()
+                },
+            }
+
+    def resume(self, state: dict[str, Any]) -> dict[int, AgentCommand]:
+        """Go on with a conversation, instead of `connect`; its commands by their identities.
+
+        Raises KeyError, TypeError or ValueError for a state that makes no sense.
+        """
+        self._identity, self._buffer = int(state["identity"]), bytearray(state["buffer"])
+        for name, saved in state["commands"].items():
+            self._commands[int(name)] = AgentCommand.resumed(self, int(name), saved)
+        self._reader = threading.Thread(target=self._read_on, name="anyvirt-agent", daemon=True)
+        self._reader.start()
+        return dict(self._commands)
+
     # For commands ---------------------------------------------------------------------------------------
 
-    def send_about(self, kind: Kind, identity: int, payload: bytes) -> None:
-        """Send a frame that has no answer. Raises AgentError when the channel has ended."""
-        self._send(kind, identity, payload)
+    def send_about(
+        self, kind: Kind, identity: int, payload: bytes, note: Callable[[], object] = lambda: None
+    ) -> None:
+        """Send a frame that has no answer; `note` writes down that it was sent, with which it is saved.
+
+        Raises AgentError when the channel has ended.
+        """
+        self._send(kind, identity, payload, note)
 
     def wait_for(self, ready: Callable[[], bool], timeout: float | None) -> None:
         """Wait until `ready()`. TimeoutError after `timeout` seconds, AgentError when the channel ends."""
@@ -176,7 +224,8 @@ class AgentClient:
         self._identity = self._identity % (PLAN_IDENTITY - 1) + 1
         return self._identity
 
-    def _forget(self, identity: int) -> None:
+    def forget(self, identity: int) -> None:
+        """Do without the answer to a request, or without a command."""
         with self._condition:
             self._commands.pop(identity, None)
             self._answers.pop(identity, None)
@@ -198,12 +247,16 @@ class AgentClient:
         with self._condition:
             return self._answers.pop(identity) or b""
 
-    def _send(self, kind: Kind, identity: int, payload: bytes) -> None:
+    def _send(
+        self, kind: Kind, identity: int, payload: bytes, note: Callable[[], object] = lambda: None
+    ) -> None:
         data = frame(kind, identity, payload)
         try:
             with self._write_lock:
                 if self._ended:
                     raise AgentError(f"the guest's agent is gone: {self._ended}")
+                with self._condition:
+                    note()
                 self._stream.write(data)
         except OSError as error:
             self._end(str(error.strerror or error))
@@ -218,10 +271,17 @@ class AgentClient:
 
     def _read_all(self, identity: int, nonce: bytes) -> None:
         try:
-            buffer = self._skip_to_welcome(identity, nonce)
+            self._buffer = self._skip_to_welcome(identity, nonce)
+        except (AgentError, OSError, ValueError) as error:
+            self._end(str(error))
+            return
+        self._read_on()
+
+    def _read_on(self) -> None:
+        try:
             while True:
-                self._take_frames(buffer)
-                buffer += self._some()
+                self._take_frames(self._buffer)
+                self._buffer += self._some()
         except (AgentError, OSError, ValueError) as error:
             self._end(str(error))
 
@@ -276,10 +336,32 @@ class AgentCommand:
         self.stdout = OutputStream(client, identity, Stream.OUTPUT)
         self.stderr = OutputStream(client, identity, Stream.ERRORS)
         self._client = client
-        self._identity = identity
+        self.identity = identity
+        """The number that frames about it bear."""
         self._window = WINDOW
+        self._has_input = True
         self._status: ExitStatus | None = None
         self._usage = Usage()
+
+    def save_state(self) -> dict[str, Any]:
+        """With the client's lock held; of a command that has not ended."""
+        return {
+            "pid": self.pid,
+            "window": self._window,
+            "has_input": self._has_input,
+            "stdout": self.stdout.save_state(),
+            "stderr": self.stderr.save_state(),
+        }
+
+    @classmethod
+    def resumed(cls, client: AgentClient, identity: int, state: dict[str, Any]) -> AgentCommand:
+        """A command that another client has started. Raises KeyError, TypeError or ValueError."""
+        command = cls(client, identity)
+        command.pid, command._window = int(state["pid"]), int(state["window"])
+        command._has_input = bool(state["has_input"])
+        command.stdout.load_state(state["stdout"])
+        command.stderr.load_state(state["stderr"])
+        return command
 
     def wait(self, timeout: float | None = None) -> ExitStatus:
         """Wait for the end; TimeoutError after `timeout` seconds, AgentError if the guest is gone before.
@@ -297,28 +379,38 @@ class AgentCommand:
     def write(self, data: bytes, timeout: float | None = None) -> None:
         """Give it input, waiting while it takes none. What it does not want to read any more is dropped."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        rest = memoryview(data)
+        rest = memoryview(data if self._has_input else b"")
         while rest:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             self._client.wait_for(lambda: self._window > 0 or self._status is not None, left)
             if self._status is not None:
                 return
-            part = rest[: min(self._window, PAYLOAD_LIMIT)]
-            self._window -= len(part)
-            self._client.send_about(Kind.INPUT, self._identity, bytes(part))
+            part = bytes(rest[: min(self._window, PAYLOAD_LIMIT)])
+            self._client.send_about(Kind.INPUT, self.identity, part, partial(self._use_window, len(part)))
             rest = rest[len(part) :]
 
     def close_input(self) -> None:
         """The end of its input."""
-        self._client.send_about(Kind.INPUT, self._identity, b"")
+        if self._has_input:
+            self._client.send_about(Kind.INPUT, self.identity, b"", self._end_input)
+
+    def _use_window(self, size: int) -> None:
+        self._window -= size
+
+    def _end_input(self) -> None:
+        self._has_input = False
 
     def signal(self, number: int, *, group: bool = False) -> None:
         """Send it a signal, or its whole process group."""
-        self._client.send_about(Kind.SIGNAL, self._identity, struct.pack("<II", number, group))
+        self._client.send_about(Kind.SIGNAL, self.identity, struct.pack("<II", number, group))
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell its terminal the size of its window, in characters."""
-        self._client.send_about(Kind.RESIZE, self._identity, struct.pack("<4H", rows, columns, 0, 0))
+        self._client.send_about(Kind.RESIZE, self.identity, struct.pack("<4H", rows, columns, 0, 0))
+
+    def forget(self) -> None:
+        """Do without it: what it does is of no interest any more."""
+        self._client.forget(self.identity)
 
     def receive(self, kind: int, payload: bytes) -> None:
         """Take a frame about this command, with the client's lock held. Raises AgentError for nonsense."""
@@ -351,6 +443,15 @@ class OutputStream:
         self._at_end = False
         self._owed = 0
 
+    def save_state(self) -> dict[str, Any]:
+        """With the client's lock held: what was not read yet is in it."""
+        return {"kept": bytes(self._kept), "at_end": self._at_end, "owed": self._owed}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The opposite. Raises KeyError, TypeError or ValueError."""
+        self._kept, self._at_end = bytearray(state["kept"]), bool(state["at_end"])
+        self._owed = int(state["owed"])
+
     def read(self, size: int = PAYLOAD_LIMIT, timeout: float | None = None) -> bytes:
         """At least one byte and at most `size`; none at the end. TimeoutError after `timeout` seconds."""
         self._client.wait_for(lambda: bool(self._kept) or self._at_end, timeout)
@@ -358,9 +459,12 @@ class OutputStream:
         del self._kept[:size]
         self._owed += len(data)
         if self._owed >= WINDOW // 4 and not self._at_end:
-            owed, self._owed = self._owed, 0
-            self._client.send_about(Kind.CREDIT, self._identity, struct.pack("<II", self._stream, owed))
+            granted = struct.pack("<II", self._stream, self._owed)
+            self._client.send_about(Kind.CREDIT, self._identity, granted, self._pay)
         return data
+
+    def _pay(self) -> None:
+        self._owed = 0
 
     def take(self) -> bytes:
         """What has arrived and was not read yet, without waiting."""

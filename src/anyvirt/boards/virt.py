@@ -20,6 +20,7 @@ from anyvirt.devices.plic import Plic
 from anyvirt.devices.saved_state import SavedState
 from anyvirt.devices.test_finisher import TestFinisher
 from anyvirt.devices.uart16550 import Uart16550
+from anyvirt.devices.virtio.mmio import VirtioMmio
 from anyvirt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ _PAGE = 0x1000
 _TREE_ALIGNMENT = 2 << 20
 _TREE_CEILING = 3 << 30
 """Device trees are below this address, where 32-bit firmware reaches them."""
+_EDGES = (Interrupt.UART, *range(Interrupt.VIRTIO_MMIO, Interrupt.VIRTIO_MMIO + len(virt_map.VIRTIO_MMIO)))
+"""Each event of these is one request, as on QEMU: kernels written there do not acknowledge all of them."""
 
 
 class VirtBoard:
@@ -92,6 +95,7 @@ class VirtBoard:
                 for mode in (HartInterrupt.MACHINE_EXTERNAL, HartInterrupt.SUPERVISOR_EXTERNAL)
             ],
             sources=virt_map.INTERRUPT_SOURCES,
+            edges=_EDGES,
         )
         self.clint = Clint(
             clock,
@@ -104,6 +108,9 @@ class VirtBoard:
         self.attach("uart", self.uart, virt_map.UART)
         self.attach("rtc", GoldfishRtc(clock, self.wire(Interrupt.RTC), start=epoch), virt_map.RTC)
         self.attach("test", TestFinisher(partial(self._finish, on_finish)), virt_map.TEST_FINISHER)
+        self._empty_slot = VirtioMmio(None, interrupt=Wire())
+        for slot in virt_map.VIRTIO_MMIO:
+            self._leave_empty(slot)
         self._flash_banks: list[Range] = []
         for number, content in enumerate(flash):
             self._add_flash(f"flash{number}", virt_map.FLASH[number].start, content)
@@ -151,10 +158,19 @@ class VirtBoard:
             which = "no free virtio-mmio slot" if slot is None else f"no free virtio-mmio slot {slot}"
             raise UsageError(f"board virt has {which} for {name}; it has {len(virt_map.VIRTIO_MMIO)} in all")
         slot = free[0] if slot is None else slot
-        device = make(self.wire(Interrupt.VIRTIO_MMIO + slot))
-        self.attach(name, device, virt_map.VIRTIO_MMIO[slot])
+        device, place = make(self.wire(Interrupt.VIRTIO_MMIO + slot)), virt_map.VIRTIO_MMIO[slot]
+        self.memory_map.remove(place.start, place.size)
+        try:
+            self.attach(name, device, place)
+        except UsageError:
+            self._leave_empty(place)
+            raise
         self._slots[slot] = name
         return device
+
+    def _leave_empty(self, slot: Range) -> None:
+        """Show that no device is there: kernels that do not read device trees look into each slot."""
+        self.memory_map.place(slot.start, slot.size, self._empty_slot, name="virtio-mmio")
 
     @property
     def pci_wires(self) -> tuple[Wire, ...]:

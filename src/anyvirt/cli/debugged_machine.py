@@ -77,16 +77,15 @@ class Debugged:
         from anyvirt.devices.virtio.blk import VirtioBlk
         from anyvirt.devices.virtio.p9 import VirtioP9
         from anyvirt.devices.virtio.rng import VirtioRng
+        from anyvirt.machines.disks.image import open_image
         from anyvirt.machines.pci import attach_virtio_pci
-        from anyvirt.monitor.disks import open_disk
-        from anyvirt.monitor.orders import DiskOrder
 
         devices: list[VirtioDevice] = [VirtioRng(board.memory)]
         if self.rootfs is not None:
             devices.append(VirtioP9(board.memory, str(self.rootfs), tag=_ROOT_TAG, read_only=True))
         for disk in self.disks:
-            order = DiskOrder(str(disk.path), disk.format.value, disk.read_only)
-            devices.append(VirtioBlk(board.memory, open_disk(order)))
+            image = open_image(disk.path, format=disk.format.value, read_only=disk.read_only)
+            devices.append(VirtioBlk(board.memory, image))
         attach_virtio_pci(board, devices)
 
 

@@ -156,7 +156,7 @@ class Interpreter(Hookable):
         for register in self._zeros:
             register.value = 0
         if self.system is not None:
-            if max_instructions is not None:
+            if max_instructions is not None and self.system.counts:
                 return self._run_to_deadlines(self.system, max_instructions)
             self.system.settle_alarm()
         if max_instructions is not None:
@@ -201,7 +201,7 @@ class Interpreter(Hookable):
     def _goes_on(self) -> bool:
         """Serve what compiled code was left for, if that is the executor's own business."""
         reason = self._slots[_REASON]
-        if reason == ALARM and self.system is not None and not self._counted:
+        if reason == ALARM and self.system is not None and not (self._counted and self.system.counts):
             self.system.settle_alarm()
             return self._view.place(self._view.program_counter())
         if reason != StopReason.INTERRUPTED:

@@ -35,7 +35,7 @@ class SystemProcessor(ReferenceProcessor):
         self._memory: Any = memory
         assert isa.system is not None
         self._system = isa.system
-        self.time_base = 0
+        self.time_base, self.time_counts = 0, False
 
     # Going on -------------------------------------------------------------------------------------------
 
@@ -55,7 +55,7 @@ class SystemProcessor(ReferenceProcessor):
         return
 
     def time_counter(self) -> u64:
-        now = self._instructions if self.counted else time.monotonic_ns()
+        now = self._instructions if self.counted and self.time_counts else time.monotonic_ns()
         return u64((now + self.time_base) // TIME_UNIT)
 
     # Translation ----------------------------------------------------------------------------------------
@@ -233,6 +233,7 @@ class ReferenceSystem(InterruptLines):
 
     def set_time(self, now: int, *, instructions: int | None = None) -> None:
         """See SystemSide.set_time."""
+        self._processor.time_counts = instructions is not None
         self._processor.time_base = now - (time.monotonic_ns() if instructions is None else instructions)
 
     def control(self, name: str) -> int:

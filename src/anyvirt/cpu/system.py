@@ -78,8 +78,8 @@ class SystemSide(InterruptLines):
         super().__init__()
         self.on_timer: Callable[[int | None], None] | None = None
         """Called in the CPU's thread with the time (in nanoseconds, as `set_time` counts) at which
-        `timer_due` should be called; None if at no time. Without it the timer's line follows only in runs
-        with a budget, and when a run begins."""
+        `timer_due` should be called; None if at no time. Without it the timer's line follows only where
+        time goes on with instructions, and when a run begins."""
         notes: Any = interpreter.blob.notes["system"]
         files: Any = interpreter.blob.notes["files"]
         self._state = state
@@ -89,6 +89,7 @@ class SystemSide(InterruptLines):
         self._lines = ctypes.c_uint64.from_address(state + scalars[notes["lines"]][0])
         self._requests = (ctypes.c_uint8 * len(Request)).from_address(state + Slot.PENDING)
         self._base = ctypes.c_int64.from_address(state + Slot.TIME_BASE)
+        self._counts = ctypes.c_uint64.from_address(state + Slot.TIME_COUNTS)
         clock = ctypes.cast(ctypes.CDLL(None).clock_gettime, ctypes.c_void_p).value
         ctypes.c_uint64.from_address(state + Slot.CLOCK).value = clock or 0
         self._refresh = _function(None, interpreter["refresh"])
@@ -129,10 +130,16 @@ class SystemSide(InterruptLines):
         It goes on with the host's clock, or with the instructions of runs with a budget, of which
         `instructions` have been executed so far: one takes a nanosecond.
         """
+        self._counts.value = instructions is not None
         self._base.value = now - (time.monotonic_ns() if instructions is None else instructions)
 
+    @property
+    def counts(self) -> bool:
+        """Whether the machine's time goes on with instructions."""
+        return bool(self._counts.value)
+
     def time(self) -> int:
-        """The machine's time in nanoseconds, in runs without a budget."""
+        """The machine's time in nanoseconds, if it goes on with the host's clock."""
         return time.monotonic_ns() + self._base.value
 
     def settle_alarm(self) -> None:

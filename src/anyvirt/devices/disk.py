@@ -61,8 +61,11 @@ class RawDisk:
     Reads go straight into the given memory and writes out of it. Use it as a context manager, or `close` it.
     """
 
+    format = "raw"
+
     def __init__(self, path: Path | str, *, read_only: bool = False) -> None:
         """Raises UsageError if it cannot be opened or is no disk."""
+        self.path = Path(path)
         self.read_only = read_only
         self._descriptor = -1
         flags = os.O_RDONLY if read_only else os.O_RDWR

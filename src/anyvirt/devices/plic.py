@@ -1,7 +1,8 @@
 """The SiFive platform-level interrupt controller (PLIC): wires of devices in, external interrupts out.
 
 RISC-V Platform-Level Interrupt Controller Specification 1.0.0; the priorities are those of SiFive's
-FU540-C000 manual, chapter 10: 7 levels, and 0 for "never". Sources are level-triggered (1.2: gateways).
+FU540-C000 manual, chapter 10: 7 levels, and 0 for "never". Gateways (section 1.2) are level-triggered, or
+edge-triggered as all of QEMU's are.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from anyvirt.devices.bus import Wire
 from anyvirt.devices.saved_state import SavedState
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from anyvirt.devices.bus import State
 
@@ -56,14 +57,19 @@ class _Context:
 class Plic:
     """A PLIC. Its registers are 32 bits wide; smaller accesses read as 0 and change nothing."""
 
-    def __init__(self, contexts: Sequence[Wire], *, sources: int) -> None:
-        """Drive a wire for each context; `sources` is the largest interrupt number."""
+    def __init__(self, contexts: Sequence[Wire], *, sources: int, edges: Iterable[int] = ()) -> None:
+        """Drive a wire for each context; `sources` is the largest interrupt number.
+
+        Of `edges` each rise is a request, while one is served until the level falls; a level that stays is
+        none. Of the others a level that is still there at completion is another request.
+        """
         if not 1 <= sources <= MOST_SOURCES:
             raise ValueError(f"a PLIC has 1 to {MOST_SOURCES} sources, not {sources}")
         self.sources = tuple(Wire(partial(self._level_changed, number)) for number in range(sources + 1))
         """The wires that devices drive, by interrupt number; number 0 is none."""
         self._contexts = [_Context(wire) for wire in contexts]
         self._all = (1 << sources + 1) - 2
+        self._edges = sum(1 << source for source in edges) & self._all
         self._levels = 0
         """Bit n: source n is active. This and the following are sets of sources, one bit for each."""
         self._pending = 0
@@ -158,9 +164,11 @@ class Plic:
         bit = 1 << source & self._all
         if not level:
             self._levels &= ~bit
+            # What came while the source is served has not been forwarded yet.
+            self._pending &= ~(bit & self._in_service)
         elif bit & ~self._levels:
             self._levels |= bit
-            if bit & ~self._in_service & ~self._pending:
+            if bit & (self._edges | ~self._in_service) & ~self._pending:
                 self._pending |= bit
                 self._update()
 
@@ -178,12 +186,12 @@ class Plic:
         bit = 1 << source if source <= MOST_SOURCES else 0
         if bit & context.enabled:
             self._in_service &= ~bit
-            self._pending |= bit & self._levels
+            self._pending |= bit & self._levels & ~self._edges
             self._update()
 
     def _first(self, context: _Context, threshold: int) -> int:
         """The pending source of the highest priority above a threshold, the lowest number among equals."""
-        candidates = self._pending & context.enabled
+        candidates = self._pending & context.enabled & ~self._in_service
         if candidates:
             for priority in range(HIGHEST_PRIORITY, threshold, -1):
                 if found := candidates & self._of_priority[priority]:

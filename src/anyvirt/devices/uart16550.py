@@ -446,7 +446,11 @@ class Uart16550:
         return InterruptId.NONE
 
     def _update(self) -> None:
-        self._wire.set(self._interrupt_enable != 0 and self._pending() is not InterruptId.NONE)
+        """Drive the wire; what is pending after something has happened is another edge."""
+        is_pending = self._interrupt_enable != 0 and self._pending() is not InterruptId.NONE
+        if is_pending:
+            self._wire.set(False)
+        self._wire.set(is_pending)
 
     # State ----------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from anyvirt.errors import EngineUnavailableError, NotExecutableError, Unsupport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from anyvirt.guest import Guest
     from anyvirt.instance import Instance, Streams, TerminalSize
@@ -49,6 +50,7 @@ class Capability(StrEnum):
     TERMINAL = "terminal"
     EXEC = "exec"
     PAUSE = "pause"
+    SNAPSHOT = "snapshot"
     ISOLATION = "isolation"
     ROOTFS = "rootfs"
     SHARE = "share"
@@ -74,6 +76,7 @@ _SUMMARIES = {
     Capability.TERMINAL: "gives the guest a terminal of its own",
     Capability.EXEC: "runs further commands in a running guest",
     Capability.PAUSE: "pauses and resumes a running guest",
+    Capability.SNAPSHOT: "writes a running guest to a directory, and starts guests from there",
     Capability.ISOLATION: "hides the host's processes, network and devices; changes to files are thrown away",
     Capability.ROOTFS: "runs the guest on a root filesystem of its own (--rootfs)",
     Capability.SHARE: "shares host files and directories with the guest (--mount)",
@@ -153,6 +156,14 @@ class Engine(ABC):
         """
         self.check(guest)
         return self.create(guest, streams, terminal)
+
+    def restore(self, directory: Path, streams: Streams, terminal: TerminalSize | None = None) -> Instance:
+        """Start a guest that goes on where the one stood that `Instance.snapshot` was called of.
+
+        Raises UnsupportedError, EngineUnavailableError, UsageError or GuestStartError; then nothing is left
+        behind.
+        """
+        raise self.unsupported(Capability.SNAPSHOT, "its guests are processes of the host's kernel")
 
     def check(self, guest: Guest) -> None:
         """Raise the error that tells why this engine cannot run `guest`, if it cannot."""

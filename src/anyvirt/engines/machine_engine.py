@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from anyvirt.engines.engine import Availability, Capability, Engine, World, needed_capabilities
-from anyvirt.errors import UsageError
+from anyvirt.errors import EngineUnavailableError, UsageError
 from anyvirt.isa.names import Isa
 from anyvirt.linux.program import DEFAULT_PATH
 
@@ -38,6 +39,7 @@ class MachineEngine(Engine):
             Capability.TERMINAL,
             Capability.EXEC,
             Capability.PAUSE,
+            Capability.SNAPSHOT,
             Capability.ISOLATION,
             Capability.ROOTFS,
             Capability.SHARE,
@@ -118,6 +120,32 @@ class MachineEngine(Engine):
                 guest, guest.command, env=guest.env, workdir=guest.workdir, terminal=terminal
             )
         return MachineInstance(self, guest, self.machine_order(guest), command, streams, terminal)
+
+    def restore(
+        self, directory: Path, streams: Streams, terminal: TerminalSize | None = None
+    ) -> MachineInstance:
+        """See Engine.restore. The main command goes on with new streams; those of `exec` have ended."""
+        from anyvirt.engines.machine_instance import MachineInstance
+        from anyvirt.engines.saved_guest import SavedGuest
+
+        obstacle = _host_obstacle()
+        if obstacle is not None:
+            raise EngineUnavailableError(
+                f"engine {self.name} is not available here: {obstacle.reason}; {obstacle.remedy}"
+            )
+        saved = SavedGuest.read(directory)
+        saved.check_terminal(terminal)
+        command = None
+        if saved.guest.command:
+            command = self.command_order(
+                saved.guest,
+                saved.guest.command,
+                env=saved.guest.env,
+                workdir=saved.guest.workdir,
+                terminal=terminal,
+            )
+        order = replace(saved.order, tier=self.tier, gdb=None, snapshot=os.path.abspath(directory))
+        return MachineInstance(self, saved.guest, order, command, streams, terminal)
 
     def machine_order(self, guest: Guest) -> MachineOrder:
         """The machine for a guest."""

@@ -30,6 +30,7 @@ from anyvirt.linux.container.channel import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from anyvirt.engines.machine_engine import MachineEngine
     from anyvirt.guest import Guest
@@ -258,6 +259,17 @@ class MachineInstance(MachineCommand, Instance):
             else:
                 os.kill(self.pid, signals.SIGCONT)
         self._paused = False
+
+    def snapshot(self, directory: Path | str, *, compress: bool = False) -> None:
+        """See Instance.snapshot. Waits until the machine has booted and its command has begun."""
+        from anyvirt.engines.saved_guest import described
+
+        if self.guest.seed is not None:
+            raise UsageError("a deterministic guest cannot be saved: it is to notice nothing of the host")
+        if self.state is State.STOPPED:
+            raise GuestStartError("the guest cannot be saved: its machine has ended")
+        guest = described(self.engine, self.guest, has_terminal=self.terminal is not None)
+        self._ask(("snapshot", os.path.abspath(directory), compress, guest))
 
     def close(self) -> None:
         """See Instance.close."""

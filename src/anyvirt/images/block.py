@@ -27,6 +27,9 @@ class Disk(Protocol):
     def discard(self, offset: int, length: int, /) -> None:
         """The content is not needed any more; it may read as it was or as zeros."""
 
+    def share(self) -> None:
+        """Flush, and let others open it for reading; nobody writes to it any more."""
+
     def close(self) -> None:
         """Flush, and let go of all files."""
 

@@ -47,15 +47,7 @@ class HostFile:
 
     def read_into(self, views: Sequence[memoryview], offset: int) -> None:
         """Fill all views; what lies behind the end is zeros."""
-        rest = [view for view in views if view]
-        while rest:
-            count = os.preadv(self._descriptor, rest[:_MOST_BUFFERS], offset)
-            if count == 0:
-                for view in rest:
-                    view[:] = bytes(len(view))
-                return
-            offset += count
-            rest = _without(rest, count)
+        read_into(self._descriptor, views, offset)
 
     def write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
         """Write all of `data`."""
@@ -63,11 +55,7 @@ class HostFile:
 
     def write_from(self, views: Sequence[memoryview], offset: int) -> None:
         """Write all views, one behind the other."""
-        rest = [view for view in views if view]
-        while rest:
-            count = os.pwritev(self._descriptor, rest[:_MOST_BUFFERS], offset)
-            offset += count
-            rest = _without(rest, count)
+        write_from(self._descriptor, views, offset)
 
     def sync(self) -> None:
         """Return when all that was written is on stable storage."""
@@ -77,11 +65,46 @@ class HostFile:
         """Give a range back to the host's file system, which may be unable to take it."""
         _fallocate()(self._descriptor, _KEEP_SIZE | _PUNCH_HOLE, ctypes.c_long(offset), ctypes.c_long(length))
 
+    def share(self) -> None:
+        """Let others open it for reading; nobody writes to it any more."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+
     def close(self) -> None:
         """Close it, and unlock it by that."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def read_into(descriptor: int, views: Sequence[memoryview], offset: int) -> None:
+    """Fill all views from an open file; what lies behind its end is zeros."""
+    rest = [view for view in views if view]
+    while rest:
+        count = os.preadv(descriptor, rest[:_MOST_BUFFERS], offset)
+        if count == 0:
+            for view in rest:
+                view[:] = bytes(len(view))
+            return
+        offset += count
+        rest = _without(rest, count)
+
+
+def write_from(descriptor: int, views: Sequence[memoryview], offset: int) -> None:
+    """Write all views to an open file, one behind the other."""
+    rest = [view for view in views if view]
+    while rest:
+        count = os.pwritev(descriptor, rest[:_MOST_BUFFERS], offset)
+        offset += count
+        rest = _without(rest, count)
+
+
+def synchronize_directory(directory: Path) -> None:
+    """Return when the names in a directory are on stable storage."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _without(views: list[memoryview], count: int) -> list[memoryview]:

@@ -199,6 +199,11 @@ class Qcow2Disk:
         """The whole disk, as it lies in this image."""
         yield from self._extents(0, self.size)
 
+    def share(self) -> None:
+        """See Disk."""
+        self.flush()
+        self._file.share()
+
     def close(self) -> None:
         """See Disk."""
         try:
@@ -473,6 +478,27 @@ def open_disk(path: Path, *, format: str = "", read_only: bool = False, _depth: 
     if format == "raw":
         return RawDisk(path, read_only=read_only)
     raise UsageError(f"{format} is no format of disks that is known here: qcow2 and raw are")
+
+
+def image_files(path: Path, *, format: str) -> list[Path]:
+    """The file of an image and those of the backing files behind it. Raises ImageError.
+
+    The image may be open for writing, if it was flushed.
+    """
+    files = [path]
+    while format == "qcow2":
+        try:
+            with files[-1].open("rb") as file:
+                header = read_header(file.read(1 << 16), what=f"disk {files[-1]}")
+        except OSError as error:
+            raise ImageError(f"disk {files[-1]} cannot be opened: {error.strerror}") from None
+        if not header.backing_file:
+            break
+        if len(files) > _DEEPEST:
+            raise ImageError(f"disk {path} has more than {_DEEPEST} backing files behind one another")
+        files.append(files[-1].resolve().parent / header.backing_file)
+        format = header.backing_format
+    return files
 
 
 def _open_backing(header: Header, path: Path, depth: int) -> Disk | None:

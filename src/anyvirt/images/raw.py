@@ -48,6 +48,11 @@ class RawDisk:
         self._check(offset, length, writes=True)
         self._file.punch(offset, length)
 
+    def share(self) -> None:
+        """See Disk."""
+        self._file.sync()
+        self._file.share()
+
     def close(self) -> None:
         """See Disk."""
         if not self._read_only:

@@ -252,17 +252,29 @@ class InterpreterTarget(Target):
         return body.value(f"add i64 {seconds}, {fraction}", u64)
 
     def _machine_time(self, handler: HandlerCompiler) -> Value:
-        """The time of a machine, which can be set; the host's clock is asked without a system call."""
+        """The time of a machine, which can be set; the host's clock is asked without a system call.
+
+        Handlers that count are not only for time that does: hooks need them in real time, too.
+        """
         body = handler.body
+        counts, asks, done = (body.fresh(name) for name in ("counts", "asks", "done"))
         if self.features.counted:
-            now = self._executed(handler).text
-        else:
-            clock = handler.load_slot(Slot.CLOCK)
-            place = body.emit(f"ptrtoint ptr {handler.slot(Slot.SCRATCH)} to i64")
-            passed = ", ".join(f"i64 {text}" for text in (clock, _CLOCK_MONOTONIC, place, 0, 0, 0))
-            body.effect(f"call i64 @call.outside({passed})")
-            seconds = body.emit(f"mul i64 {handler.load_slot(Slot.SCRATCH)}, {10**9}")
-            now = body.emit(f"add i64 {seconds}, {handler.load_slot(Slot.SCRATCH + 8)}")
+            by_count = body.emit(f"icmp ne i64 {handler.load_slot(Slot.TIME_COUNTS)}, 0")
+            body.branch_if(by_count, counts, asks)
+            body.open(counts)
+            handler.store_slot(Slot.SCRATCH, "0")
+            handler.store_slot(Slot.SCRATCH + 8, self._executed(handler).text)
+            body.branch(done)
+            body.open(asks)
+        clock = handler.load_slot(Slot.CLOCK)
+        place = body.emit(f"ptrtoint ptr {handler.slot(Slot.SCRATCH)} to i64")
+        passed = ", ".join(f"i64 {text}" for text in (clock, _CLOCK_MONOTONIC, place, 0, 0, 0))
+        body.effect(f"call i64 @call.outside({passed})")
+        if self.features.counted:
+            body.branch(done)
+            body.open(done)
+        seconds = body.emit(f"mul i64 {handler.load_slot(Slot.SCRATCH)}, {10**9}")
+        now = body.emit(f"add i64 {seconds}, {handler.load_slot(Slot.SCRATCH + 8)}")
         now = body.emit(f"add i64 {now}, {handler.load_slot(Slot.TIME_BASE)}")
         return body.value(f"udiv i64 {now}, {TIME_UNIT}", u64)
 

@@ -173,6 +173,8 @@ class Slot(IntEnum):
     """Code that executes one instruction apart from its record, which may lead into a translation; or 0."""
     ONWARD = 0x168
     """Code at which an exit of a translation goes on."""
+    TIME_COUNTS = 0x170
+    """1 if the time of a machine goes on with the instructions of counting runs; 0: with the host's clock."""
     END = 0x180
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 GATE = Range(0x700, 8)
 _CALL, _ACKNOWLEDGE = 0, 4
+HIDDEN = range(0x2000)
+"""Physical addresses that are not for S- and U-mode."""
 
 START = BOOT_ROM.start
 _START_CODE = (
@@ -73,11 +75,24 @@ _TRAP_CODE = (
     0x0000_0593,  # 10c8 addi a1, zero, 0
     0x3402_92F3,  # 10cc csrrw t0, mscratch, t0
     0x3020_0073,  # 10d0 mret
+    0x1050_0073,  # 10d4 wfi
+    0x7050_2023,  # 10d8 sw t0, 0x700(zero): the host lets it go on
+    0x0040_006F,  # 10dc jal zero, 0x10e0
+    0x1800_1073,  # 10e0 csrrw zero, satp, zero
+    0x0000_12B7,  # 10e4 lui t0, 0x1: return to S-mode, without interrupts there
+    0x8002_8293,  # 10e8 addi t0, t0, -0x800
+    0x3002_9073,  # 10ec csrrw zero, mstatus, t0
+    0x3413_1073,  # 10f0 csrrw zero, mepc, t1
+    0x3020_0073,  # 10f4 mret
 )
 RETURN = 0x10A4
 """Where a hart goes on after a call."""
 SET_TIMER = 0x10C0
 """Where it goes on to set its timer to a0."""
+SUSPEND = 0x10D4
+"""Where it waits for an interrupt, and calls once more."""
+RESUME = 0x10E0
+"""Where it goes on to the address in t1, in S-mode and as after a start; enabled interrupts stay."""
 
 
 def firmware_rom() -> bytes:

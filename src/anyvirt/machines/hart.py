@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from anyvirt.cpu.executor import Access
 from anyvirt.devices.saved_state import SavedState
 from anyvirt.errors import UsageError
-from anyvirt.machines.firmware import START
+from anyvirt.machines.firmware import RESUME, START, SUSPEND
 
 if TYPE_CHECKING:
     from collections.abc import MutableSequence
@@ -34,6 +34,7 @@ class HartState(IntEnum):
     STARTED = 0
     STOPPED = 1
     START_PENDING = 2
+    SUSPENDED = 4
 
 
 class Hart:
@@ -156,7 +157,21 @@ class Hart:
         if self.state is HartState.START_PENDING:
             entry, argument = self._start
             self.begin(START, argument=argument, entry=entry)
-        return self.state is HartState.STARTED
+        return self.state in (HartState.STARTED, HartState.SUSPENDED)
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether it waits in the firmware for an interrupt."""
+        return self.state is HartState.SUSPENDED
+
+    def suspend(self) -> None:
+        """Wait for an interrupt in the firmware, which then calls once more (SBI 2.0, section 9.4)."""
+        self.state = HartState.SUSPENDED
+        self.cpu.pc = SUSPEND
+
+    def resume_at(self, entry: int, argument: int) -> None:
+        """Begin as after a start, but with the interrupts that were enabled."""
+        self.begin(RESUME, argument=argument, entry=entry)
 
     # State ----------------------------------------------------------------------------------------------
 
@@ -188,7 +203,7 @@ class Hart:
     def load_state(self, state: State) -> None:
         """Go on where another hart was saved. Raises StateError and changes nothing if it does not fit."""
         saved = SavedState(state, _VERSION, f"hart {self.number}")
-        life, cpu = saved.number("state", 2), saved.value("cpu")
+        life, cpu = saved.number("state", 3), saved.value("cpu")
         is_waiting, has_called = saved.flag("is_waiting"), saved.flag("has_called")
         progress = saved.number("progress", 32)
         entry, argument = saved.numbers("start", 2, 64)

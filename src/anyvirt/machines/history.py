@@ -14,13 +14,11 @@ from anyvirt.cpu.hooks import Attention
 from anyvirt.errors import UsageError
 from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.inputs import Place, Position
-from anyvirt.machines.state import load_machine, save_machine
+from anyvirt.machines.moment import Moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from anyvirt.cpu.memory_image import MemoryImage
-    from anyvirt.devices.bus import State
     from anyvirt.machines.hart import Hart
     from anyvirt.machines.machine import Machine
 
@@ -33,8 +31,7 @@ class _Checkpoint:
     """A state of the machine."""
 
     position: Position
-    state: State
-    image: MemoryImage
+    moment: Moment
     place: Place
 
 
@@ -85,9 +82,7 @@ class History:
         if len(self._checkpoints) >= self._most:
             # Those that are long ago become fewer.
             del self._checkpoints[1 : 1 + self._most // 2 : 2]
-        self._checkpoints.append(
-            _Checkpoint(here, save_machine(machine), machine.board.memory.freeze(), machine.inputs.place)
-        )
+        self._checkpoints.append(_Checkpoint(here, Moment.of(machine), machine.inputs.place))
 
     def _forget_future(self) -> None:
         here = self._machine.position
@@ -172,8 +167,7 @@ class History:
 
     def _restore(self, checkpoint: _Checkpoint) -> None:
         machine = self._machine
-        machine.board.memory.become(checkpoint.image)
-        load_machine(machine, checkpoint.state)
+        checkpoint.moment.bring_back(machine)
         machine.inputs.go_back(checkpoint.place)
         machine.untold.clear()
         for hart in machine.harts:

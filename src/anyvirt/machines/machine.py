@@ -17,23 +17,24 @@ from anyvirt.boards.virt_tree import Chosen, HartDescription
 from anyvirt.cpu.executor import StopReason
 from anyvirt.cpu.machine_memory import MachineMemory
 from anyvirt.cpu.tiers import Tier, chosen_tier, make_executor
-from anyvirt.devices.bus import StateError
 from anyvirt.devices.test_finisher import Finish, Outcome
 from anyvirt.errors import AnyvirtError, UsageError
 from anyvirt.machines.clock import MachineClock
 from anyvirt.machines.configuration import Configuration
 from anyvirt.machines.console import Console
 from anyvirt.machines.counted import CountedRun, Goal
+from anyvirt.machines.disks.board import put_disks
 from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.firmware import GATE, Gate, firmware_rom
 from anyvirt.machines.hart import Hart
-from anyvirt.machines.inputs import Inputs, Position, ReplayError
+from anyvirt.machines.inputs import Inputs, Position
 from anyvirt.machines.loading import load_firmware, load_initrd, load_kernel
 from anyvirt.machines.memory_windows import PhysicalMemory
+from anyvirt.machines.past import Past
 from anyvirt.machines.real_time import RealTimeRun
 from anyvirt.machines.sbi import Sbi
 from anyvirt.machines.standstill import ASIDE, Standstill
-from anyvirt.machines.state import load_machine, save_machine
+from anyvirt.machines.state import load_machine
 from anyvirt.quantities import parse_size
 
 if TYPE_CHECKING:
@@ -43,14 +44,13 @@ if TYPE_CHECKING:
 
     from anyvirt.cpu.executor import Stop
     from anyvirt.cpu.interpreter import Interpreter
-    from anyvirt.cpu.memory_image import MemoryImage
-    from anyvirt.devices.bus import State
     from anyvirt.devices.clock import Alarm
     from anyvirt.guest import Network, Published
     from anyvirt.machines.counted import Turn
     from anyvirt.machines.history import History
     from anyvirt.machines.loading import Loaded
-    from anyvirt.machines.recording import Recording, Replay
+    from anyvirt.machines.origin import Origin
+    from anyvirt.machines.recording import Recording
     from anyvirt.machines.seat import Seat
     from anyvirt.machines.seat.display import Display
     from anyvirt.machines.seat.keyboard import Keyboard
@@ -161,7 +161,8 @@ class Machine:
     ) -> None:
         """Put everything together; RAM is empty, and the harts have nothing to execute."""
         self._check_board(configuration.board)
-        self._configuration = configuration
+        self.configuration = configuration
+        """What it was made of."""
         self._run: RealTimeRun | CountedRun | None = None
         self._standstill = Standstill()
         self.ended: Ending | None = None
@@ -175,8 +176,7 @@ class Machine:
         """The machine's time, which stands between runs."""
         self.inputs = Inputs(self)
         """What comes from outside: `push` and `pull` are for devices of the user's."""
-        self._history: History | None = None
-        self._replay: Replay | None = None
+        self._past = Past(self)
         self.console = Console(self)
         self.board = self._make_board()
         self.console.connect(self.board.uart)
@@ -226,33 +226,32 @@ class Machine:
             self._vsock = attach_vsock(board, None if vsock is True else vsock)
 
     @classmethod
-    def _standing(
+    def standing(
         cls,
-        configuration: Configuration,
-        state: State,
-        image: MemoryImage,
+        origin: Origin,
         tier: Tier | str | None,
         attach: Callable[[VirtBoard], object] | None,
     ) -> Self:
         """A machine that stands where another one stood. Raises UsageError and StateError."""
         machine = cls.__new__(cls)
-        machine._assemble(configuration, tier, attach)
-        if configuration.firmware is not None:
+        machine._assemble(origin.configuration, tier, attach)
+        if origin.configuration.firmware is not None:
             machine.board.install_boot_rom(Handover(0, 0))
-        # Devices look at the memory when they are loaded.
-        machine.board.memory.become(image)
-        load_machine(machine, state)
+        # Devices look at the memory and at their disks when they are loaded.
+        machine.board.memory.become(origin.memory)
+        put_disks(machine.board, origin.disks)
+        load_machine(machine, origin.state)
         return machine
 
     def _make_board(self) -> VirtBoard:
         return VirtBoard(
             MachineMemory(),
             self.clock,
-            harts=self._configuration.cpus,
-            ram_size=self._configuration.memory,
+            harts=self.configuration.cpus,
+            ram_size=self.configuration.memory,
             console=self.console.output,
             on_finish=self._finish,
-            epoch=_EPOCH if self._configuration.seed is not None else time.time_ns(),
+            epoch=_EPOCH if self.configuration.seed is not None else time.time_ns(),
             hart=HART,
         )
 
@@ -288,7 +287,7 @@ class Machine:
     def _start(self) -> None:
         """Load what the machine begins with, and let its harts stand where they begin."""
         memory = self.board.memory
-        files = self._configuration
+        files = self.configuration
         firmware = load_firmware(memory, files.firmware) if files.firmware is not None else None
         kernel = None
         if files.kernel is not None:
@@ -308,13 +307,13 @@ class Machine:
         """The initial file system and the device tree; the address of the tree."""
         tree = self.board.load_device_tree()
         limit = tree - (1 << 20)
-        files, initrd = self._configuration, None
+        files, initrd = self.configuration, None
         if files.initrd is not None and kernel is not None:
             initrd = load_initrd(self.board.memory, files.initrd, kernel=kernel, limit=limit)
         return self.board.load_device_tree(Chosen(files.append, initrd, self._random_seed()))
 
     def _random_seed(self) -> bytes:
-        seed = self._configuration.seed
+        seed = self.configuration.seed
         return os.urandom(_SEED_SIZE) if seed is None else random.Random(seed).randbytes(_SEED_SIZE)
 
     # Running --------------------------------------------------------------------------------------------
@@ -486,7 +485,7 @@ class Machine:
         self.board.reset()
         self.harts = self._make_harts()
         self.inputs.forget()
-        self._history, self._replay = None, None
+        self._past.clear()
         self.ended, self.turn = None, None
         self.untold.clear()
         self._start()
@@ -496,24 +495,14 @@ class Machine:
     def snapshot(self, directory: str | Path, *, compress: bool = False) -> None:
         """Write all that the machine is to a directory that is not there yet, or is empty.
 
-        `compress` makes it small, and `restore` slower. What is on disks and behind other devices of the
-        user's is not in it; hooks and breakpoints are not the guest's. A run by another thread is held
-        meanwhile. Raises UsageError; nothing is left behind then.
+        `compress` makes it small, and `restore` slower. Images that disks write to stay as they are from then
+        on: the disks go on in overlays beside them. What is behind other devices of the user's is not in it;
+        hooks and breakpoints are not the guest's. A run by another thread is held meanwhile. Raises
+        UsageError; nothing is left behind then.
         """
-        from anyvirt.machines.snapshot import write_snapshot
+        from anyvirt.machines.standing import write_machine
 
-        def write() -> None:
-            state, memory = save_machine(self), self.board.memory
-            write_snapshot(
-                Path(directory),
-                self._configuration,
-                state,
-                memory.shape,
-                memory.stretches(),
-                compress=compress,
-            )
-
-        self.while_standing(write)
+        self.while_standing(lambda: write_machine(self, Path(directory), compress=compress))
 
     @classmethod
     def restore(
@@ -525,18 +514,14 @@ class Machine:
     ) -> Self:
         """A machine that stands where the one stood that `snapshot` was called of, in any tier.
 
-        `attach` puts the same devices on the board as that of the other machine. The files of the snapshot
-        stay in use as long as the machine is there, and nobody may change them; they may be removed. Raises
+        `attach` puts the same devices on the board as that of the other machine; disks come with the
+        snapshot, and what the machine writes to them is gone with it. The files of the snapshot stay in use
+        as long as the machine is there, and nobody may change them; they may be removed. Raises
         SnapshotError for a snapshot that is not what it was, and UsageError; there is no machine then.
         """
-        from anyvirt.machines.snapshot import SnapshotError, read_snapshot
+        from anyvirt.machines.standing import read_machine
 
-        known = None if tier is None else cls._known_tier(tier)
-        snapshot = read_snapshot(Path(directory))
-        try:
-            return cls._standing(snapshot.configuration, snapshot.state, snapshot.memory, known, attach)
-        except (StateError, UsageError, OSError) as error:
-            raise SnapshotError(f"the snapshot {directory} cannot be restored: {error}") from None
+        return read_machine(cls, Path(directory), None if tier is None else cls._known_tier(tier), attach)
 
     def clone(
         self, *, tier: Tier | str | None = None, attach: Callable[[VirtBoard], object] | None = None
@@ -545,17 +530,12 @@ class Machine:
 
         Both share the memory that neither writes to. `tier` is this one's if it is not given. Devices beyond
         those that every board has belong to the host: `attach` has to give the clone its own of the same
-        kind. A run by another thread is held for a moment. Raises UsageError.
+        kind; what is on disks is copied, and lasts as long as the clone. A run by another thread is held for
+        a moment. Raises UsageError.
         """
+        from anyvirt.machines.standing import copy_machine
 
-        def copy() -> tuple[State, MemoryImage]:
-            return save_machine(self), self.board.memory.freeze()
-
-        state, image = self.while_standing(copy)
-        try:
-            return type(self)._standing(self._configuration, state, image, tier or self._tier, attach)
-        except StateError as error:
-            raise UsageError(f"the machine cannot be cloned: {error}") from None
+        return copy_machine(self, tier, attach)
 
     # The past -------------------------------------------------------------------------------------------
 
@@ -566,10 +546,7 @@ class Machine:
         does the same again; it can go back by steps of `every` instructions. What is recorded is what is
         typed and what comes by `inputs`, not what Python changes in memory and registers. Raises UsageError.
         """
-        from anyvirt.machines.recording import Recording
-
-        self._check_apart("recorded")
-        return self.while_standing(lambda: Recording(self, Path(directory), every=every))
+        return self._past.record(Path(directory), every=every)
 
     @classmethod
     def replay(
@@ -588,8 +565,7 @@ class Machine:
 
         replay = read_recording(Path(directory))
         machine = cls.restore(Path(directory) / START, tier=tier, attach=attach)
-        machine._replay = replay
-        machine.inputs.repeat(replay.log, replay.end)
+        machine._past.repeat(replay)
         return machine
 
     def replay_to_end(self) -> Ending:
@@ -597,18 +573,7 @@ class Machine:
 
         Raises ReplayError if the state there is not the recorded one, and UsageError without a recording.
         """
-        from anyvirt.machines.recording import state_digest
-
-        if self._replay is None:
-            raise UsageError("the machine is not one that is replayed")
-        ending = self.run_to(self._replay.end)
-        if self.position != self._replay.end:
-            return ending
-        # What came after the last run.
-        self.inputs.arrive()
-        if state_digest(self) != self._replay.digest:
-            raise ReplayError("the machine has come to another state than when it was recorded")
-        return ending
+        return self._past.replay_to_end()
 
     def keep_history(self, *, every: int = EVERY, most: int = 64) -> None:
         """From now on let it be possible to go back, in counted runs.
@@ -617,24 +582,16 @@ class Machine:
         than `most` those that are long ago become fewer. Going back takes the time of up to so many
         instructions. Raises UsageError.
         """
-        from anyvirt.machines.history import History
-
-        self._check_apart("gone back in")
-        self.forget_history()
-        self._history = self.while_standing(lambda: History(self, every=every, most=most))
+        self._past.keep_history(every=every, most=most)
 
     def forget_history(self) -> None:
         """Keep no history any more."""
-        if self._history is not None:
-            self._history = None
-            self.inputs.on_settled = self.inputs.on_given_up = None
-            if not self.inputs.listeners:
-                self.inputs.forget()
+        self._past.forget_history()
 
     @property
     def history(self) -> History | None:
         """The states that are kept."""
-        return self._history
+        return self._past.history
 
     def reverse_step(self, count: int = 1, *, hart: Hart | None = None) -> Ending:
         """Go back by so many instructions, of all harts together or of one, or to where the history begins.
@@ -642,10 +599,7 @@ class Machine:
         The reason is LIMIT or BEGINNING. Runs go on from there in the same way as before, until something
         else comes from outside. Raises UsageError without a history.
         """
-        if count < 1:
-            raise UsageError("a machine goes back by one instruction or more")
-        past = self._past()
-        return past.step_back(count) if hart is None else past.step_hart_back(hart, count)
+        return self._past.step_back(count, hart)
 
     def reverse_continue(self, *, until: Callable[[], object] | None = None) -> Ending:
         """Go back to where a breakpoint or watchpoint was last reached, or to where the history begins.
@@ -654,24 +608,15 @@ class Machine:
         BEGINNING. When `until`, looked at now and then, is true, or `stop` is called, the machine stands
         where it was: CONDITION or STOPPED. Raises UsageError without a history.
         """
-        return self._past().continue_back(until)
+        return self._past.continue_back(until)
 
-    def _check_apart(self, what: str) -> None:
+    def require_apart(self, what: str) -> None:
         """Raises UsageError for a machine to which something comes that is not kept."""
         if self._link is not None or self._vsock is not None:
             raise UsageError(
                 f"a machine with a network or virtual sockets cannot be {what}: "
                 "what comes from there is not kept"
             )
-
-    def _past(self) -> History:
-        if self._history is None:
-            raise UsageError("the machine has no history: keep_history begins one")
-        if self.is_running:
-            raise UsageError("a machine that is running cannot go back")
-        if self.inputs.listeners:
-            raise UsageError("a machine that is recorded cannot go back: close the recording before")
-        return self._history
 
     def run_hart_to(self, hart: Hart, instructions: int) -> Ending:
         """A counted run of all harts until one has executed so many since the machine was made."""

@@ -2,7 +2,9 @@
 
 A snapshot holds `manifest.json` (what machine it is of, what is where), `state.json` (CPUs, devices, time),
 `memory.0` and further ones (what is not zero in RAM and ROM, one stretch behind the other, so that it can be
-mapped as it is) and `SHA256SUMS`, which sha256sum(1) reads.
+mapped as it is), `disk.0.qcow2` and further ones (what on disks differs from images outside of the snapshot)
+and `SHA256SUMS`, which sha256sum(1) reads. `instance.json` is there if whoever runs the machine has something
+to add.
 """
 
 from __future__ import annotations
@@ -24,15 +26,23 @@ from anyvirt.cpu.memory import PAGE_SIZE
 from anyvirt.cpu.memory_image import BankImage, ImageFile, MemoryImage, Piece, for_each, host_bytes, write_all
 from anyvirt.devices.bus import StateError
 from anyvirt.errors import AnyvirtError, UsageError
+from anyvirt.images.errors import ImageError
+from anyvirt.images.host_file import synchronize_directory
 from anyvirt.machines.configuration import Configuration
+from anyvirt.machines.disks.blocks import BlockFile
+from anyvirt.machines.disks.snapshot import load_records, open_disks, saving
+from anyvirt.machines.origin import Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from anyvirt.devices.bus import State
+    from anyvirt.machines.disks.content import MachineDisk
 
-FORMAT, VERSION = "anyvirt snapshot", 1
+FORMAT, VERSION = "anyvirt snapshot", 2
 _MANIFEST, _STATE, _SUMS = "manifest.json", "state.json", "SHA256SUMS"
+INSTANCE = "instance.json"
+"""The file with what whoever runs the machine wants to know of it again."""
 _PART = 32 << 20
 """Bytes of memory in each file, so that several threads have something to do."""
 _COMPRESSION = "zlib"
@@ -49,9 +59,10 @@ class SnapshotError(AnyvirtError):
 class Snapshot:
     """What is in a snapshot, checked."""
 
-    configuration: Configuration
-    state: State
-    memory: MemoryImage
+    directory: Path
+    origin: Origin
+    instance: State | None
+    """What whoever has run the machine wanted to know of it again."""
 
 
 @dataclass(frozen=True)
@@ -73,18 +84,24 @@ def write_snapshot(
     state: State,
     shape: Sequence[tuple[int, int, bool]],
     stretches: Sequence[tuple[int, int, int]],
+    disks: Mapping[str, MachineDisk],
     *,
     compress: bool,
+    instance: State | None = None,
 ) -> None:
     """Write a snapshot to a directory that is not there yet, or is empty.
 
-    `shape` and `stretches` are those of `MemoryImage` and `MachineMemory`. Raises UsageError.
+    `shape` and `stretches` are those of `MemoryImage` and `MachineMemory`, `instance` is what whoever runs
+    the machine wants to know of it again. Raises UsageError.
     """
     try:
-        with _new_directory(directory) as place:
+        with saving(disks) as saver, _new_directory(directory) as place:
+            records, disk_sizes = saver.write(place)
             placed = _placed(stretches)
-            sizes = _write_memory(place, placed, compress=compress)
+            sizes = _write_memory(place, placed, compress=compress) | disk_sizes
             sizes[_STATE] = _write(place / _STATE, _to_json(state))
+            if instance is not None:
+                sizes[INSTANCE] = _write(place / INSTANCE, _to_json(instance))
             manifest = {
                 "format": FORMAT,
                 "version": VERSION,
@@ -92,6 +109,7 @@ def write_snapshot(
                 "banks": [list(bank) for bank in shape],
                 "stretches": [[address, length] for address, length, _ in stretches],
                 "compression": _COMPRESSION if compress else None,
+                "disks": [record.save_state() for record in records],
                 "sizes": sizes,
             }
             _write(place / _MANIFEST, _to_json(manifest))
@@ -99,6 +117,8 @@ def write_snapshot(
             _write(place / _SUMS, _sums([place / name for name in names]))
     except OSError as error:
         raise UsageError(f"the snapshot {directory} cannot be written: {error.strerror}") from None
+    except ImageError as error:
+        raise UsageError(f"the snapshot {directory} cannot be written: {error}") from None
 
 
 @contextlib.contextmanager
@@ -111,9 +131,9 @@ def _new_directory(directory: Path) -> Iterator[Path]:
     try:
         yield place
         place.chmod(0o700)
-        _synchronize(place)
+        synchronize_directory(place)
         place.rename(directory)
-        _synchronize(directory.parent)
+        synchronize_directory(directory.parent)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
@@ -171,14 +191,6 @@ def _write(path: Path, content: bytes) -> int:
     return len(content)
 
 
-def _synchronize(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _part_name(number: int) -> str:
     return f"memory.{number}"
 
@@ -189,13 +201,16 @@ def _part_name(number: int) -> str:
 def read_snapshot(directory: Path) -> Snapshot:
     """A snapshot, of which every byte has been checked. Raises UsageError and SnapshotError.
 
-    Its files stay open, and what is not compressed stays mapped: nobody may change them.
+    Its files stay open, and what is not compressed stays mapped: nobody may change them. Images outside of it
+    that its disks stand on have to be as they were, by size and time.
     """
     if not directory.is_dir():
         raise UsageError(f"there is no snapshot {directory}")
     try:
         return _read(directory)
-    except (OSError, StateError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except UsageError as error:
+        raise SnapshotError(f"the snapshot {directory} cannot be restored: {error}") from None
+    except (OSError, ImageError, StateError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SnapshotError(f"the snapshot {directory} is damaged: {_reason(error)}") from None
 
 
@@ -211,31 +226,37 @@ def _read(directory: Path) -> Snapshot:
     content = _read_file(directory / _MANIFEST)
     manifest = _manifest(directory, content)
     sizes: dict[str, int] = manifest["sizes"]
-    parts = [name for name in sizes if name != _STATE]
-    if parts != [_part_name(number) for number in range(len(parts))] or _STATE not in sizes:
+    records = load_records(manifest["disks"])
+    overlays = [record.overlay for record in records if record.overlay is not None]
+    others = [*overlays, _STATE, *(name for name in sizes if name == INSTANCE)]
+    parts = [_part_name(number) for number in range(len(sizes) - len(others))]
+    if list(sizes) != [*parts, *others]:
         raise ValueError("it has other files than it should")
     for name, size in sizes.items():
         found = (directory / name).stat().st_size
         if found != size:
             raise ValueError(f"{name} has {found} bytes, not {size}")
-    files = [ImageFile(os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC)) for name in parts]
-    state = _read_file(directory / _STATE)
+    files = [ImageFile(_open(directory / name)) for name in parts]
+    blocks = {name: BlockFile(_open(directory / name)) for name in overlays}
+    texts = {name: _read_file(directory / name) for name in others if name not in overlays}
     digests: dict[str, str] = {}
 
-    contents: dict[str, bytes | ImageFile] = dict(zip(parts, files, strict=True))
-    contents |= {_STATE: state, _MANIFEST: content}
+    contents: dict[str, bytes | ImageFile | BlockFile] = dict(zip(parts, files, strict=True))
+    contents |= blocks | texts | {_MANIFEST: content}
 
     def check(name: str) -> None:
         digests[name] = _digest(contents[name])
 
     for_each(check, list(contents))
-    expected = "".join(f"{digests[name]}  {name}\n" for name in (*sizes, _MANIFEST)).encode()
-    if (found_sums := _read_file(directory / _SUMS)) != expected:
+    sums = "".join(f"{digests[name]}  {name}\n" for name in (*sizes, _MANIFEST)).encode()
+    if (found_sums := _read_file(directory / _SUMS)) != sums:
         raise ValueError(_difference(found_sums, digests))
     if manifest["compression"] is not None:
         files = _unpacked(files, manifest["stretches"])
     memory = _memory(manifest["banks"], manifest["stretches"], files)
-    return Snapshot(Configuration.load_state(manifest["machine"]), _from_json(state), memory)
+    configuration, state = Configuration.load_state(manifest["machine"]), _from_json(texts[_STATE])
+    origin = Origin(configuration, state, memory, open_disks(records, blocks))
+    return Snapshot(directory, origin, _from_json(texts[INSTANCE]) if INSTANCE in texts else None)
 
 
 def _manifest(directory: Path, content: bytes) -> dict[str, Any]:
@@ -311,13 +332,17 @@ def _read_file(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _content(file: ImageFile) -> mmap.mmap | bytes:
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _content(file: ImageFile | BlockFile) -> mmap.mmap | bytes:
     size = os.fstat(file.descriptor).st_size
     return mmap.mmap(file.descriptor, size, prot=mmap.PROT_READ) if size else b""
 
 
-def _digest(data: bytes | ImageFile) -> str:
-    return hashlib.sha256(_content(data) if isinstance(data, ImageFile) else data).hexdigest()
+def _digest(data: bytes | ImageFile | BlockFile) -> str:
+    return hashlib.sha256(data if isinstance(data, bytes) else _content(data)).hexdigest()
 
 
 def _sums(paths: list[Path]) -> bytes:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from anyvirt.errors import AnyvirtError
+
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 _ROOM = 1 << 18
 """Bytes held in each direction."""
+_DRAIN_LIMIT = 30.0
+"""Seconds that whoever reads may take to take what is there."""
 
 
 class AgentChannel:
@@ -25,6 +29,8 @@ class AgentChannel:
         self._changed = threading.Condition()
         self._to_guest, self._from_guest = bytearray(), bytearray()
         self._is_closed = False
+        self._is_awaited = False
+        """Whether somebody waits for something to read."""
         self._port: Port | None = None
         self._lock: AbstractContextManager[object] | None = None
         self.backend = _PortBackend(self)
@@ -41,7 +47,10 @@ class AgentChannel:
     def read(self, size: int, /) -> bytes:
         """See ByteStream."""
         with self._changed:
+            self._is_awaited = True
+            self._changed.notify_all()
             self._changed.wait_for(lambda: self._from_guest or self._is_closed)
+            self._is_awaited = False
             was_full = len(self._from_guest) >= _ROOM
             data = bytes(self._from_guest[:size])
             del self._from_guest[:size]
@@ -60,6 +69,20 @@ class AgentChannel:
         if self._port is not None and self._lock is not None:
             with self._lock:
                 self._port.input_ready()
+
+    def drain(self) -> bytes:
+        """Wait until whoever reads has all that came from the guest; what the guest is still to read.
+
+        The guest stands, and nobody writes. Raises AnyvirtError if nobody reads.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._is_awaited and not self._from_guest, _DRAIN_LIMIT):
+                raise AnyvirtError("nobody takes what the guest's agent says")
+            return bytes(self._to_guest)
+
+    def resume(self, to_guest: bytes) -> None:
+        """Go on where another channel was drained, which had this left."""
+        self._to_guest += to_guest
 
     def close(self) -> None:
         """See ByteStream."""

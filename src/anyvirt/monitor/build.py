@@ -22,6 +22,7 @@ from anyvirt.agent.protocol import (
     Request,
     WriteFile,
 )
+from anyvirt.cpu.tiers import Tier
 from anyvirt.devices.virtio.blk import VirtioBlk
 from anyvirt.devices.virtio.console import PortSettings, VirtioConsole
 from anyvirt.devices.virtio.net import VirtioNet
@@ -29,12 +30,13 @@ from anyvirt.devices.virtio.p9 import VirtioP9
 from anyvirt.devices.virtio.rng import VirtioRng
 from anyvirt.errors import GuestStartError
 from anyvirt.isa.names import Isa
+from anyvirt.machines.disks.board import ExpectedDisk, close_disks
+from anyvirt.machines.disks.image import open_image
 from anyvirt.machines.ending import Ending, Reason
 from anyvirt.machines.machine import Machine
 from anyvirt.machines.pci import attach_virtio_pci
 from anyvirt.machines.posting import post_to
 from anyvirt.monitor.agent_channel import AgentChannel
-from anyvirt.monitor.disks import open_disk
 from anyvirt.monitor.machine import End, MountStep
 from anyvirt.network.opening import open_link, random_mac
 from anyvirt.network.vsock import VsockHost
@@ -45,9 +47,11 @@ if TYPE_CHECKING:
 
     from anyvirt.agent.protocol import Run
     from anyvirt.boards.virt import VirtBoard
+    from anyvirt.devices.bus import State
+    from anyvirt.devices.disk import Disk
     from anyvirt.devices.virtio.device import VirtioDevice
     from anyvirt.images.kernels import Kernel
-    from anyvirt.monitor.orders import MachineOrder, NetworkOrder, Share
+    from anyvirt.monitor.orders import DiskOrder, MachineOrder, NetworkOrder, Share
     from anyvirt.monitor.phases import Phases
     from anyvirt.network.link import Link as NetworkLink
 
@@ -76,6 +80,8 @@ def build_machine(order: MachineOrder, phases: Phases, *, run: Run | None = None
 
     `run` is a command that the agent runs by itself once there is a root.
     """
+    if order.snapshot is not None:
+        return _restore_machine(order, Path(order.snapshot), phases)
     from anyvirt.images.kernels import find_kernel
 
     path = Path(order.kernel) if order.kernel is not None else None
@@ -105,6 +111,29 @@ def build_machine(order: MachineOrder, phases: Phases, *, run: Run | None = None
     return machine
 
 
+def _restore_machine(order: MachineOrder, directory: Path, phases: Phases) -> VirtMachine:
+    """The machine of an instance that was written to a directory. Raises SnapshotError and UsageError."""
+    from anyvirt.machines.snapshot import SnapshotError, read_snapshot
+    from anyvirt.machines.standing import go_on
+
+    snapshot = read_snapshot(directory)
+    phases.mark("snapshot")
+    try:
+        instance = snapshot.instance or {}
+        mac, to_guest = bytes(instance["mac"]), bytes(instance["to_guest"])
+        conversation = dict(instance["conversation"])
+    except (KeyError, TypeError, ValueError):
+        raise SnapshotError(f"the snapshot {directory} is not one of a guest that an engine runs") from None
+    machine = VirtMachine(
+        order, lambda attach: go_on(Machine, snapshot, Tier(order.tier), attach), mac=mac, is_copy=True
+    )
+    machine.channel.resume(to_guest)
+    machine.conversation = conversation
+    _prepare(machine.machine)
+    phases.mark("machine")
+    return machine
+
+
 def _prepare(machine: Machine) -> None:
     """Have what is compiled ahead of time while there is one thread yet: see `anyvirt.jit.apart`."""
     for hart in machine.harts:
@@ -116,19 +145,29 @@ def _prepare(machine: Machine) -> None:
 class VirtMachine:
     """A machine on the board `virt`. Satisfies `anyvirt.monitor.machine.MonitoredMachine`."""
 
-    def __init__(self, order: MachineOrder, make: Callable[[Attach], Machine]) -> None:
+    def __init__(
+        self,
+        order: MachineOrder,
+        make: Callable[[Attach], Machine],
+        *,
+        mac: bytes | None = None,
+        is_copy: bool = False,
+    ) -> None:
         """`make` is told how to put the devices of the order on a board, and returns a machine that has them:
-        a new one, or the copy of another machine of the same order.
+        a new one, or the copy of another machine of the same order, which `mac` is the address of.
         """
+        self.conversation: State | None = None
+        """See MonitoredMachine."""
         self.channel = AgentChannel()
         self.shares = tuple(_mount_step(number, share) for number, share in enumerate(order.shares))
-        self._disks = [open_disk(disk) for disk in order.disks]
+        self._disks = [_open_disk(disk, is_copy=is_copy) for disk in order.disks]
         self._directories: list[VirtioP9] = []
-        self._mac = random_mac()
-        self._link = _open(order.network, self._mac) if order.network is not None else None
+        self.mac = random_mac() if mac is None else mac
+        """Of its network card."""
+        self._link = _open(order.network, self.mac) if order.network is not None else None
         self.network = _network_steps(self._link)
         self._vsock = VsockHost(order.vsock) if order.vsock is not None else None
-        self.is_lasting = any(not disk.read_only for disk in order.disks)
+        self.is_lasting = not is_copy and any(not disk.read_only for disk in order.disks)
         self._order = order
         self._state = threading.Condition()
         self._is_wanted = True
@@ -215,13 +254,28 @@ class VirtMachine:
             self._is_wanted = True
             self._state.notify_all()
 
+    def snapshot(self, directory: Path, *, compress: bool, conversation: Callable[[], State]) -> None:
+        """See MonitoredMachine."""
+        from anyvirt.machines.standing import write_machine
+
+        def write() -> None:
+            to_guest = self.channel.drain()
+            instance = {
+                "order": list(self._order.message()),
+                "mac": self.mac,
+                "to_guest": to_guest,
+                "conversation": conversation(),
+            }
+            write_machine(self._machine, directory, compress=compress, instance=instance)
+
+        self._machine.while_standing(write)
+
     def close(self) -> None:
         """See MonitoredMachine; gdb is told that it is over."""
         if self._has_gdb.is_set():
             self._machine.end(Ending(Reason.POWEROFF))
             self._is_left.wait(_FAREWELL)
-        for disk in self._disks:
-            disk.close()
+        close_disks(self._machine.board)
         for directory in self._directories:
             directory.close()
         if self._link is not None:
@@ -251,7 +305,7 @@ class VirtMachine:
         if self._vsock is not None:
             devices.append(self._vsock.attach(memory, post))
         if self._link is not None:
-            card = VirtioNet(memory, self._link, mac=self._mac, mtu=self._link.mtu, post=post)
+            card = VirtioNet(memory, self._link, mac=self.mac, mtu=self._link.mtu, post=post)
             self._link.connect(card, post)
             devices.append(card)
         attach_virtio_pci(board, devices)
@@ -259,6 +313,13 @@ class VirtMachine:
     def _entropy(self) -> Callable[[int], bytes]:
         seed = self._order.seed
         return os.urandom if seed is None else random.Random(f"entropy {seed}").randbytes
+
+
+def _open_disk(order: DiskOrder, *, is_copy: bool) -> Disk:
+    """The disk of an order; that of a copy comes with it."""
+    if is_copy:
+        return ExpectedDisk(read_only=order.read_only)
+    return open_image(Path(order.path), format=order.format, read_only=order.read_only)
 
 
 class _Nobody:

@@ -39,7 +39,6 @@ class CountedClient(AgentClient):
         super().__init__(stream)
         self._advance = advance
         self._arrived = arrived
-        self._buffer = bytearray()
 
     def wait_for(self, ready: Callable[[], bool], timeout: float | None) -> None:
         """See AgentClient.wait_for. The host's time does not count."""

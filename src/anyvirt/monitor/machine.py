@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from anyvirt.agent.protocol import Request
     from anyvirt.agent.streams import ByteStream
+    from anyvirt.devices.bus import State
 
 
 class End(Enum):
@@ -46,6 +48,10 @@ class MonitoredMachine(Protocol):
         """What makes the guest's network what the host says it is; the interface is there."""
 
     @property
+    def conversation(self) -> State | None:
+        """What the monitor of the machine has said that this one goes on from; None of a new one."""
+
+    @property
     def is_lasting(self) -> bool:
         """Whether the guest changes anything on the host that has to be in order when it ends."""
 
@@ -71,6 +77,12 @@ class MonitoredMachine(Protocol):
 
     def resume(self) -> None:
         """Let it go on. Any thread may call it."""
+
+    def snapshot(self, directory: Path, *, compress: bool, conversation: Callable[[], State]) -> None:
+        """Write all that it is to a directory, with what is said of its agent while it stands.
+
+        Nothing is sent to the agent meanwhile. Raises AnyvirtError; there is no such directory then.
+        """
 
     def close(self) -> None:
         """Flush and let go of what it has on the host. Nothing runs any more."""

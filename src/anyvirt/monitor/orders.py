@@ -6,6 +6,8 @@ descriptors of the main command's channel and streams. Further ones are answered
     ("run", CommandOrder) and descriptors   ("done",), and then ("started", number in the guest) on the
                                             command's own channel, or ("failed", kind, text)
     ("pause",), ("resume",)                 ("done",)
+    ("snapshot", directory, whether to compress, what is known of the guest)
+                                            ("done",) or ("failed", kind, text)
 
 A command's channel carries ("signal", number) and ("resize", rows, columns) towards the monitor, and at the
 end ("ended", ...) or ("failed", ...) from it. The end of the control channel is the end of the machine.
@@ -89,6 +91,8 @@ class MachineOrder:
     """Path of the Unix socket for virtual sockets; None: there are none."""
     seed: int | None = None
     """For a machine that is run by counted instructions, with this as its entropy."""
+    snapshot: str | None = None
+    """Directory with the snapshot of such a machine, to go on from; what was needed to boot is not then."""
 
     def message(self) -> Message:
         """As a channel carries it."""
@@ -98,7 +102,7 @@ class MachineOrder:
     def of(cls, message: Message) -> MachineOrder:
         """From what `message` returned."""
         tier, memory, cpus, root, host_name, shares, disks, kernel, initrd, append, *rest = message
-        gdb, network, vsock, seed = rest
+        gdb, network, vsock, seed, snapshot = rest
         return cls(
             tier,
             memory,
@@ -114,6 +118,7 @@ class MachineOrder:
             None if network is None else _network(*network),
             vsock,
             seed,
+            snapshot,
         )
 
 

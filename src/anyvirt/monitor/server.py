@@ -11,11 +11,12 @@ import os
 import signal as signals
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anyvirt.agent.client import AgentClient, AgentError
 from anyvirt.agent.protocol import InterfaceUp, Run, RunFlag
-from anyvirt.errors import AnyvirtError
+from anyvirt.errors import AnyvirtError, GuestStartError
 from anyvirt.jit.apart import compile_apart
 from anyvirt.linux.container.channel import Channel
 from anyvirt.monitor.carrying import Carrier
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anyvirt.agent.client import AgentCommand
+    from anyvirt.devices.bus import State
     from anyvirt.instance import ExitStatus, Usage
     from anyvirt.monitor.machine import MonitoredMachine, MountStep
 
@@ -88,6 +90,9 @@ class Monitor:
         self._phases = phases
         self._client = AgentClient(machine.channel)
         self._booted = threading.Event()
+        self._begun = threading.Event()
+        """Set when the main command, if there is one, is under way."""
+        self._main_command: AgentCommand | None = None
         self._ended = threading.Event()
         self._concluding = threading.Lock()
         self._verdict: Message | None = None
@@ -132,6 +137,9 @@ class Monitor:
     def _serve_control(self) -> None:
         while (received := self._control.receive()) is not None:
             message, fds = received
+            if message[0] == "snapshot":
+                self._control.send(self._snapshot(*message[1:]))
+                continue
             if message[0] == "pause":
                 self._machine.pause()
             elif message[0] == "resume":
@@ -143,6 +151,24 @@ class Monitor:
                 ).start()
             self._control.send(("done",))
         os._exit(1)
+
+    def _snapshot(self, directory: str, compress: bool, guest: Message) -> Message:
+        """The answer to a request for a snapshot; it waits for the guest's boot."""
+        self._begun.wait()
+        main = self._main_command
+
+        def conversation() -> State:
+            agent = self._client.save_state()
+            if main is not None and str(main.identity) not in agent["commands"]:
+                raise GuestStartError("the guest cannot be saved: its command has ended")
+            return {"guest": guest, "main": None if main is None else main.identity, "agent": agent}
+
+        try:
+            with self._client.held():
+                self._machine.snapshot(Path(directory), compress=compress, conversation=conversation)
+        except AnyvirtError as error:
+            return _failure(error)
+        return ("done",)
 
     def _run_further(self, order: CommandOrder, channel: Channel, streams: tuple[int, ...]) -> None:
         self._booted.wait()
@@ -188,13 +214,21 @@ class Monitor:
 
         threading.Thread(target=listen, daemon=True).start()
         try:
-            self._await_agent()
+            saved = self._machine.conversation
+            going_on = None if saved is None else self._go_on(saved)
+            if saved is None:
+                self._await_agent()
             self._booted.set()
             if order is None:
+                self._begun.set()
                 return
             starting.set()
-            started = self._start(order)
+            started = going_on or self._start(order)
             carrier = _carrier(started, order, streams)
+            if going_on is not None and order.terminal is not None:
+                going_on.resize(*order.terminal)
+            self._main_command = started
+            self._begun.set()
             self._phases.mark("command")
             with lock:
                 for message in pending:
@@ -209,6 +243,22 @@ class Monitor:
         if self._machine.is_lasting:
             self._shut_down()
         self._conclude(self._verdict)
+
+    def _go_on(self, saved: State) -> AgentCommand | None:
+        """Take up the conversation of another monitor: its main command, if that runs.
+
+        Its other commands are killed: who has started them is not here.
+        """
+        try:
+            commands, identity = self._client.resume(saved["agent"]), saved["main"]
+            main = None if identity is None else commands.pop(identity)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise AgentError("the snapshot's conversation with the agent makes no sense") from None
+        for command in commands.values():
+            command.signal(signals.SIGKILL, group=True)
+            command.forget()
+        self._phases.mark("agent")
+        return main
 
     def _await_agent(self) -> None:
         self._client.connect(_BOOT_LIMIT)

@@ -1,7 +1,7 @@
 """Machines that have booted, kept to make copies of: booted once a run, or once for all runs.
 
-A snapshot of what depends on no directory of the user's is kept in the cache directory. It may be deleted at
-any time; of very many the least recently used ones are.
+A snapshot of what depends on no directory or disk of the user's is kept in the cache directory. It may be
+deleted at any time; of very many the least recently used ones are.
 """
 
 from __future__ import annotations
@@ -43,9 +43,8 @@ class Template:
         """Boot it, or go on from a snapshot that was kept. Raises what `boot` raises."""
         self._order = replace(kind.order, tier=_BOOTING_TIER)
         self._kind = replace(kind, order=self._order)
-        self._origin = (
-            self._kept() if use_kept and kind.has_busybox and not kind.order.shares else self._booted()
-        )
+        depends_on_user = not kind.has_busybox or kind.order.shares or kind.order.disks
+        self._origin = self._kept() if use_kept and not depends_on_user else self._booted()
 
     def copy(self, kind: BootedKind) -> MachineHost:
         """A machine that nobody has used, of a kind that boots the same; it stands still."""
@@ -54,7 +53,7 @@ class Template:
         def make(attach: Callable[[VirtBoard], object]) -> Machine:
             return origin.clone(tier=kind.order.tier, attach=attach)
 
-        return kind.host(VirtMachine(kind.order, make))
+        return kind.host(VirtMachine(kind.order, make, mac=self._origin.mac, is_copy=True))
 
     def close(self) -> None:
         """Let go of it; its copies have nothing to do with it."""
@@ -86,7 +85,9 @@ class Template:
             return booted
 
     def _restored(self, place: Path) -> VirtMachine:
-        restored = VirtMachine(self._order, lambda attach: Machine.restore(place, attach=attach))
+        restored = VirtMachine(
+            self._order, lambda attach: Machine.restore(place, attach=attach), is_copy=True
+        )
         with suppress(OSError):
             os.utime(place)
         return restored

@@ -471,12 +471,14 @@ class PciPort:
 class Guest:
     """A driver that has found its device and made it ready."""
 
-    def __init__(self, device, memory=None, *, port=MmioPort, features=0, queues=None, sizes=None):
+    def __init__(
+        self, device, memory=None, *, port=MmioPort, features=0, queues=None, sizes=None, always=VERSION_1
+    ):
         self.device = device
         self.memory = memory or device.memory
         self.allocator = Allocator(self.memory)
         self.port = port(device)
-        self.features = features | VERSION_1
+        self.features = features | always
         self.queues = {}
         self.start(queues, sizes)
 

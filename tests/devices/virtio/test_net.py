@@ -5,7 +5,7 @@ import os
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.devices.virtio.driver import NEEDS_RESET, PACKED, FakeMemory, Guest
+from tests.devices.virtio.driver import NEEDS_RESET, PACKED, VERSION_1, FakeMemory, Guest
 
 from anyvirt.devices.virtio.net import HEADER, VirtioNet
 
@@ -36,9 +36,9 @@ def ring(request):
     return request.param
 
 
-def make(backend, features=0, **options):
+def make(backend, features=0, always=VERSION_1, **options):
     device = VirtioNet(FakeMemory(), backend, mac=MAC, **options)
-    return device, Guest(device, features=features)
+    return device, Guest(device, features=features, always=always)
 
 
 def received(guest):
@@ -62,6 +62,19 @@ def test_frames_of_the_guest(backend, ring):
     guest.request(1, [bytes(3)])
     guest.request(1, [bytes(HEADER_SIZE), bytes(65551)])
     assert len(backend.sent) == 2
+
+
+@pytest.mark.parametrize(("features", "size"), [(0, 10), (MRG_RXBUF, 12)])
+def test_headers_without_a_number_of_buffers(backend, features, size):
+    device, guest = make(backend, features, always=0)
+    frame = os.urandom(100)
+    guest.request(1, [bytes(size), frame])
+    assert backend.sent == [frame]
+    guest.queues[0].add([], [size, 200])
+    backend.frames.append(frame)
+    device.input_ready()
+    ((buffers, written),) = guest.queues[0].used()
+    assert buffers.answer()[:written] == bytes(10) + b"\1\0"[: size - 10] + frame
 
 
 def test_frames_wait_for_room(backend, ring):

@@ -49,7 +49,7 @@ def rng(memory=None):
 
 def test_the_registers_of_mmio():
     port = MmioPort(rng())
-    assert [port.get(offset) for offset in (0, 4, 8, 0xC)] == [0x74726976, 2, 4, 0x1AF4]
+    assert [port.get(offset) for offset in (0, 4, 8, 0xC)] == [0x74726976, 2, 4, 0x554D4551]
     assert port.get(0xB0) == port.get(0xB4) == 0xFFFFFFFF
     assert port.transport.read(0, 1) == port.transport.read(2, 4) == 0
     empty = VirtioMmio(None, interrupt=Wire())
@@ -76,7 +76,7 @@ def test_features_must_be_agreed_on(port):
     port = port(rng())
     port.status = 1
     port.status = 3
-    port.accept(INDIRECT)
+    port.accept(INDIRECT | 1 << 60)
     port.status = 11
     assert not port.status & FEATURES_OK
     port.status = 15
@@ -97,6 +97,12 @@ def test_features_must_be_agreed_on(port):
     assert port.status == 143
     port.status = 0
     assert port.status == 0
+
+
+def test_a_driver_that_looks_at_the_first_features_only_is_served(port):
+    guest = Guest(rng(), port=port, features=INDIRECT, always=0)
+    assert guest.device.accepted == INDIRECT
+    assert len(guest.request(0, [], [16])[0]) == 16
 
 
 def test_queues_are_silent_before_the_driver_is_ready(port):

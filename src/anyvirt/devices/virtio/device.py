@@ -269,8 +269,12 @@ class VirtioDevice:
                 self._begin()
 
     def _agrees(self) -> bool:
-        """Whether the device works with the features that the driver accepted (section 2.2)."""
-        return bool(self.accepted & Feature.VERSION_1) and not self.accepted & ~self.offered
+        """Whether the device works with the features that the driver accepted (section 2.2).
+
+        A driver has to accept VERSION_1, and a device may refuse one that does not (section 6.1). Those of
+        small kernels never look beyond the first 32 features, so none is refused for that.
+        """
+        return not self.accepted & ~self.offered
 
     def _begin(self) -> None:
         self.started()

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 MAGIC = 0x74726976
 VERSION = 2
-VENDOR = 0x1AF4
+VENDOR = 0x554D4551
+"""QEMU's, which drivers of small kernels insist on."""
 SIZE = 0x200
 """Bytes of registers that Linux's device trees describe; boards space slots by 0x1000."""
 CONFIG = 0x100
@@ -105,6 +106,8 @@ class VirtioMmio:
 
     def _raise(self, cause: Interrupt) -> None:
         self._causes |= cause
+        # Each event is an edge, also for drivers that have not acknowledged the one before.
+        self._interrupt.set(False)
         self._interrupt.set(True)
 
     def _acknowledge(self, causes: int) -> None:

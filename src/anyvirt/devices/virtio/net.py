@@ -11,7 +11,7 @@ import struct
 from enum import IntEnum, IntFlag
 from typing import TYPE_CHECKING, Any, Protocol
 
-from anyvirt.devices.virtio.device import ROUNDS, DeviceId, VirtioDevice
+from anyvirt.devices.virtio.device import ROUNDS, DeviceId, Feature, VirtioDevice
 from anyvirt.devices.virtio.queue import QueueError
 from anyvirt.devices.virtio.views import copy_in, copy_out, split, total
 
@@ -28,6 +28,8 @@ LEAST_FRAME = 14
 """Bytes: an Ethernet header."""
 HEADER = struct.Struct("<BBHHHHH")
 """Flags, GSO type, header length, GSO size, checksum start, checksum offset, number of buffers (5.1.6)."""
+_HEADER_WITHOUT_COUNT = HEADER.size - 2
+"""Bytes of it where there is no number of buffers (section 5.1.6.1)."""
 
 _CONFIG = struct.Struct("<6sHHH")
 _LINK_UP = 1
@@ -168,7 +170,8 @@ class VirtioNet(VirtioDevice):
             return True
         chains: list[Chain] = []
         rooms: list[int] = []
-        needed = HEADER.size + len(frame)
+        header_size = self._header_size
+        needed = header_size + len(frame)
         while sum(rooms) < needed:
             chain = queue.pop()
             if chain is None:
@@ -177,11 +180,11 @@ class VirtioNet(VirtioDevice):
                 return self._give_up(queue, chains, done=False)
             chains.append(chain)
             rooms.append(total(chain.writable))
-            if rooms[0] < HEADER.size or len(chains) > queue.size:
+            if rooms[0] < header_size or len(chains) > queue.size:
                 raise QueueError("buffers too small for what is received")
             if not self.has(NetFeature.MRG_RXBUF) and rooms[0] < needed:
                 return self._give_up(queue, chains, done=True)
-        header = HEADER.pack(0, 0, 0, 0, 0, 0, len(chains))
+        header = HEADER.pack(0, 0, 0, 0, 0, 0, len(chains))[:header_size]
         rest = memoryview(header + frame)
         for chain, room in zip(chains, rooms, strict=True):
             queue.push(chain, copy_in(chain.writable, rest[:room]))
@@ -202,10 +205,16 @@ class VirtioNet(VirtioDevice):
 
     def _transmit(self, chain: Chain) -> bool:
         """Section 5.1.6.2; False if the frame has to wait."""
-        length = total(chain.readable) - HEADER.size
+        length = total(chain.readable) - self._header_size
         if not self._link_up or not LEAST_FRAME <= length <= MOST_FRAME:
             return True
-        return self._backend.send(split(chain.readable, HEADER.size)[1])
+        return self._backend.send(split(chain.readable, self._header_size)[1])
+
+    @property
+    def _header_size(self) -> int:
+        """Bytes in front of each frame (section 5.1.6.1)."""
+        counts = self.has(Feature.VERSION_1 | NetFeature.MRG_RXBUF)
+        return HEADER.size if counts else _HEADER_WITHOUT_COUNT
 
     def _command(self, chain: Chain) -> int:
         """Section 5.1.6.5: a class, a command, its data, and a byte for the answer."""

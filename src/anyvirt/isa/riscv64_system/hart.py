@@ -269,10 +269,10 @@ SSCRATCH = plain(0x140, "sscratch", "for the handler of traps to S-mode")
 SEPC = plain(0x141, "sepc", "address of the instruction that was trapped to S-mode", writable=_ALL & ~1)
 SCAUSE = plain(0x142, "scause", "cause of the last trap to S-mode")
 STVAL = plain(0x143, "stval", "what belongs to that cause")
-for _number, _name in (
-    (0x7A0, "tselect"), (0x7A1, "tdata1"), (0x7A2, "tdata2"), (0x7A3, "tdata3"), (0x7A4, "tinfo"),
-):  # fmt: skip
+for _number, _name in ((0x7A0, "tselect"), (0x7A1, "tdata1"), (0x7A2, "tdata2"), (0x7A3, "tdata3")):
     plain(_number, _name, "debug triggers: there are none", writable=0)
+# "If the currently selected trigger doesn't exist, this field contains 1" (Debug Specification, tinfo).
+plain(0x7A4, "tinfo", "types of debug triggers: none", writable=0, initial=1)
 for _counter in range(3, 32):
     plain(0xB00 + _counter, f"mhpmcounter{_counter}", "counts nothing", writable=0)
     plain(0x320 + _counter, f"mhpmevent{_counter}", "what it would count", writable=0)

@@ -319,7 +319,7 @@ class _Waker:
 
 def describe_hart(hart: Hart) -> str:
     """A hart's mode, and what it does."""
-    if hart.state is not HartState.STARTED:
+    if hart.state not in (HartState.STARTED, HartState.SUSPENDED):
         return "stopped"
     return (
         f"{PRIVILEGES[hart.privilege]} mode, {'waiting for an interrupt' if hart.is_waiting else 'running'}"

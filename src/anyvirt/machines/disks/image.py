@@ -3,50 +3,73 @@
 from __future__ import annotations
 
 import errno
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anyvirt.images.block import Buffers
 from anyvirt.images.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from anyvirt.images.block import Disk
-    from anyvirt.monitor.orders import DiskOrder
 
 _SECTOR = 512
 _ZEROS = memoryview(bytes(1 << 20))
 
 
-def open_disk(order: DiskOrder) -> ImageDisk:
-    """The image of an order, which nobody else may use meanwhile. Raises ImageError."""
+def open_image(path: Path, *, format: str, read_only: bool) -> ImageDisk:
+    """The disk in an image, "raw" or "qcow2", which nobody else may write to meanwhile. Raises ImageError."""
     from anyvirt.images.qcow2 import Qcow2Disk
     from anyvirt.images.raw import RawDisk
 
-    make = Qcow2Disk if order.format == "qcow2" else RawDisk
-    return ImageDisk(make(Path(order.path), read_only=order.read_only), read_only=order.read_only)
+    make = Qcow2Disk if format == "qcow2" else RawDisk
+    return ImageDisk(make(path, read_only=read_only), path, format=format, read_only=read_only)
 
 
 class ImageDisk:
     """Satisfies `anyvirt.devices.disk.Disk`: what is wrong with an image is an error of the medium."""
 
-    block_size = 4096
+    def __init__(
+        self,
+        image: Disk,
+        path: Path,
+        *,
+        format: str,
+        read_only: bool,
+        size: int | None = None,
+        block_size: int = 4096,
+    ) -> None:
+        """What a disk of `size` has behind the image's end reads as zeros.
 
-    def __init__(self, image: Disk, *, read_only: bool) -> None:
+        Without it what the image has beyond its last whole sector is not there.
+        """
+        self.path, self.format = path, format
         self.read_only = read_only
+        self.block_size = block_size
         self._image = image
+        self._size = size
 
     @property
     def size(self) -> int:
-        """See Disk; what an image has beyond its last whole sector is not there."""
-        return self._image.size // _SECTOR * _SECTOR
+        """See Disk."""
+        return self._image.size // _SECTOR * _SECTOR if self._size is None else self._size
 
     def preadv(self, views: Sequence[memoryview], offset: int, /) -> None:
         """See Disk."""
         try:
-            self._image.preadv(views, offset)
+            if self._size is None:
+                self._image.preadv(views, offset)
+            else:
+                self._read_to_its_end(Buffers(views), offset)
         except ImageError as error:
             raise _medium(error) from None
+
+    def _read_to_its_end(self, buffers: Buffers, offset: int) -> None:
+        there = min(max(self._image.size - offset, 0), buffers.size)
+        self._image.preadv(buffers.part(0, there), offset)
+        for view in buffers.part(there, buffers.size - there):
+            view[:] = bytes(len(view))
 
     def pwritev(self, views: Sequence[memoryview], offset: int, /) -> None:
         """See Disk."""
@@ -73,6 +96,10 @@ class ImageDisk:
         """See Disk. Images do not say what discarded ranges read as, so zeros are stored."""
         for position in range(offset, offset + length, len(_ZEROS)):
             self.pwritev([_ZEROS[: offset + length - position]], position)
+
+    def share(self) -> None:
+        """Let others read the image from now on; nobody writes to it any more."""
+        self._image.share()
 
     def close(self) -> None:
         """Flush, and let go of the image."""
