@@ -49,13 +49,13 @@ PACKAGES = (
     SystemPackage(
         "qemu-system-misc", "qemu-system-riscv64", "the oracle of the devices and boards of RISC-V machines"
     ),
+    SystemPackage("edid-decode", "edid-decode", "an independent reader of what displays say of themselves"),
     SystemPackage("device-tree-compiler", "dtc", "an independent reader of device trees that boards make"),
     SystemPackage("binutils", "readelf", "an independent reader of the ELF files that the linker writes"),
     SystemPackage("gdb-multiarch", "gdb-multiarch", "the debugger that the gdb server is tested with"),
     SystemPackage("cpio", "cpio", "an independent reader of the initial file systems that are written"),
     SystemPackage("kmod", "/sbin/modprobe", "the oracle of which kernel modules need which"),
     SystemPackage("qemu-utils", "qemu-img", "the oracle of disk images"),
-    SystemPackage("qemu-system-misc", "qemu-system-riscv64", "boots a kernel with the agent, independently"),
     SystemPackage("opensbi", "/usr/share/qemu/opensbi-riscv64-generic-fw_dynamic.bin", "firmware for that"),
     SystemPackage("erofs-utils", "mkfs.erofs", "makes compressed disks of directories"),
     SystemPackage("squashfs-tools", "mksquashfs", "makes compressed disks of directories"),

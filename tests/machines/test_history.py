@@ -206,14 +206,14 @@ def with_entropy(holder, source):
         def load_state(self, state):
             pass
 
-    return lambda board: board.attach("dice", Dice(), Range(0x1000_2000, 8))
+    return lambda board: board.attach("dice", Dice(), Range(0x1000_9000, 8))
 
 
 def test_answers_of_the_host_are_the_same_again(tmp_path):
     program = tmp_path / "dice.bin"
     program.write_bytes(
         riscv64_system.assemble(
-            "lui s0, 0x10002\nloop: ld t0, 0(s0)\nadd t1, t1, t0\nslli t1, t1, 1\njal zero, loop", RAM_START
+            "lui s0, 0x10009\nloop: ld t0, 0(s0)\nadd t1, t1, t0\nslli t1, t1, 1\njal zero, loop", RAM_START
         )
     )
     import os
