@@ -169,6 +169,20 @@ def test_what_is_executed_around_hot_code_is_translated_with_it():
     assert cpu.x[10] == len(places)
 
 
+def test_what_is_executed_around_a_region_is_translated_with_it(cpu):
+    """In all pages that it lies in, which have other numbers than addresses in a machine."""
+    space = space_of(cpu)
+    places = [CODE + 0x10, CODE + 0xF00, CODE + PAGE + 0x200]
+    for place in places:
+        load(cpu, "addi a0, a0, 1\nebreak", place)
+        assert cpu.run().reason == StopReason.BREAKPOINT
+    space.go_on_around([(CODE + 0xF80, CODE + PAGE + 0x80)])
+    catch_up(space)
+    for place in places:
+        assert cpu._approach(place)
+        assert is_inside(cpu)
+
+
 def test_nothing_is_translated_twice_by_catching_up():
     cpu = flat_cpu()
     load(cpu, "addi a0, a0, 1\n" * 1000 + "ebreak")

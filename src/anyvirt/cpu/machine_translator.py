@@ -86,7 +86,6 @@ class MachineTranslator(StencilExecutor):
             for place in places:
                 self._space.make_way_at(place)
             self._space.care_for(places)
-            self._is_behind = True
 
     def _goes_on(self) -> bool:
         if not self._instrumented and self._slots[_REASON] == UNFIT:
@@ -132,7 +131,5 @@ class MachineTranslator(StencilExecutor):
         profile.note_news(news)
         pace = profile.serve(slots[_ROUNDING])
         pace = Pace.SOON if news else Pace.LATER if pace is Pace.LATER else Pace.STEADY
-        if self._wants_stencils and (news or self._is_behind):
-            self._is_behind = self._space.catch_up()
-            pace = Pace.AT_ONCE if self._is_behind else pace
-        self._ticker.rest(pace)
+        is_behind = self._wants_stencils and self._space.catch_up()
+        self._ticker.rest(Pace.AT_ONCE if is_behind else pace)

@@ -42,8 +42,6 @@ class StencilExecutor(Interpreter):
         """A CPU at reset (all registers 0) in `memory`. Raises UnsupportedError."""
         super().__init__(isa, memory)
         self._ticker = Ticker(self._state)
-        self._is_behind = False
-        """There is more to be translated."""
 
     def prepare(self) -> None:
         """Have everything compiled that is compiled ahead of time, so that later no compiler is needed."""
@@ -112,6 +110,5 @@ class StencilExecutor(Interpreter):
             if slots[_REASON] != StopReason.INTERRUPTED:
                 break
         requests[Request.SAMPLE] = 0
-        if news or self._is_behind:
-            self._is_behind = self._space.catch_up()
-        self._ticker.rest(Pace.AT_ONCE if self._is_behind else Pace.SOON if news else Pace.LATER)
+        pace = Pace.SOON if news else Pace.LATER
+        self._ticker.rest(Pace.AT_ONCE if self._space.catch_up() else pace)

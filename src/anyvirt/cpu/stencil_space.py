@@ -76,6 +76,9 @@ class StencilTranslation:
 class StencilSpace(ABC):
     """The stencil translations of one space of decoded code. Any thread may use it."""
 
+    _tier: StencilTier
+    _code: CodeSpace | MachineCodeSpace
+
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.instructions = 0
@@ -104,8 +107,9 @@ class StencilSpace(ABC):
         `state` is the state block of a CPU that was about to execute what is around them.
         """
 
-    def go_on_at(self, addresses: Iterable[int]) -> None:  # noqa: B027 - code of machines is in pages
-        """Translate what has been decoded at guest addresses, where that can be told."""
+    @abstractmethod
+    def go_on_around(self, ranges: Collection[tuple[int, int]]) -> None:
+        """There is something better for these ranges of guest addresses: translate what is around them."""
 
     def care_for(self, places: Iterable[int]) -> None:
         """There is hot code in the pages of these places, which are what ranges are made of."""
@@ -130,17 +134,14 @@ class StencilSpace(ABC):
             self._spent += now - began
         return bool(self._behind)
 
-    @abstractmethod
     def _catch_up_with(self, page: int) -> None:
-        """Translate what has been decoded in a page and is part of no translation."""
-
-    def _translate_page(self, tier: StencilTier, page: int, granule: int) -> None:
-        """Translate what is decoded and not covered of a page that the tier sees at its place."""
+        """Translate what has been decoded in a page, which the tier sees at its place, and is not covered."""
+        granule = self._code.layout.granule
         covered = bytearray(PAGE_SIZE // granule)
         for part in self._by_page.get(page // PAGE_SIZE, ()):
             for low, high in part.ranges_within(page):
                 covered[low // granule : high // granule] = bytes((1,)) * ((high - low) // granule)
-        for image in tier.translate_page(page, covered):
+        for image in self._tier.translate_page(page, covered):
             if not self._place(image, 0):
                 return
 
@@ -274,13 +275,11 @@ class FlatStencilSpace(StencilSpace):
                 self._tier.decode([place - HANDLER_FIELD for place, _ in part.entries])
             self.care_for(page * PAGE_SIZE for part in found for page in part.pages)
 
-    def go_on_at(self, addresses: Iterable[int]) -> None:
-        """See StencilSpace.go_on_at."""
+    def go_on_around(self, ranges: Collection[tuple[int, int]]) -> None:
+        """See StencilSpace.go_on_around."""
         with self.lock:
-            self.go_on(self._tier, addresses, 0)
-
-    def _catch_up_with(self, page: int) -> None:
-        self._translate_page(self._tier, page, self._code.layout.granule)
+            self.go_on(self._tier, [end for _, end in ranges], 0)
+            self.care_for(_pages_of(ranges))
 
     def synchronize(self) -> None:
         """See StencilSpace.synchronize."""
@@ -289,6 +288,9 @@ class FlatStencilSpace(StencilSpace):
 
 class MachineStencilSpace(StencilSpace):
     """Of a machine memory. A translation is of code in one page."""
+
+    _code: MachineCodeSpace
+    _memory: MachineMemory
 
     def __init__(self, memory: MachineMemory, isa: str, *, counted: bool) -> None:
         """`counted` as the runs are. Raises UnsupportedError."""
@@ -322,9 +324,14 @@ class MachineStencilSpace(StencilSpace):
     def make_way(self, addresses: Iterable[int], state: int) -> None:
         """See StencilSpace.make_way. Regions are for machines whose guest addresses are physical."""
         for address in addresses:
-            region = self._memory.mapping_at(address)
-            if region is not None and region.bank is not None:
-                self.forget(region.page_number(address) * PAGE_SIZE + address % PAGE_SIZE, 1)
+            page = self._page_at(address)
+            if page is not None:
+                self.forget(page + address % PAGE_SIZE, 1)
+
+    def go_on_around(self, ranges: Collection[tuple[int, int]]) -> None:
+        """See StencilSpace.go_on_around; guest addresses are physical, as for `make_way`."""
+        pages = (self._page_at(address) for address in _pages_of(ranges))
+        self.care_for(page for page in pages if page is not None)
 
     def make_way_at(self, place: int) -> None:
         """Let something better begin at a page's number times the size of a page, plus an offset.
@@ -364,7 +371,7 @@ class MachineStencilSpace(StencilSpace):
             with self._fence:
                 pass
             self._tier.see_records(page, records)
-            self._translate_page(self._tier, page, self._code.layout.granule)
+            super()._catch_up_with(page)
 
     def _content(self, number: int) -> bytes:
         return ctypes.string_at(self._memory.page_address(number), PAGE_SIZE)
@@ -374,9 +381,22 @@ class MachineStencilSpace(StencilSpace):
         if length > PAGE_SIZE:
             self.forget_all()
             return
-        region = self._memory.mapping_at(start)
-        if region is not None and region.bank is not None:
-            self.forget(region.page_number(start) * PAGE_SIZE, PAGE_SIZE)
+        page = self._page_at(start)
+        if page is not None:
+            self.forget(page, PAGE_SIZE)
+
+    def _page_at(self, address: int) -> int | None:
+        """The place of the page that a physical address is in; None if there is no memory."""
+        region = self._memory.mapping_at(address)
+        if region is None or region.bank is None:
+            return None
+        return region.page_number(address) * PAGE_SIZE
+
+
+def _pages_of(ranges: Iterable[tuple[int, int]]) -> Iterator[int]:
+    """Addresses of the pages that ranges, as (start, end), lie in, and of those that begin behind them."""
+    for start, end in ranges:
+        yield from range(start & -PAGE_SIZE, end + 1, PAGE_SIZE)
 
 
 def _slot(state: int, slot: Slot) -> int:

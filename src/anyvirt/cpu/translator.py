@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.interpreter import Interpreter
-from anyvirt.cpu.memory import PAGE_SIZE
 from anyvirt.cpu.profile import Profile
 from anyvirt.cpu.ticker import Pace, Ticker
 from anyvirt.cpu.translation import translation_space
@@ -54,8 +53,6 @@ class Translator(Interpreter):
             )
         self._wants_stencils = stencils
         self._stencils: StencilSpace | None = None
-        self._is_behind = False
-        """There is more to be translated to stencils."""
         self._profile: Profile | None = None
         # A guest may be somebody else, and somewhere else, by the time this is wanted.
         self._directory = cache_directory()
@@ -205,11 +202,11 @@ class Translator(Interpreter):
         requests[Request.SAMPLE] = 0
         # Regions are made of physical pages: they are for machines whose guests use no other addresses.
         pace = Pace.LATER if slots[_TRANSLATION] else profile.serve(slots[_ROUNDING])
+        pace = Pace.SOON if news else pace
         spent = time.monotonic() - began
-        if stencils is not None and (news or self._is_behind):
-            self._is_behind = stencils.catch_up()
-            pace = Pace.AT_ONCE if self._is_behind else Pace.SOON
-        self._ticker.rest(pace, spent)
+        # That has a share of the time of its own.
+        is_behind = stencils is not None and stencils.catch_up()
+        self._ticker.rest(Pace.AT_ONCE if is_behind else pace, spent)
 
     def _prefer_regions(self, entries: list[int]) -> None:
         """A loop that is executed as stencils would never come by the record that leads into the region.
@@ -220,10 +217,7 @@ class Translator(Interpreter):
             return
         self._stencils.make_way(entries, self._state)
         regions = {region for entry in entries if (region := self._space.at(entry)) is not None}
-        ranges = [span for region in regions for span in region.ranges]
-        self._stencils.go_on_at([end for _, end in ranges])
-        self._stencils.care_for(page for start, end in ranges for page in range(start, end, PAGE_SIZE))
-        self._is_behind = True
+        self._stencils.go_on_around([span for region in regions for span in region.ranges])
 
     def _known_stencils(self) -> StencilSpace | None:
         """The stencils, where there are any; they are small, but loaded only when they are wanted."""
