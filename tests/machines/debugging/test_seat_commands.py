@@ -20,6 +20,14 @@ def machine(tmp_path):
         yield machine
 
 
+def monitor_of_listener(machine, slot, count):
+    """The monitor of a machine whose guest takes so many events of a device, and the device's driver."""
+    script, card = listening(machine, slot, count)
+    script.load()
+    machine.run(instructions=ENOUGH)
+    return Monitor(machine, counted=True), card
+
+
 def test_a_display_is_written_to_a_file(machine, tmp_path):
     image = pytest.importorskip("PIL.Image")
     monitor = Monitor(machine, counted=True)
@@ -31,10 +39,7 @@ def test_a_display_is_written_to_a_file(machine, tmp_path):
 
 
 def test_keys_are_pressed(machine):
-    monitor = Monitor(machine, counted=True)
-    script, card = listening(machine, 2, 8)
-    script.load()
-    machine.run(instructions=ENOUGH)
+    monitor, card = monitor_of_listener(machine, 2, 8)
     monitor.execute('type "x"')
     monitor.execute("press enter")
     machine.run(instructions=ENOUGH)
@@ -45,20 +50,14 @@ def test_keys_are_pressed(machine):
 
 
 def test_a_line_is_ended_by_enter(machine):
-    monitor = Monitor(machine, counted=True)
-    script, card = listening(machine, 2, 8)
-    script.load()
-    machine.run(instructions=ENOUGH)
+    monitor, card = monitor_of_listener(machine, 2, 8)
     monitor.execute("type x")
     machine.run(instructions=ENOUGH)
     assert [code for _, code, _ in keys_of(machine, card, 8)[::2]] == 2 * [Key.KEY_X] + 2 * [Key.KEY_ENTER]
 
 
 def test_a_pixel_is_clicked(machine):
-    monitor = Monitor(machine, counted=True)
-    script, card = listening(machine, 3, 7)
-    script.load()
-    machine.run(instructions=ENOUGH)
+    monitor, card = monitor_of_listener(machine, 3, 7)
     monitor.execute("click 3 0x4 right")
     machine.run(instructions=ENOUGH)
     events = keys_of(machine, card, 7)

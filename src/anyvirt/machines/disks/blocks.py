@@ -20,6 +20,11 @@ _LASTING_TEMPORARY = Path("/var/tmp")
 """Where there is more room than in memory."""
 
 
+def block_length(number: int, size: int) -> int:
+    """Bytes of a block of a disk of `size` bytes, which may end within its last one."""
+    return min(BLOCK, size - number * BLOCK)
+
+
 class BlockFile:
     """A file that nobody writes to any more; it is closed when no block of it is needed."""
 

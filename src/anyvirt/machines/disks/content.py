@@ -11,7 +11,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from anyvirt.images.block import Buffers
-from anyvirt.machines.disks.blocks import BLOCK, ZERO_BLOCK, BlockStore
+from anyvirt.machines.disks.blocks import BLOCK, ZERO_BLOCK, BlockStore, block_length
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,7 +76,7 @@ class DiskBase:
 
     def _copy(self, number: int) -> Block:
         """A block of the image, once needed."""
-        data = bytearray(min(BLOCK, self.size - number * BLOCK))
+        data = bytearray(block_length(number, self.size))
         self.image.preadv([memoryview(data)], number * BLOCK)
         if data == ZERO_BLOCK[: len(data)]:
             return None
@@ -170,8 +170,7 @@ class DiskContent:
         self.base.store.release([before])
 
     def _length(self, number: int) -> int:
-        """Bytes of a block: the disk may end within the last one."""
-        return min(BLOCK, self.base.size - number * BLOCK)
+        return block_length(number, self.base.size)
 
     def _runs(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
         """Pieces of a range (start in it, length, number of the first block): what is the image's is one."""
@@ -279,7 +278,7 @@ class MachineDisk:
     def _write_back(self, content: DiskContent) -> None:
         """What the image has had since then in other blocks, it gets again."""
         for number in list(content.blocks):
-            data = memoryview(bytearray(min(BLOCK, self.size - number * BLOCK)))
+            data = memoryview(bytearray(block_length(number, self.size)))
             content.read(Buffers([data]), number * BLOCK)
             self.base.write([data], number * BLOCK)
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from anyvirt.errors import UsageError
 from anyvirt.images.host_file import synchronize_directory
-from anyvirt.images.qcow2 import Qcow2Disk, create_qcow2, image_files
-from anyvirt.machines.disks.image import ImageDisk
+from anyvirt.images.qcow2 import create_qcow2, image_files
+from anyvirt.machines.disks.image import ImageDisk, open_image
 
 if TYPE_CHECKING:
     from anyvirt.machines.disks.content import DiskBase, Image
@@ -85,14 +85,8 @@ class NextImage:
         before = base.image
         if isinstance(before, ImageDisk):
             before.share()
-        overlay = Qcow2Disk(self.path)
-        base.image = ImageDisk(
-            overlay,
-            self.path,
-            format="qcow2",
-            read_only=False,
-            size=base.size,
-            block_size=base.block_size,
+        base.image = open_image(
+            self.path, format="qcow2", read_only=False, size=base.size, block_size=base.block_size
         )
         base.frozen = self._frozen
         before.close()

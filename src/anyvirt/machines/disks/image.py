@@ -18,13 +18,17 @@ _SECTOR = 512
 _ZEROS = memoryview(bytes(1 << 20))
 
 
-def open_image(path: Path, *, format: str, read_only: bool) -> ImageDisk:
-    """The disk in an image, "raw" or "qcow2", which nobody else may write to meanwhile. Raises ImageError."""
-    from anyvirt.images.qcow2 import Qcow2Disk
-    from anyvirt.images.raw import RawDisk
+def open_image(
+    path: Path, *, format: str, read_only: bool, size: int | None = None, block_size: int = 4096
+) -> ImageDisk:
+    """The disk in an image, "raw" or "qcow2", which nobody else may write to meanwhile. Raises ImageError.
 
-    make = Qcow2Disk if format == "qcow2" else RawDisk
-    return ImageDisk(make(path, read_only=read_only), path, format=format, read_only=read_only)
+    `size` and `block_size` as `ImageDisk` has them.
+    """
+    from anyvirt.images.qcow2 import open_disk
+
+    image = open_disk(path, format=format, read_only=read_only)
+    return ImageDisk(image, path, format=format, read_only=read_only, size=size, block_size=block_size)
 
 
 class ImageDisk:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from anyvirt.errors import UsageError
 from anyvirt.images.errors import ImageError
-from anyvirt.images.qcow2 import open_disk
 from anyvirt.images.qcow2_overlay import OverlayWriter, read_overlay
-from anyvirt.machines.disks.blocks import BLOCK, BlockFile, Place
+from anyvirt.machines.disks.blocks import BLOCK, BlockFile, Place, block_length
 from anyvirt.machines.disks.content import DiskBase, DiskContent, MachineDisk
 from anyvirt.machines.disks.freezing import FileIdentity, FrozenImage, NextImage, freeze
-from anyvirt.machines.disks.image import ImageDisk
+from anyvirt.machines.disks.image import open_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -141,7 +140,7 @@ def _write_overlay(path: Path, content: DiskContent, image: FrozenImage) -> int:
         buffer = memoryview(bytearray(BLOCK))
         for number, block in blocks.items():
             if block is not None:
-                view = buffer[: min(BLOCK, size - number * BLOCK)]
+                view = buffer[: block_length(number, size)]
                 block.file.read_into([view], block.offset)
                 writer.write(view)
         return writer.finish()
@@ -165,20 +164,16 @@ def open_disks(records: list[DiskRecord], overlays: Mapping[str, BlockFile]) -> 
 def _open(record: DiskRecord, overlays: Mapping[str, BlockFile]) -> MachineDisk:
     image = record.image
     try:
-        opened = open_disk(image.path, format=image.format, read_only=True)
-    except ImageError as error:
-        raise UsageError(str(error)) from None
-    base = DiskBase(
-        ImageDisk(
-            opened,
+        opened = open_image(
             image.path,
             format=image.format,
             read_only=True,
             size=record.size,
             block_size=record.block_size,
-        ),
-        frozen=image,
-    )
+        )
+    except ImageError as error:
+        raise UsageError(str(error)) from None
+    base = DiskBase(opened, frozen=image)
     if record.read_only:
         return MachineDisk(base, None, read_only=True)
     blocks: Blocks = {}
