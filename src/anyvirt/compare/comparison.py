@@ -277,6 +277,7 @@ class _Command(_Measurement):
         super().__init__(limits, progress)
         self._on_host = Guest(command=command, workdir=os.getcwd())
         self._on_roots = [Guest(command=command, rootfs=Path(root)) for root in roots]
+        self._choices: dict[str, Guest | str] = {}
 
     @cached_property
     def _programs(self) -> list[tuple[Guest, Program | AnyvirtError]]:
@@ -289,7 +290,12 @@ class _Command(_Measurement):
         return found
 
     def _choice(self, engine: Engine) -> Guest | str:
-        """The guest whose command an engine can execute, or the reason why it can none."""
+        """The guest whose command an engine can execute, or the reason why it can none. Found out once."""
+        if engine.name not in self._choices:
+            self._choices[engine.name] = self._choose(engine)
+        return self._choices[engine.name]
+
+    def _choose(self, engine: Engine) -> Guest | str:
         reason = ""
         for guest, program in self._programs:
             missing = [option for _, option in engine.missing(guest)]
