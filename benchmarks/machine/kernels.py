@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 COMPILER = "riscv64-linux-gnu-gcc"
-FLOATING = ("bodies", "fourier", "linear_system", "mandelbrot", "matrix", "rays", "spectral_norm")
+FLOATING = ("bodies", "fourier", "linear_system", "mandelbrot", "rays", "spectral_norm")
 INTEGER = ("aes", "calls", "checksums", "compressor", "hash_table", "json", "lists", "machine", "queens")
-INTEGER += ("recursion", "sha256", "sieve", "sort", "strings", "tree")
+INTEGER += ("matrix", "recursion", "sha256", "sieve", "sort", "strings", "tree")
 CANDIDATES = {boot.REFERENCE: boot.run_qemu, "stencil": boot.ours("stencil"), "auto": boot.ours("auto")}
 
 

@@ -41,6 +41,8 @@ MOST_CANDIDATES = 8
 """Hot places that are looked at when the compiler is to be asked for some."""
 MOST_TARGETS, LEAST_SHARE = 24, 32
 """Of an indirect jump, the targets that a region knows, if one in so many of its jumps leads there."""
+LEAST_UNKNOWN = 4
+"""Targets of an indirect jump seen once each that are enough to say that there are many more."""
 MOST_ARRIVALS = 32
 """Places that control has come to most often, of which those in a region become entries of it."""
 MOST_SUSPECTS = 4
@@ -373,7 +375,14 @@ class Profile:
 
 
 def frequent_targets(targets: Counter[int]) -> list[int]:
-    """The targets of an indirect jump that a region should know."""
+    """The targets of an indirect jump that a region should know.
+
+    There are none if the next one will probably be new: the share of what has been seen once is an estimate
+    of how likely that is (I. J. Good, "The population frequencies of species", 1953).
+    """
+    single = sum(count == 1 for count in targets.values())
+    if single >= LEAST_UNKNOWN and 2 * single > targets.total():
+        return []
     return [
         target
         for target, count in targets.most_common(MOST_TARGETS)

@@ -1,7 +1,8 @@
 """Which instructions around a hot address are compiled together.
 
 They are found breadth-first from the entry through branches, direct calls and the targets that indirect
-jumps have been seen to take.
+jumps have been seen to take. A function is not left for its caller, unless that is the only one and calls it
+again: else each of the functions that a loop calls would have a copy of the loop.
 """
 
 from __future__ import annotations
@@ -112,12 +113,23 @@ class _Discovery:
         self._returns: set[int] = set()
         """Instructions behind calls."""
         self._work = deque([entry])
+        self._callers: deque[int] = deque()
+        """Where functions of the region return to outside of it."""
+        self._leads_back = False
+        """Control has been found to come to the region from what is being looked at."""
+        self._inside: frozenset[int] = frozenset()
+        """The region, while a caller is looked at."""
         self._plan = Plan(entry, leaders={entry})
 
     def plan(self, limit: int) -> Plan:
         """The region with at most `limit` instructions."""
-        while self._work and len(self._found) < limit:
-            self._follow(self._work.popleft(), limit)
+        self._explore(limit)
+        looked_at: set[int] = set()
+        while self._callers and len(self._found) < limit:
+            caller = self._callers.popleft()
+            if caller not in looked_at:
+                looked_at.add(caller)
+                self._take_in_caller(caller, limit)
         for pc, found in self._found.items():
             operands, expected = found.operands, self._expected(pc, found)
             self._plan.steps[pc] = Step(
@@ -127,6 +139,22 @@ class _Discovery:
         self._plan.others = tuple(sorted(self._hints.arrivals & self._found.keys() - {self._plan.entry}))
         self._plan.leaders.update(self._plan.others)
         return self._plan
+
+    def _explore(self, limit: int) -> None:
+        """Take in what is known to be wanted."""
+        while self._work and len(self._found) < limit:
+            self._follow(self._work.popleft(), limit)
+
+    def _take_in_caller(self, pc: int, limit: int) -> None:
+        """Take in what is behind a call, if control comes back to the region from there."""
+        was_cut, others = self._plan.is_cut, self._callers.copy()
+        self._inside, self._leads_back = frozenset(self._found), False
+        self._lead(pc, True)
+        self._explore(limit)
+        if not self._leads_back:
+            self._found = {pc: found for pc, found in self._found.items() if pc in self._inside}
+            self._work.clear()
+            self._callers, self._plan.is_cut = others, was_cut
 
     def _follow(self, pc: int, limit: int) -> None:
         """Take in instructions one after the other until control leaves."""
@@ -143,18 +171,37 @@ class _Discovery:
             if target is not None:
                 self._lead(target, hints.has_run(target))
                 self._plan.leaders.add(following)
-            if _is_call(self._isa, found.template, found.operands):
+            is_call = _is_call(self._isa, found.template, found.operands)
+            if is_call:
                 self._returns.add(following)
                 self._lead(following, hints.has_run(following))
             if Way.JUMP in found.template.ways:
-                for goal in hints.indirect.get(pc, ()):
-                    self._lead(goal, True)
+                self._lead_far(tuple(hints.indirect.get(pc, ())), is_call)
             if Way.NEXT not in found.template.ways:
                 return
             pc = following
 
+    def _lead_far(self, goals: tuple[int, ...], is_call: bool) -> None:
+        """Where an indirect jump leads."""
+        for goal in goals:
+            if is_call or not self._is_behind_call(goal):
+                self._lead(goal, True)
+            elif len(goals) == 1:
+                self._callers.append(goal)
+
+    def _is_behind_call(self, pc: int) -> bool:
+        """Whether the instruction before may be a call, so that who jumps there returns."""
+        return any(
+            before is not None
+            and before.length == length
+            and _is_call(self._isa, before.template, before.operands)
+            for length in range(self._isa.parcel, _longest(self._isa) + 1, self._isa.parcel)
+            for before in [_decode(self._isa, self._templates, self._read_code, pc - length)]
+        )
+
     def _lead(self, pc: int, wanted: bool) -> None:
         self._plan.leaders.add(pc)
+        self._leads_back |= wanted and pc in self._inside
         if wanted:
             self._work.append(pc)
 
@@ -214,10 +261,14 @@ def _decode(
     return _Found(length, pattern, operands, template)
 
 
+def _longest(isa: InstructionSet) -> int:
+    """Most bytes of an instruction."""
+    return isa.context.longest if isa.context is not None else _LONGEST
+
+
 def _window(isa: InstructionSet, read_code: Callable[[int, int], bytes | None], pc: int) -> bytes:
     """As many bytes from `pc` on as an instruction may have and as can be executed."""
-    longest = isa.context.longest if isa.context is not None else _LONGEST
-    for length in range(longest, 0, -isa.parcel):
+    for length in range(_longest(isa), 0, -isa.parcel):
         code = read_code(pc, length)
         if code is not None:
             return code
