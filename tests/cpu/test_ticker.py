@@ -127,6 +127,15 @@ def test_looks_have_only_a_part_of_the_time(state):
     assert clock._interval == SHORTEST
 
 
+def test_looks_have_as_much_as_they_are_given(state):
+    modest, eager = Ticker(state.address), Ticker(state.address, 0.5)
+    for clock in (modest, eager):
+        clock._began -= 1
+        clock.rest(Pace.SOON, 0.4)
+    assert eager._interval == SHORTEST
+    assert modest._interval > LONGEST
+
+
 def test_it_goes_on_after_a_look_that_was_followed_by_a_long_pause(state):
     """Such as that for what has to be compiled first; the run has not ended for it."""
     clock = Ticker(state.address)

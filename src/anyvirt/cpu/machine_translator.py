@@ -6,13 +6,14 @@ that of different code: what has been seen is kept by place in physical memory (
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.memory import PAGE_SIZE
 from anyvirt.cpu.paged_profile import PagedProfile
 from anyvirt.cpu.paged_translation import paged_translation_space
 from anyvirt.cpu.stencil_executor import BURST, StencilExecutor
-from anyvirt.cpu.ticker import Pace
+from anyvirt.cpu.ticker import Pace, Ticker
 from anyvirt.jit.layout import UNFIT, Request, Slot, StopReason
 from anyvirt.paths import cache_directory
 
@@ -29,6 +30,8 @@ _PENDING, _REASON, _RECORD, _SOURCE, _ROUNDING = (
 _ONLY_SAMPLE = 1 << 8 * Request.SAMPLE
 LOOKS, GLANCE = 3, 1
 """Jumps of those looked at that are noted, and the same while the compiler has enough to do."""
+SHARE = 0.15
+"""Of the time, for looks: a machine that starts comes to new code all the time, to much of it once only."""
 
 
 class MachineTranslator(StencilExecutor):
@@ -39,6 +42,7 @@ class MachineTranslator(StencilExecutor):
     def __init__(self, isa: str, memory: MachineMemory, *, stencils: bool = True) -> None:
         """A CPU at reset; `stencils` bridge the time until there are regions. As StencilExecutor's."""
         super().__init__(isa, memory)
+        self._ticker = Ticker(self._state, SHARE)
         self._wants_stencils = stencils
         self._machine_view: MachineView = self._view  # type: ignore[assignment]
         self._profile: PagedProfile | None = None
@@ -102,6 +106,7 @@ class MachineTranslator(StencilExecutor):
 
     def _sample(self) -> None:
         """Look at where the next jumps lead; something else may stop the run meanwhile."""
+        began = time.monotonic()
         slots, requests, view = self._slots, self._requests, self._machine_view
         profile = self._known_profile()
         noted = LOOKS if profile.is_curious else GLANCE
@@ -131,5 +136,6 @@ class MachineTranslator(StencilExecutor):
         profile.note_news(news)
         pace = profile.serve(slots[_ROUNDING])
         pace = Pace.SOON if news else Pace.LATER if pace is Pace.LATER else Pace.STEADY
+        spent = time.monotonic() - began
         is_behind = self._wants_stencils and self._space.catch_up()
-        self._ticker.rest(Pace.AT_ONCE if is_behind else pace)
+        self._ticker.rest(Pace.AT_ONCE if is_behind else pace, spent)

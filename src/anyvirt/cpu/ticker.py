@@ -24,7 +24,7 @@ _PATIENT = 0.004
 """The same while something is being waited for."""
 _IDLE_LOOKS = 64
 _HEAD_START, _SHARE = 0.1, 0.05
-"""Seconds that looks may take before they become more rare, and the share of the time that they may have."""
+"""Seconds that looks may take before they become more rare, and their usual share of the time."""
 _LONGEST_PAUSE = 0.1
 
 
@@ -49,7 +49,9 @@ class Ticker:
 
     _all: ClassVar[weakref.WeakSet[Ticker]] = weakref.WeakSet()
 
-    def __init__(self, state: int) -> None:
+    def __init__(self, state: int, share: float = _SHARE) -> None:
+        """For the CPU with a state block; looks may take that share of the time."""
+        self._share = share
         self._request = ctypes.c_uint8.from_address(state + Slot.PENDING + Request.SAMPLE)
         self._stack = ctypes.c_uint64.from_address(state + Slot.STACK)
         self._interval = SHORTEST
@@ -74,8 +76,8 @@ class Ticker:
         That may have been so long that the thread has given up.
         """
         self._spent += spent
-        too_much = self._spent - _HEAD_START - _SHARE * (time.monotonic() - self._began)
-        pause = min(too_much / _SHARE, _LONGEST_PAUSE) if pace is not Pace.AT_ONCE else 0
+        too_much = self._spent - _HEAD_START - self._share * (time.monotonic() - self._began)
+        pause = min(too_much / self._share, _LONGEST_PAUSE) if pace is not Pace.AT_ONCE else 0
         self._interval = max(min(2 * self._interval, _LONGEST[pace]), pause)
         self.start()
 
