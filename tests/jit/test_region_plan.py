@@ -33,8 +33,8 @@ behind_elsewhere:
 TEMPLATES = Templates(riscv64, Features(counted=False, fma=False, memory="flat"))
 
 
-def region(entry, hints, call="jal ra, function", limit=100):
-    """The labels of the program that are in the region around one; `hints` are labels by label."""
+def plan(entry, hints, call="jal ra, function", limit=100):
+    """The plan around a label of the program, and where its labels are; `hints` are labels by label."""
     program = assemble(riscv64, PROGRAM.replace("CALL", call), BASE)
     places = program.symbols
 
@@ -43,8 +43,13 @@ def region(entry, hints, call="jal ra, function", limit=100):
         return program.code[offset : offset + length] or None if offset >= 0 else None
 
     seen = {places[source]: [places[goal] for goal in goals] for source, goals in hints.items()}
-    plan = discover(TEMPLATES, read, places[entry], Hints(indirect=seen), limit)
-    return {label for label, address in places.items() if address in plan.steps}
+    return discover(TEMPLATES, read, places[entry], Hints(indirect=seen), limit), places
+
+
+def region(*arguments, **options):
+    """The labels that are in the region."""
+    found, places = plan(*arguments, **options)
+    return {label for label, address in places.items() if address in found.steps}
 
 
 LOOP = {"loop", "call", "behind", "last"}
@@ -77,18 +82,9 @@ def test_an_indirect_jump_is_followed_to_what_is_not_behind_a_call():
 
 
 def test_what_is_taken_back_does_not_count_as_cut_off():
-    program = assemble(riscv64, PROGRAM.replace("CALL", "jalr ra, 0(a3)"), BASE)
-    places = program.symbols
-    hints = Hints(indirect={places["leave"]: [places["behind"]]})
-    plan = discover(
-        TEMPLATES,
-        lambda address, length: program.code[address - BASE :][:length] or None,
-        places["function"],
-        hints,
-        limit=3,
-    )
-    assert len(plan.steps) == 2
-    assert not plan.is_cut
+    found, _ = plan("function", {"leave": ["behind"]}, call="jalr ra, 0(a3)", limit=3)
+    assert len(found.steps) == 2
+    assert not found.is_cut
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from anyvirt.cpu.memory import PAGE_SIZE
 from anyvirt.cpu.paged_profile import PagedProfile
 from anyvirt.cpu.paged_translation import paged_translation_space
 from anyvirt.cpu.stencil_executor import BURST, StencilExecutor
-from anyvirt.cpu.ticker import Pace, Ticker
+from anyvirt.cpu.ticker import Pace
 from anyvirt.jit.layout import UNFIT, Request, Slot, StopReason
 from anyvirt.paths import cache_directory
 
@@ -30,19 +30,18 @@ _PENDING, _REASON, _RECORD, _SOURCE, _ROUNDING = (
 _ONLY_SAMPLE = 1 << 8 * Request.SAMPLE
 LOOKS, GLANCE = 3, 1
 """Jumps of those looked at that are noted, and the same while the compiler has enough to do."""
-SHARE = 0.15
-"""Of the time, for looks: a machine that starts comes to new code all the time, to much of it once only."""
 
 
 class MachineTranslator(StencilExecutor):
     """One virtual CPU with modes that executes translations where there are any."""
 
+    LOOKING = 0.15
+    # A machine that starts comes to new code all the time, and to much of it only once.
     _space: MachineStencilSpace
 
     def __init__(self, isa: str, memory: MachineMemory, *, stencils: bool = True) -> None:
         """A CPU at reset; `stencils` bridge the time until there are regions. As StencilExecutor's."""
         super().__init__(isa, memory)
-        self._ticker = Ticker(self._state, SHARE)
         self._wants_stencils = stencils
         self._machine_view: MachineView = self._view  # type: ignore[assignment]
         self._profile: PagedProfile | None = None

@@ -6,13 +6,13 @@ which takes microseconds, so nothing is kept and nothing is waited for.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.stencil_space import StencilSpace, stencil_space
-from anyvirt.cpu.ticker import Pace, Ticker
+from anyvirt.cpu.ticker import USUAL_SHARE, Pace, Ticker
 from anyvirt.jit.layout import SYNCHRONIZE, Request, Slot, StopReason
 
 if TYPE_CHECKING:
@@ -36,12 +36,14 @@ class StencilExecutor(Interpreter):
     compiler is needed.
     """
 
+    LOOKING: ClassVar[float] = USUAL_SHARE
+    """The share of the time that looks may take."""
     _space: StencilSpace
 
     def __init__(self, isa: str, memory: FlatMemory | MachineMemory) -> None:
         """A CPU at reset (all registers 0) in `memory`. Raises UnsupportedError."""
         super().__init__(isa, memory)
-        self._ticker = Ticker(self._state)
+        self._ticker = Ticker(self._state, self.LOOKING)
 
     def prepare(self) -> None:
         """Have everything compiled that is compiled ahead of time, so that later no compiler is needed."""

@@ -23,8 +23,10 @@ SHORTEST, LONGEST = 0.001, 0.016
 _PATIENT = 0.004
 """The same while something is being waited for."""
 _IDLE_LOOKS = 64
-_HEAD_START, _SHARE = 0.1, 0.05
-"""Seconds that looks may take before they become more rare, and their usual share of the time."""
+_HEAD_START = 0.1
+"""Seconds that looks may take before they become more rare."""
+USUAL_SHARE = 0.05
+"""Of the time, what looks may then take."""
 _LONGEST_PAUSE = 0.1
 
 
@@ -49,7 +51,7 @@ class Ticker:
 
     _all: ClassVar[weakref.WeakSet[Ticker]] = weakref.WeakSet()
 
-    def __init__(self, state: int, share: float = _SHARE) -> None:
+    def __init__(self, state: int, share: float = USUAL_SHARE) -> None:
         """For the CPU with a state block; looks may take that share of the time."""
         self._share = share
         self._request = ctypes.c_uint8.from_address(state + Slot.PENDING + Request.SAMPLE)
