@@ -102,9 +102,10 @@ class StencilSpace(ABC):
 
     @abstractmethod
     def make_way(self, addresses: Iterable[int], state: int) -> None:
-        """Give up what was made from the instructions at guest addresses: something better begins there.
+        """Let something better begin at guest addresses.
 
-        `state` is the state block of a CPU that was about to execute what is around them.
+        What was made from the code around is made anew, and leads there. `state` is the state block of a CPU
+        that was about to execute it.
         """
 
     @abstractmethod
@@ -173,6 +174,13 @@ class StencilSpace(ABC):
             image = tier.translate(tier.record_at(work.popleft()))
             if image is not None and self._place(image, origin):
                 work += [end for _, end in image.ranges]
+
+    def _make_anew(self, found: Iterable[StencilTranslation]) -> None:
+        """Translate from where translations were entered that have been given up."""
+        for part in found:
+            for place, _ in part.entries:
+                if self._is_interpreted(place - HANDLER_FIELD):
+                    self.publish(self._tier, place - HANDLER_FIELD, 0)
 
     def _place(self, image: StencilImage, origin: int) -> bool:
         try:
@@ -266,14 +274,14 @@ class FlatStencilSpace(StencilSpace):
             return self.publish(self._tier, record, 0, decode=decode)
 
     def make_way(self, addresses: Iterable[int], state: int) -> None:
-        """See StencilSpace.make_way. What is around will be caught up with, without them."""
+        """See StencilSpace.make_way."""
         with self.lock:
             found = {part for address in addresses for part in self._made_from(address, 1)}
             self._give_up(found)
             self._tier.adopt(state)
             for part in found:
                 self._tier.decode([place - HANDLER_FIELD for place, _ in part.entries])
-            self.care_for(page * PAGE_SIZE for part in found for page in part.pages)
+            self._make_anew(found)
 
     def go_on_around(self, ranges: Collection[tuple[int, int]]) -> None:
         """See StencilSpace.go_on_around."""
@@ -322,11 +330,11 @@ class MachineStencilSpace(StencilSpace):
             return self.publish(self._tier, record, number * PAGE_SIZE - address, decode=decode)
 
     def make_way(self, addresses: Iterable[int], state: int) -> None:
-        """See StencilSpace.make_way. Regions are for machines whose guest addresses are physical."""
+        """See StencilSpace.make_way. The addresses are physical: those of a machine without modes."""
         for address in addresses:
             page = self._page_at(address)
             if page is not None:
-                self.forget(page + address % PAGE_SIZE, 1)
+                self.make_way_at(page + address % PAGE_SIZE)
 
     def go_on_around(self, ranges: Collection[tuple[int, int]]) -> None:
         """See StencilSpace.go_on_around; guest addresses are physical, as for `make_way`."""
@@ -350,9 +358,7 @@ class MachineStencilSpace(StencilSpace):
                 before = self._content(number)
             self._give_up(found, restore=True)
             self._tier.see_records(number * PAGE_SIZE, page)
-            for entry, _ in (entry for part in found for entry in part.entries):
-                if not self.is_translated(entry - HANDLER_FIELD):
-                    self.publish(self._tier, entry - HANDLER_FIELD, 0)
+            self._make_anew(found)
             with self._fence:
                 pass
             if self._content(number) != before:
