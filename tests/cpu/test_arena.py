@@ -1,6 +1,7 @@
 """The arena of translations: what lies where, that nothing is writable and executable, what comes back."""
 
 import ctypes
+import errno
 import gc
 import os
 import random
@@ -16,6 +17,7 @@ from anyvirt.cpu.memory import FlatMemory
 from anyvirt.cpu.translation import translation_space
 from anyvirt.cpu.translator import Translator
 from anyvirt.isa.riscv64 import riscv64
+from anyvirt.jit.host_layout import ARENA_GRANULE
 
 from .regional import publish
 
@@ -55,19 +57,63 @@ def images(generator, count, largest):
     return [generator.randbytes(generator.randrange(32, largest)) for _ in range(count)]
 
 
+def holds(placement, image):
+    """Whether an image is where it was placed, but for what the arena fills in."""
+    return ctypes.string_at(placement.address, len(image))[32:] == image[32:]
+
+
 def test_images_are_executable_and_never_writable():
     generator = random.Random(1)
     used = arena().used
     placed = [(arena().place(image), image) for image in images(generator, 50, 5 * PAGE)]
     for placement, image in placed:
-        assert placement.address % PAGE == placement.size % PAGE == 0
+        assert placement.address % ARENA_GRANULE == placement.size % ARENA_GRANULE == 0
         assert any(start <= placement.address < end for start, end, _ in permissions())
-        assert ctypes.string_at(placement.address, len(image))[32:] == image[32:]
+        assert holds(placement, image)
     assert all(access.startswith("r-x") for _, _, access in permissions())
     assert arena().used - used == sum(placement.size for placement, _ in placed)
+    assert executable() - arena().used < 2 * PAGE
     for placement, _ in placed:
         arena().retire(placement)
-    assert arena().used == used == executable()
+    assert arena().used == used
+    assert executable() - used < 2 * PAGE
+
+
+def test_images_share_pages_and_keep_their_content_while_others_come_and_go():
+    generator = random.Random(3)
+    placed = [(arena().place(image), image) for image in images(generator, 200, 600)]
+    pages = {placement.address // PAGE for placement, _ in placed}
+    assert len(pages) < len(placed) / 8
+    for _ in range(20):
+        generator.shuffle(placed)
+        for placement, _ in placed[:60]:
+            arena().retire(placement)
+        del placed[:60]
+        placed += [(arena().place(image), image) for image in images(generator, 60, 1200)]
+        assert all(holds(placement, image) for placement, image in placed)
+        assert all(access.startswith("r-x") for _, _, access in permissions())
+    for placement, _ in placed:
+        arena().retire(placement)
+
+
+def test_a_process_without_room_for_mappings_has_a_full_arena(monkeypatch):
+    """Each page that several images lie in is a mapping of its own, of which there may be 65530."""
+
+    def fail(*arguments):
+        raise OSError(errno.ENOMEM, "")
+
+    arena_before = arena().used
+    kept = arena().place(b"x")
+    monkeypatch.setattr("anyvirt.cpu.arena.host_move", fail)
+    with pytest.raises(ArenaFullError):
+        arena().place(bytes(100))
+    assert arena().used == arena_before + kept.size
+    monkeypatch.undo()
+    other = arena().place(bytes(100))
+    assert other.address == kept.end
+    for placement in (kept, other):
+        arena().retire(placement)
+    assert arena().used == arena_before
 
 
 def test_it_is_full_at_some_time_and_empty_again():
@@ -138,7 +184,9 @@ def test_an_image_stays_while_a_cpu_may_be_in_it(memory):
         translation_space(memory, "riscv64", counted=False).forget_all()
         assert region.placement.busy
         others = [arena().place(bytes(PAGE)) for _ in range(20)]
-        assert region.placement.address not in [other.address for other in others]
+        assert not any(
+            other.address < region.placement.end and region.placement.address < other.end for other in others
+        )
         for other in others:
             arena().retire(other)
         assert arena().used == used + 20 * PAGE
@@ -147,6 +195,29 @@ def test_an_image_stays_while_a_cpu_may_be_in_it(memory):
         thread.join()
     arena().retire(arena().place(b"x"))
     assert arena().used == used - region.placement.size
+
+
+def test_a_page_is_replaced_while_a_cpu_executes_it(memory):
+    region = loop_at(memory, CODE)
+    cpu = Translator("riscv64", memory)
+    cpu._ticker.start = lambda: None
+    cpu.pc = CODE
+    thread = threading.Thread(target=cpu.run)
+    thread.start()
+    used, replaced = arena().used, 0
+    try:
+        for _ in range(3000):
+            neighbour = arena().place(bytes(100))
+            replaced += neighbour.address // PAGE == region.placement.address // PAGE
+            # The CPU cannot be in it.
+            arena().abandon([neighbour])
+    finally:
+        cpu.interrupt()
+        thread.join()
+    arena().retire(arena().place(b"x"))
+    assert replaced > 1000
+    assert cpu.x[5] > 1000
+    assert arena().used == used
 
 
 def test_address_spaces_that_come_and_go_leave_nothing():

@@ -140,6 +140,13 @@ def host_protect(address: int, length: int, protection: int) -> None:
     _check(_libc().mprotect(address, length, protection))
 
 
+def host_move(address: int, length: int, new_address: int, new_length: int | None = None) -> None:
+    """mremap(2) of the host with MREMAP_FIXED: what was at the new address goes. Raises OSError."""
+    size = length if new_length is None else new_length
+    if _libc().mremap(address, length, size, _MREMAP_MAYMOVE_FIXED, new_address) == _FAILED:
+        _check(-1)
+
+
 def host_discard(address: int, length: int) -> None:
     """Make anonymous pages of the host zero again and free their store. Raises OSError."""
     _check(_libc().madvise(address, length, mmap.MADV_DONTNEED))
@@ -378,11 +385,7 @@ class FlatMemory:
             if new_length < length:
                 self.unmap(address + new_length, length - new_length)
                 length = new_length
-            result = _libc().mremap(
-                self.base + address, length, new_length, _MREMAP_MAYMOVE_FIXED, self.base + new_address
-            )
-            if result == _FAILED:
-                _check(-1)
+            host_move(self.base + address, length, self.base + new_address, new_length)
             self._unreserve(address, length)
             self._replace(address, address + length, [])
             moved = replace(parts[0], start=new_address, end=new_address + new_length)

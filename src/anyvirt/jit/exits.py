@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from anyvirt.jit.host_layout import Data
+from anyvirt.jit.host_layout import ARENA_GRANULE, Data
 from anyvirt.jit.image_layout import EXIT, VALUE, Header, Place
 from anyvirt.jit.layout import INSIDE, INTERPRET, PAGE_SIZE, Slot, StopReason
 from anyvirt.jit.machine_layout import RecordPage
@@ -40,8 +40,9 @@ def image_of(instruction: u64) -> u64:
     arena = load64(data() + Data.ARENA)
     if instruction - arena >= load64(data() + Data.ARENA_SIZE):
         return u64(0)
-    page = (instruction - arena) // PAGE_SIZE
-    return arena + (page - u64(load32(load64(data() + Data.ARENA_PAGES) + page * 4))) * PAGE_SIZE
+    granule = (instruction - arena) // ARENA_GRANULE
+    start = granule - u64(load32(load64(data() + Data.ARENA_STARTS) + granule * 4))
+    return arena + start * ARENA_GRANULE
 
 
 def look_up(image: u64, count: u64, table: u64, address: u64) -> u64:

@@ -17,6 +17,9 @@ SIGNAL_INFO_WORDS = 16
 """A siginfo_t has 128 bytes."""
 RING_ENTRY = 8 * (2 + SIGNAL_INFO_WORDS)
 
+ARENA_GRANULE = 64
+"""Bytes of the arena, a line of the host's caches, that belong to one image."""
+
 
 class Data(IntEnum):
     """Offsets in the blob's data."""
@@ -40,8 +43,8 @@ class Data(IntEnum):
     ARENA = 0x68
     """First address of the arena of translations."""
     ARENA_SIZE = 0x70
-    ARENA_PAGES = 0x78
-    """Address of 32 bits for each page of the arena: how many pages before it its translation begins."""
+    ARENA_STARTS = 0x78
+    """Address of 32 bits for each granule of the arena: how many granules before it its image begins."""
     RANGES = 0x80
     """Pairs of addresses: where compiled code is."""
     RING = 0x80 + 16 * CODE_RANGES
