@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from typing import TYPE_CHECKING
 
 from anyvirt.agent.protocol import Run, RunFlag
@@ -13,6 +14,7 @@ from anyvirt.images.store import Store
 from anyvirt.isa.names import Isa
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from anyvirt.agent.protocol import Request
@@ -42,6 +44,24 @@ def debian_guest(directory: Path) -> tuple[Path, Path]:
     for tool in TOOLS:
         (root / "bin" / tool).symlink_to("busybox")
     return image, root
+
+
+def debian_root(directory: Path, packages: Iterable[str]) -> Path:
+    """A new directory with Debian's packages and what they depend on, unpacked but not configured."""
+    archive = Archive(Store().directory / "debian", suite="trixie", architecture="riscv64")
+    for place in ("usr/bin", "usr/sbin", "usr/lib", "dev", "proc", "sys", "run", "tmp", "etc"):
+        (directory / place).mkdir(parents=True)
+    for name in ("bin", "sbin", "lib"):
+        (directory / name).symlink_to(f"usr/{name}")
+    wanted, done = deque(packages), set[str]()
+    while wanted:
+        package = wanted.popleft().partition(":")[0]
+        if package not in done:
+            done.add(package)
+            tree = archive.fetch(package)
+            shutil.copytree(tree / "usr", directory / "usr", symlinks=True, dirs_exist_ok=True)
+            wanted += archive.dependencies(package)
+    return directory
 
 
 def plain_initrd(

@@ -32,8 +32,9 @@ def built(variable, *names):
     return files
 
 
+@pytest.mark.parametrize("cpus", [1, 3])
 @pytest.mark.parametrize("tier", TIERS)
-def test_xv6_passes_its_quick_tests(tier, tmp_path):
+def test_xv6_passes_its_quick_tests(tier, cpus, tmp_path):
     kernel, image = built("ANYVIRT_XV6", "kernel", "fs.img")
     disk = tmp_path / "fs.img"
     shutil.copyfile(image, disk)
@@ -43,7 +44,7 @@ def test_xv6_passes_its_quick_tests(tier, tmp_path):
             "disk", lambda wire: VirtioMmio(VirtioBlk(board.memory, RawDisk(disk)), interrupt=wire), slot=0
         )
 
-    with anyvirt.Machine(firmware=kernel, memory="128M", tier=tier, attach=attach) as machine:
+    with anyvirt.Machine(firmware=kernel, memory="128M", cpus=cpus, tier=tier, attach=attach) as machine:
         machine.console.expect(r"\$ ", timeout=LONG)
         machine.console.send("usertests -q\n")
         verdict = machine.console.expect(

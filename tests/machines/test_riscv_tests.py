@@ -17,6 +17,8 @@ from anyvirt.machines.ending import Reason
 pytestmark = pytest.mark.slow
 
 VARIABLE = "ANYVIRT_RISCV_TESTS"
+ABSENT = {"zfh": "Zfh", "zbc": "Zbc", "zbkb": "Zbkb", "zbkx": "Zbkx"}
+"""Extensions that harts do not have, by how programs for them are named."""
 MOST_INSTRUCTIONS = 20_000_000
 PIECE = 100_000
 PASSED = 1
@@ -32,7 +34,14 @@ def programs():
     chosen = [path for path in found if path.name.startswith("rv64") and not path.suffix]
     if not chosen:
         return [pytest.param(None, marks=pytest.mark.skip(reason=reason), id="none")]
-    return [pytest.param(path, id=path.name) for path in chosen]
+    return [pytest.param(path, id=path.name, marks=list(marks(path))) for path in chosen]
+
+
+def marks(path):
+    """Skips what is for an extension that harts do not have."""
+    extension = ABSENT.get(path.name.split("-")[0].removeprefix("rv64u"))
+    if extension:
+        yield pytest.mark.skip(reason=f"harts do not have {extension}")
 
 
 def verdict(path, tier):
