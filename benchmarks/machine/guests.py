@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anyvirt.agent.protocol import Run, RunFlag
@@ -15,7 +15,6 @@ from anyvirt.isa.names import Isa
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from anyvirt.agent.protocol import Request
 
@@ -53,14 +52,10 @@ def debian_root(directory: Path, packages: Iterable[str]) -> Path:
         (directory / place).mkdir(parents=True)
     for name in ("bin", "sbin", "lib"):
         (directory / name).symlink_to(f"usr/{name}")
-    wanted, done = deque(packages), set[str]()
-    while wanted:
-        package = wanted.popleft().partition(":")[0]
-        if package not in done:
-            done.add(package)
-            tree = archive.fetch(package)
-            shutil.copytree(tree / "usr", directory / "usr", symlinks=True, dirs_exist_ok=True)
-            wanted += archive.dependencies(package)
+    for package in archive.closure(*packages):
+        tree = archive.fetch(package)
+        for part in filter(Path.is_dir, (tree / "usr", tree / "etc")):
+            shutil.copytree(part, directory / part.name, symlinks=True, dirs_exist_ok=True)
     return directory
 
 

@@ -413,6 +413,24 @@ def test_what_is_hot_becomes_a_region_in_the_background_and_is_kept():
         assert machine.leads_into_region(CODE)
 
 
+def test_a_loop_that_no_region_can_hold_becomes_several(monkeypatch):
+    """Without a jump to what did not fit, that would be stencils for ever; it goes on in another page."""
+    for module in ("profile", "paged_profile"):
+        for name in ("SMALLEST_LIMIT", "LARGEST_LIMIT"):
+            monkeypatch.setattr(f"anyvirt.cpu.{module}.{name}", 16)
+    machine = Machine(MachineTranslator)
+    machine.tables.map(VIRTUAL + PAGE, CODE + 2 * PAGE, ALL)
+    begin, length = PAGE - 128, 80
+    body = "loop:\n" + "addi a0, a0, 1\n" * length + "bne a1, a3, loop\necall"
+    code = riscv64_system.assemble(body)
+    machine.memory.write(CODE + begin, code[:128])
+    machine.memory.write(CODE + 2 * PAGE, code[128:])
+    machine.begin(VIRTUAL + begin, mie=1 << 7)
+    machine.cpu.x[13] = 1
+    parts = [CODE + begin, CODE + begin + 64, CODE + 2 * PAGE, CODE + 2 * PAGE + 64]
+    run_until(machine, lambda _: all(map(machine.leads_into_region, parts)))
+
+
 def test_nothing_is_compiled_for_a_guest_that_is_in_new_code_all_the_time(monkeypatch):
     cpu = Machine(MachineTranslator).cpu
     cpu._select(False)

@@ -28,14 +28,15 @@ if TYPE_CHECKING:
 
     from anyvirt.cpu.machine_view import MachineView
     from anyvirt.cpu.ticker import Pace
+    from anyvirt.cpu.translation import Translation
     from anyvirt.jit.compile_protocol import Reply, Request
     from anyvirt.jit.region_cache import StoredRegion
 
 HOME = 1 << 40
 """The address at which the compiler is shown the page of the entry; others are where they are from there."""
-WINDOW, SEEN = 256, 5
-"""A place is hot that is so many of the last ones seen. Of code that goes everywhere, as a kernel's when it
-starts, a region has little to gain: most of it is entering and leaving."""
+WINDOW, SEEN = 2048, 5
+"""A place is hot that is so many of the last ones seen, which are those of some seconds. Of code that goes
+everywhere, as a kernel's when it starts, a region has little to gain: most of it is entering and leaving."""
 REACH = 12
 """Pages before and after that of the entry that the compiler gets to see."""
 MOST_NEWS, MEMORY_OF_NEWS = 0.3, 0.95
@@ -71,6 +72,8 @@ class PagedProfile(Profile):
         """Places seen, as many as WINDOW."""
         self._now: Counter[int] = Counter()
         """How often each is among them."""
+        self._behind: dict[int, int] = {}
+        """Places behind regions that the CPU has come to just now; an address of each."""
         self._jumps: dict[int, set[int]] = {}
         """Places of the jumps that have been seen, by the numbers of their pages."""
         self._waiting: dict[int, Surroundings] = {}
@@ -111,10 +114,25 @@ class PagedProfile(Profile):
 
     def _is_hot(self, place: int) -> bool:
         return (
-            self._now[place] >= SEEN
+            (self._now[place] >= SEEN or place in self._behind)
             and self._arrivals[place] >= SEEN << 2 * self._asked.get(place, 0)
             and self.space.at(place) is None
         )
+
+    def _go_on_behind(self, translation: Translation) -> None:
+        """See Profile; what is behind can be asked for as far as it is in pages that the CPU knows."""
+        home = self._view.program_counter() & -PAGE_SIZE
+        known = {number: address for address, number in self._view.known_code(home, REACH)}
+        for _, end in translation.ranges:
+            number, last = divmod(end - 1, PAGE_SIZE)
+            pc = known[number] + last + 1 if number in known else 0
+            place = self.place(pc) if pc else None
+            if place is None or any(self.space.containing(place)):
+                continue
+            handler = self.space.code.handler(place)
+            if handler is not None and handler.value:
+                self._arrive(place)
+                self._behind[place] = pc
 
     def _count(self, place: int) -> None:
         """A place is among the last ones that the CPU was at."""
@@ -136,7 +154,7 @@ class PagedProfile(Profile):
 
     def _ask(self, rounding: int) -> bool:
         asked = False
-        here, self._here = self._here, {}
+        here = self._here | self._behind
         for place, pc in sorted(here.items(), key=lambda item: -self._arrivals[item[0]]):
             client = self._compiler()
             if not client.is_ready:
@@ -149,6 +167,8 @@ class PagedProfile(Profile):
             self._asked[place] = self._asked.get(place, 0) + 1
             client.ask(request, self.code_of(request, surroundings))
             asked = True
+        self._here.clear()
+        self._behind.clear()
         return asked
 
     def _look(self, rounding: int) -> bool:

@@ -176,6 +176,19 @@ class Archive:
         found = re.search(r"^Depends: (.*)$", shown, re.MULTILINE)
         return [item.split()[0] for item in found[1].split(",")] if found else []
 
+    def closure(self, *packages: str) -> list[str]:
+        """The names of these packages and of all that they need, as apt would install them on nothing.
+
+        Raises PackageError, also where a dependency cannot be had.
+        """
+        for package in packages:
+            _check_name(package)
+        with self._locked():
+            self._update_once()
+            words = ("--simulate", "--no-install-recommends", "install", *packages)
+            shown = _output("apt-get", "-q", *self._options(), *words)
+        return re.findall(r"^Inst (\S+)", shown, re.MULTILINE)
+
     def _options(self, more: Mapping[str, str] | None = None) -> list[str]:
         settings: dict[str, object] = {
             "Dir::State": self.directory / "state",
