@@ -122,18 +122,30 @@ def test_looks_have_only_a_part_of_the_time(state):
     assert clock._interval == SHORTEST
     clock.rest(Pace.SOON, 0.1)
     assert clock._interval > LONGEST
-    clock._began -= 60
+    clock._last -= 60
     clock.rest(Pace.SOON)
     assert clock._interval == SHORTEST
+    # A long time without looks is none that can be spent later.
+    clock.rest(Pace.SOON, 0.2)
+    assert clock._interval > LONGEST
 
 
 def test_looks_have_as_much_as_they_are_given(state):
     modest, eager = Ticker(state.address), Ticker(state.address, 0.5)
     for clock in (modest, eager):
-        clock._began -= 1
-        clock.rest(Pace.SOON, 0.4)
+        clock.rest(Pace.SOON, 0.2)
+        clock._last -= 0.3
+        clock.rest(Pace.SOON)
     assert eager._interval == SHORTEST
     assert modest._interval > LONGEST
+
+
+def test_looks_have_the_usual_part_while_there_is_no_news(state):
+    clock = Ticker(state.address, 0.5)
+    clock.rest(Pace.STEADY, 0.2)
+    clock._last -= 0.3
+    clock.rest(Pace.STEADY)
+    assert clock._interval > LONGEST
 
 
 def test_it_goes_on_after_a_look_that_was_followed_by_a_long_pause(state):

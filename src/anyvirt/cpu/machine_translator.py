@@ -28,8 +28,8 @@ _PENDING, _REASON, _RECORD, _SOURCE, _ROUNDING = (
     int(slot) // 8 for slot in (Slot.PENDING, Slot.REASON, Slot.RECORD, Slot.SOURCE, Slot.FLOAT_ROUNDING)
 )
 _ONLY_SAMPLE = 1 << 8 * Request.SAMPLE
-LOOKS, GLANCE = 3, 1
-"""Jumps of those looked at that are noted, and the same while the compiler has enough to do."""
+LOOKS, GLANCE, NEWS = 3, 2, 4
+"""Jumps that are looked at in a row, while the compiler has enough to do, and more after one to new code."""
 
 
 class MachineTranslator(StencilExecutor):
@@ -108,7 +108,7 @@ class MachineTranslator(StencilExecutor):
         began = time.monotonic()
         slots, requests, view = self._slots, self._requests, self._machine_view
         profile = self._known_profile()
-        noted = LOOKS if profile.is_curious else GLANCE
+        left = LOOKS if profile.is_curious else GLANCE
         news = False
         for _ in range(BURST):
             source = slots[_SOURCE]
@@ -119,13 +119,13 @@ class MachineTranslator(StencilExecutor):
                 and not self._space.is_translated(slots[_RECORD])
                 and self._space.translate(self._state)
             ):
-                # It is warm at best.
+                # It is warm at best, and where something was missing there is more to be found.
                 news = True
-            elif noted > 0:
-                noted -= 1
-                if not profile.note_here(source):
-                    break
-            if slots[_PENDING] & ~_ONLY_SAMPLE:
+                left += NEWS
+            elif not profile.note_here(source):
+                break
+            left -= 1
+            if left <= 0 or slots[_PENDING] & ~_ONLY_SAMPLE:
                 break
             requests[Request.SAMPLE] = 1
             view.enter(self._state)

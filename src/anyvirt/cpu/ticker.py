@@ -24,9 +24,9 @@ _PATIENT = 0.004
 """The same while something is being waited for."""
 _IDLE_LOOKS = 64
 _HEAD_START = 0.1
-"""Seconds that looks may take before they become more rare."""
+"""Seconds that looks may take beyond their share before they become more rare."""
 USUAL_SHARE = 0.05
-"""Of the time, what looks may then take."""
+"""Of the time, what looks may take after that."""
 _LONGEST_PAUSE = 0.1
 
 
@@ -52,16 +52,17 @@ class Ticker:
     _all: ClassVar[weakref.WeakSet[Ticker]] = weakref.WeakSet()
 
     def __init__(self, state: int, share: float = USUAL_SHARE) -> None:
-        """For the CPU with a state block; looks may take that share of the time."""
+        """For the CPU with a state block; looks may take that share of the time while there is news."""
         self._share = share
         self._request = ctypes.c_uint8.from_address(state + Slot.PENDING + Request.SAMPLE)
         self._stack = ctypes.c_uint64.from_address(state + Slot.STACK)
         self._interval = SHORTEST
         self._thread: threading.Thread | None = None
         self._starts = 0
-        self._began = time.monotonic()
+        self._last = time.monotonic()
+        """When there was the last look."""
         self._spent = 0.0
-        """Seconds that looks have taken."""
+        """Seconds that looks have taken beyond their share."""
         Ticker._all.add(self)
 
     def start(self) -> None:
@@ -77,9 +78,12 @@ class Ticker:
 
         That may have been so long that the thread has given up.
         """
-        self._spent += spent
-        too_much = self._spent - _HEAD_START - self._share * (time.monotonic() - self._began)
-        pause = min(too_much / self._share, _LONGEST_PAUSE) if pace is not Pace.AT_ONCE else 0
+        share = self._share if pace in (Pace.AT_ONCE, Pace.SOON) else USUAL_SHARE
+        now = time.monotonic()
+        self._spent = max(self._spent - share * (now - self._last), 0) + spent
+        self._last = now
+        too_much = self._spent - _HEAD_START
+        pause = min(too_much / share, _LONGEST_PAUSE) if pace is not Pace.AT_ONCE else 0
         self._interval = max(min(2 * self._interval, _LONGEST[pace]), pause)
         self.start()
 
