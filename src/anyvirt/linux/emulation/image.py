@@ -10,28 +10,34 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.memory import PAGE_SIZE, FlatMemory, Protection, page_ceiling
-from anyvirt.linux.elf import ElfError, ElfType, Segment, SegmentFlags, SegmentType, parse_elf
+from anyvirt.linux.elf import SegmentFlags, SegmentType
+from anyvirt.linux.emulation.linker import linker_name, load_linker
+from anyvirt.linux.emulation.segments import (
+    STACK_GAP,
+    alignment,
+    check_elf,
+    is_position_independent,
+    load_segments,
+    read_elf,
+    span,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anyvirt.linux.elf import Elf
     from anyvirt.linux.emulation.abi import Abi
+    from anyvirt.linux.emulation.segments import Loaded
 
-HEADER_BYTES = 1 << 16
-"""How much of a program file is searched for its program header table."""
-MINIMUM_ADDRESS = 1 << 16
-"""Nothing is mapped below, as under the usual vm.mmap_min_addr, so that null pointers fault."""
 MAXIMUM_STRING = 32 * PAGE_SIZE
 """Length of the longest argument, its zero included (MAX_ARG_STRLEN)."""
 _MAXIMUM_STACK = 1 << 30
 _MINIMUM_STACK = 1 << 17
-_STACK_GAP = 1 << 20
 _PROGRAM_HEADER_SIZE = 56
 _CLOCK_TICKS = 100
 # li a7, 139 (rt_sigreturn); ecall. Unwinders know a signal frame by exactly these two instructions.
@@ -82,11 +88,6 @@ class Image:
     auxiliary: bytes
 
 
-def read_elf(fd: int) -> Elf:
-    """The headers of the program behind `fd`. Raises ElfError."""
-    return parse_elf(os.pread(fd, HEADER_BYTES, 0), os.fstat(fd).st_size)
-
-
 def load_image(
     abi: Abi,
     fd: int,
@@ -100,52 +101,32 @@ def load_image(
 
     The stack gets `stack_limit` bytes (RLIMIT_STACK), at least 128 KiB and at most 1 GiB.
 
-    Raises ElfError for a file that cannot be a program of this ABI, OSError(E2BIG) for too long arguments
-    and OSError(ENOMEM) for what does not fit.
+    Raises ElfError for a file that cannot be a program of this ABI, OSError(E2BIG) for too long arguments,
+    OSError(ENOMEM) for what does not fit, and OSError with a file name, that of the dynamic linker, for one
+    that cannot be used.
     """
     elf = read_elf(fd)
-    _check(abi, elf)
+    check_elf(abi, elf)
+    linker = linker_name(fd, elf)
     memory = FlatMemory()
-    bias = 0 if elf.type == ElfType.EXEC else memory.size // 3 * 2 // PAGE_SIZE * PAGE_SIZE
-    segments = [
-        replace(segment, address=segment.address + bias)
-        for segment in elf.segments
-        if segment.type == SegmentType.LOAD
-    ]
-    for segment in segments:
-        _load_segment(memory, fd, segment, os.fsdecode(path))
+    program = load_segments(memory, fd, elf, _bias(memory, elf), os.fsdecode(path))
     signal_return = memory.size - PAGE_SIZE
     memory.map(signal_return, PAGE_SIZE, Protection.READ | Protection.WRITE, name="[sigreturn]")
     memory.write(signal_return, _SIGNAL_RETURN)
     memory.protect(signal_return, PAGE_SIZE, Protection.READ | Protection.EXECUTE)
     stack_top = signal_return - PAGE_SIZE
     stack_bottom = _map_stack(memory, elf, stack_top, stack_limit)
-    auxiliary = {
-        Auxiliary.HWCAP: abi.hwcap,
-        Auxiliary.PAGESZ: PAGE_SIZE,
-        Auxiliary.CLKTCK: _CLOCK_TICKS,
-        Auxiliary.PHDR: _header_address(elf, segments),
-        Auxiliary.PHENT: _PROGRAM_HEADER_SIZE,
-        Auxiliary.PHNUM: len(elf.segments),
-        Auxiliary.BASE: 0,
-        Auxiliary.FLAGS: 0,
-        Auxiliary.ENTRY: elf.entry + bias,
-        Auxiliary.UID: os.getuid(),
-        Auxiliary.EUID: os.geteuid(),
-        Auxiliary.GID: os.getgid(),
-        Auxiliary.EGID: os.getegid(),
-        Auxiliary.SECURE: 0,
-        Auxiliary.HWCAP2: 0,
-        Auxiliary.MINSIGSTKSZ: _MINIMUM_SIGNAL_STACK,
-    }
+    mapping_top = stack_bottom - STACK_GAP
+    first = program if linker is None else load_linker(abi, memory, linker, mapping_top)
     stack = _Stack(memory, stack_top, stack_top - stack_bottom)
+    auxiliary = _auxiliary(abi, program, 0 if linker is None else first.base)
     stack_pointer, vector = stack.fill(name, tuple(arguments) or (b"",), environment, auxiliary)
     return Image(
         memory=memory,
-        entry=elf.entry + bias,
+        entry=first.entry,
         stack_pointer=stack_pointer,
-        heap_start=page_ceiling(max(segment.address + segment.memory_size for segment in segments)),
-        mapping_top=stack_bottom - _STACK_GAP,
+        heap_start=program.end,
+        mapping_top=mapping_top,
         signal_return=signal_return,
         path=path,
         arguments=tuple(arguments),
@@ -154,63 +135,34 @@ def load_image(
     )
 
 
-def _check(abi: Abi, elf: Elf) -> None:
-    if elf.isa is not abi.isa:
-        raise ElfError(f"a {elf.isa} program, not a {abi.isa} one")
-    if elf.interpreter is not None:
-        raise ElfError("a dynamically linked program; only static ones run so far: link it with -static")
-    for segment in elf.segments:
-        if segment.type == SegmentType.LOAD and (segment.address - segment.offset) % PAGE_SIZE:
-            raise ElfError("a damaged ELF file: a segment's address does not agree with its file offset")
+def _bias(memory: FlatMemory, elf: Elf) -> int:
+    """Position-independent programs go to two thirds of the address space (ELF_ET_DYN_BASE)."""
+    if not is_position_independent(elf):
+        return 0
+    wish = alignment(elf)
+    return memory.size // 3 * 2 // wish * wish - span(elf)[0]
 
 
-def _header_address(elf: Elf, segments: Sequence[Segment]) -> int:
-    """Where the program headers are in memory; 0 if no segment covers them."""
-    for segment in segments:
-        if segment.offset <= elf.header_offset < segment.offset + segment.file_size:
-            return segment.address + elf.header_offset - segment.offset
-    return 0
-
-
-def _protection(flags: SegmentFlags) -> Protection:
-    protection = Protection.NONE
-    for flag, permission in (
-        (SegmentFlags.READ, Protection.READ),
-        (SegmentFlags.WRITE, Protection.WRITE),
-        (SegmentFlags.EXECUTE, Protection.EXECUTE),
-    ):
-        if flags & flag:
-            protection |= permission
-    return protection
-
-
-def _load_segment(memory: FlatMemory, fd: int, segment: Segment, name: str) -> None:
-    if not segment.memory_size:
-        return
-    protection = _protection(segment.flags)
-    start = segment.address // PAGE_SIZE * PAGE_SIZE
-    file_end = segment.address + segment.file_size
-    memory_end = page_ceiling(segment.address + segment.memory_size)
-    if start < MINIMUM_ADDRESS or memory_end > memory.size - _STACK_GAP:
-        raise ElfError("a damaged ELF file: a segment's address is outside of what a process may have")
-    mapped_end = page_ceiling(file_end) if segment.file_size else start
-    if segment.file_size:
-        offset = segment.offset - (segment.address - start)
-        memory.map(start, mapped_end - start, protection, fd=fd, offset=offset, name=name)
-    if mapped_end < memory_end:
-        memory.map(mapped_end, memory_end - mapped_end, protection)
-    if segment.memory_size > segment.file_size and file_end < mapped_end:
-        _clear(memory, file_end, mapped_end, protection)
-
-
-def _clear(memory: FlatMemory, start: int, end: int, protection: Protection) -> None:
-    """Zero the rest of a segment's last page, which holds what follows in the file."""
-    page = start // PAGE_SIZE * PAGE_SIZE
-    if not protection & Protection.WRITE:
-        memory.protect(page, PAGE_SIZE, protection | Protection.WRITE)
-    memory.write(start, bytes(end - start))
-    if not protection & Protection.WRITE:
-        memory.protect(page, PAGE_SIZE, protection)
+def _auxiliary(abi: Abi, program: Loaded, linker_base: int) -> dict[Auxiliary, int]:
+    """What the auxiliary vector says, but for the addresses of what lies on the stack."""
+    return {
+        Auxiliary.HWCAP: abi.hwcap,
+        Auxiliary.PAGESZ: PAGE_SIZE,
+        Auxiliary.CLKTCK: _CLOCK_TICKS,
+        Auxiliary.PHDR: program.header_address,
+        Auxiliary.PHENT: _PROGRAM_HEADER_SIZE,
+        Auxiliary.PHNUM: len(program.elf.segments),
+        Auxiliary.BASE: linker_base,
+        Auxiliary.FLAGS: 0,
+        Auxiliary.ENTRY: program.entry,
+        Auxiliary.UID: os.getuid(),
+        Auxiliary.EUID: os.geteuid(),
+        Auxiliary.GID: os.getgid(),
+        Auxiliary.EGID: os.getegid(),
+        Auxiliary.SECURE: 0,
+        Auxiliary.HWCAP2: 0,
+        Auxiliary.MINSIGSTKSZ: _MINIMUM_SIGNAL_STACK,
+    }
 
 
 def _map_stack(memory: FlatMemory, elf: Elf, top: int, limit: int) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from anyvirt.cpu.memory import PAGE_SIZE, Protection, page_ceiling
 from anyvirt.linux.emulation import host
-from anyvirt.linux.emulation.image import MINIMUM_ADDRESS
+from anyvirt.linux.emulation.segments import MINIMUM_ADDRESS
 from anyvirt.linux.emulation.table import system_call
 
 if TYPE_CHECKING:

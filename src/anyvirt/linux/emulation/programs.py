@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from dataclasses import dataclass
 
 from anyvirt.linux.elf import ElfError
-from anyvirt.linux.emulation import host
-from anyvirt.linux.emulation.host import HOST
-from anyvirt.linux.emulation.image import read_elf
-from anyvirt.linux.emulation.procfs import device
+from anyvirt.linux.emulation.executable_file import AT_FDCWD, open_executable
+from anyvirt.linux.emulation.segments import read_elf
 
 _LINE = 256
 """Bytes of a script's first line that the kernel looks at (BINPRM_BUF_SIZE)."""
 _MAXIMUM_SCRIPTS = 5
-_AT_FDCWD = -100
 
 
 @dataclass(frozen=True)
@@ -34,24 +30,24 @@ class Executable:
     arguments: tuple[bytes, ...]
 
 
-def find_executable(name: bytes, arguments: tuple[bytes, ...], directory: int = _AT_FDCWD) -> Executable:
+def find_executable(name: bytes, arguments: tuple[bytes, ...], directory: int = AT_FDCWD) -> Executable:
     """Open the program `name` (relative to `directory`), or the interpreter of the script it is.
 
     The caller closes the descriptor. Raises OSError with the errno of execve(2).
     """
     path = name
     for _ in range(_MAXIMUM_SCRIPTS + 1):
-        fd = _open(path, directory)
+        fd = open_executable(path, directory)
         line = os.pread(fd, _LINE, 0)
         if not line.startswith(b"#!"):
             return Executable(fd, os.readlink(f"/proc/self/fd/{fd}".encode()), name, arguments)
         os.close(fd)
         script = (
-            path if directory == _AT_FDCWD or path.startswith(b"/") else b"/dev/fd/%d/%s" % (directory, path)
+            path if directory == AT_FDCWD or path.startswith(b"/") else b"/dev/fd/%d/%s" % (directory, path)
         )
         interpreter, option = _script_line(line)
         arguments = (interpreter, *option, script, *arguments[1:])
-        path, name, directory = interpreter, interpreter, _AT_FDCWD
+        path, name, directory = interpreter, interpreter, AT_FDCWD
     raise _error(errno.ELOOP)
 
 
@@ -65,24 +61,6 @@ def has_isa(fd: int, isa: str) -> bool:
 
 def _error(number: int) -> OSError:
     return OSError(number, os.strerror(number))
-
-
-def _open(path: bytes, directory: int) -> int:
-    """Open a file that may be executed. Its permission is the kernel's to judge, by the effective ids."""
-    import ctypes
-
-    content = ctypes.create_string_buffer(path)
-    result = host.call(
-        HOST["faccessat2"], directory, ctypes.addressof(content), os.X_OK, 0x200  # AT_EACCESS
-    )  # fmt: skip
-    if result < 0:
-        raise _error(-result)
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=None if directory == _AT_FDCWD else directory)
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode) or status.st_dev == device():
-        os.close(fd)
-        raise _error(errno.EACCES)
-    return fd
 
 
 def _script_line(line: bytes) -> tuple[bytes, tuple[bytes, ...]]:
