@@ -51,7 +51,8 @@ class Subject:
     _cleanup: Callable
 
     def guest(self, script, **parts):
-        return Guest(command=(*self.shell, script), **parts)
+        shell = ("/bin/sh", "-c") if "rootfs" in parts else self.shell
+        return Guest(command=(*shell, script), **parts)
 
     def run(self, script, *, input=None, timeout=60, **parts):
         """Run a shell script as a guest to its end, with its output captured."""
@@ -302,7 +303,7 @@ def rootfs(request, subject, tmp_path):
     import subprocess
 
     root = tmp_path / "rootfs"
-    if _is_machine(subject.engine):
+    if subject.busybox is not None:
         return busybox_root(root, subject.busybox)
     for directory in ("bin", "etc", "proc", "dev", "sys", "tmp"):
         (root / directory).mkdir(parents=True)

@@ -14,7 +14,7 @@ import pytest
 import anyvirt
 from anyvirt.engines import get
 from anyvirt.engines.engine import Capability
-from anyvirt.errors import CommandNotFoundError, NotExecutableError, UnsupportedError
+from anyvirt.errors import CommandNotFoundError, GuestStartError, NotExecutableError, UnsupportedError
 from anyvirt.guest import Guest
 from anyvirt.instance import State, Streams, TerminalSize
 from anyvirt.isa.names import Isa
@@ -35,6 +35,7 @@ def test_it_describes_itself():
         Capability.TERMINAL,
         Capability.EXEC,
         Capability.PAUSE,
+        Capability.ROOTFS,
         Capability.FOREIGN_ISA,
         Capability.DEBUG,
         Capability.TRACE,
@@ -78,15 +79,15 @@ def test_too_little_address_space_is_a_reason():
     [
         (Program("/bin/x", "/bin/x", Isa.X86_64, False), "x86_64"),
         (Program("/bin/x", "/bin/x", Isa.RISCV32, False), "riscv32"),
-        (Program("/bin/x", "/bin/x", Isa.RISCV64, True), "-static"),
     ],
 )
 def test_it_refuses_what_it_cannot_execute(program, reason):
     assert reason in ENGINE.refusal(program)
 
 
-def test_it_executes_static_riscv64_programs():
-    assert ENGINE.refusal(Program("/bin/x", "/bin/x", Isa.RISCV64, False)) is None
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_it_executes_riscv64_programs(dynamic):
+    assert ENGINE.refusal(Program("/bin/x", "/bin/x", Isa.RISCV64, dynamic)) is None
 
 
 def test_a_guest_runs_and_is_chosen_without_being_named(shell):
@@ -176,12 +177,86 @@ def test_bad_commands_are_refused_before_anything_starts(tmp_path):
 @pytest.mark.skipif(
     not shutil.which("riscv64-linux-gnu-gcc"), reason="needs riscv64-linux-gnu-gcc (gcc-riscv64-linux-gnu)"
 )
-def test_a_dynamic_program_is_refused_with_the_way_out(tmp_path):
+def test_a_dynamic_program_without_its_linker_is_told_so(tmp_path):
     source = tmp_path / "dynamic.c"
     source.write_text("int main(void) { return 0; }\n")
-    subprocess.run(["riscv64-linux-gnu-gcc", "-o", tmp_path / "dynamic", source], check=True)
-    with pytest.raises(NotExecutableError, match="-static"):
-        anyvirt.run([str(tmp_path / "dynamic")], on="user")
+    command = ["riscv64-linux-gnu-gcc", "-Wl,--dynamic-linker=/no/linker", "-o", tmp_path / "dynamic", source]
+    subprocess.run(command, check=True)
+    done = anyvirt.run([str(tmp_path / "dynamic")], on="user", capture_output=True)
+    assert done.status.code == 127
+    assert b"/no/linker" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.fixture
+def root(tmp_path, riscv64_busybox):
+    """A root of busybox alone."""
+    root = tmp_path / "root"
+    for place in ("bin", "etc"):
+        (root / place).mkdir(parents=True)
+    shutil.copy(riscv64_busybox, root / "bin/busybox")
+    for name in ("sh", "cat", "env", "id", "ls", "pwd", "sleep", "stty", "tty"):
+        (root / "bin" / name).symlink_to("busybox")
+    return root
+
+
+def _run_in(root, script, **parts):
+    done = anyvirt.run(["sh", "-c", script], on="user", rootfs=root, capture_output=True, **parts)
+    assert done.stderr == b""
+    return done.stdout.decode()
+
+
+def test_a_root_of_its_own_has_a_clean_environment_and_directory(root, monkeypatch):
+    monkeypatch.setenv("LEAKED", "from the caller")
+    monkeypatch.delenv("TERM", raising=False)
+    lines = _run_in(root, "pwd; env", env={"GIVEN": "value"}).splitlines()
+    assert lines[0] == "/"
+    assert {line.partition("=")[0] for line in lines[1:]} == {"PATH", "HOME", "GIVEN", "PWD", "SHLVL"}
+    assert _run_in(root, "pwd", workdir="/etc") == "/etc\n"
+
+
+def test_a_directory_that_is_not_there_is_a_mistake_of_the_user_s(root):
+    done = anyvirt.run(["/bin/sh"], on="user", rootfs=root, workdir="/missing", capture_output=True)
+    assert done.status.code == 2
+    assert done.stderr == b"anyvirt: the command cannot start in /missing: No such file or directory\n"
+
+
+def test_further_commands_join_the_root_and_see_what_was_changed(root):
+    reader, writer = os.pipe()
+    null = os.open(os.devnull, os.O_RDWR)
+    streams = Streams(null, writer, writer)
+    with ENGINE.start(Guest(rootfs=root), streams) as instance:
+        first = instance.exec(["sh", "-c", "echo changed > /etc/new; id -u"], streams=streams)
+        assert first.wait(30).code == 0
+        second = instance.exec(["sh", "-c", "pwd; cat new"], workdir="/etc", streams=streams)
+        assert second.wait(30).code == 0
+        assert instance.state is State.RUNNING
+    with pytest.raises(GuestStartError, match="stopped"):
+        instance.exec(["sh"])
+    os.close(writer)
+    with os.fdopen(reader) as output:
+        assert output.read() == "0\n/etc\nchanged\n"
+    os.close(null)
+    assert not (root / "etc/new").exists()
+
+
+def test_a_guest_in_a_root_has_a_terminal_with_a_name(root):
+    guest = Guest(command=("sh", "-c", "tty && stty size"), rootfs=root)
+    with ENGINE.start(guest, Streams(), TerminalSize(44, 111)) as instance:
+        seen = b""
+        while seen.count(b"\n") < 2:
+            seen += os.read(instance.terminal, 100)
+        assert seen.startswith(b"/dev/pts/")
+        assert seen.endswith(b"\r\n44 111\r\n")
+        assert instance.wait(20).code == 0
+
+
+@pytest.mark.parametrize("options", [{"trace": "t"}, {"coverage": "c"}, {"gdb": ":0"}], ids=str)
+def test_recording_and_debugging_in_a_root_are_refused(options, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parts = {name: tmp_path / value if name != "gdb" else value for name, value in options.items()}
+    with pytest.raises(UnsupportedError, match="root of its own"):
+        ENGINE.start(Guest(command=("sh",), rootfs=root, **parts), Streams())
 
 
 def test_the_emulator_runs_from_wherever_the_package_is(shell, tmp_path):

@@ -17,7 +17,7 @@ from anyvirt.cpu.host import host
 from anyvirt.jit.compile_protocol import ProtocolError, Reply, Request, Unpacker, pack, unpack_reply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 SOCKET = "compiler"
 OUTSTANDING = 3
@@ -32,11 +32,13 @@ class RegionClient:
     """The connection of one process. Nothing here blocks, and without a compiler there are no answers."""
 
     _all: ClassVar[weakref.WeakSet[RegionClient]] = weakref.WeakSet()
+    start_elsewhere: ClassVar[Callable[[], int] | None] = None
+    """Has the compiler started where this process cannot, in another root; its pid, or a negative number."""
 
     def __init__(self, directory: Path, version: str) -> None:
         """The compiler of this `version` listens in `directory` or is started there."""
         self._directory = directory
-        self._name = f"{SOCKET}-{version}"
+        self._name = socket_name(version)
         self._connection: socket.socket | None = None
         self._known_as: tuple[int, int] | None = None
         self._unpacker = Unpacker()
@@ -176,10 +178,8 @@ class RegionClient:
         if self._server:
             self._failed = not self._is_starting()
             return
-        code = f"import sys; sys.path.insert(0, {_PACKAGES!r}); from anyvirt.jit.compile_server import main; "
-        code += "main(*sys.argv[1:])"
-        command = [sys.executable, "-I", "-c", code, os.fspath(self._directory), self._name]
-        pid = host().spawn(command, {"PATH": os.environ.get("PATH", os.defpath)})
+        elsewhere = RegionClient.start_elsewhere
+        pid = spawn_compiler(self._directory, self._name) if elsewhere is None else elsewhere()
         self._server, self._started = max(pid, 0), time.monotonic()
         self._failed = pid < 0
 
@@ -195,6 +195,19 @@ class RegionClient:
 
 
 os.register_at_fork(after_in_child=RegionClient.after_fork)
+
+
+def socket_name(version: str) -> str:
+    """What the compiler of this version is found by."""
+    return f"{SOCKET}-{version}"
+
+
+def spawn_compiler(directory: Path, name: str) -> int:
+    """Start the compiler that listens as `name` in a directory; its pid, or minus an errno."""
+    code = f"import sys; sys.path.insert(0, {_PACKAGES!r}); from anyvirt.jit.compile_server import main; "
+    code += "main(*sys.argv[1:])"
+    command = [sys.executable, "-I", "-c", code, os.fspath(directory), name]
+    return host().spawn(command, {"PATH": os.environ.get("PATH", os.defpath)})
 
 
 def _identity(descriptor: int) -> tuple[int, int] | None:

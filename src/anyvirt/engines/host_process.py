@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from anyvirt.guest import Guest
 
 
+_IDLE = ("sleep", "infinity")
+
+
 class HostProcess(Process):
     """A child process of the host, in a process group of its own unless it shares the caller's terminal."""
 
@@ -140,10 +143,12 @@ class HostProcessInstance(Instance):
         streams: Streams,
         terminal: TerminalSize | None,
         main_env: Mapping[str, str] | None = None,
+        idle: Sequence[str] = _IDLE,
     ) -> None:
         """Start `guest` with the words of `prefix` before each of its commands.
 
-        `main_env` are variables for its own command, and not for those of `exec`.
+        `main_env` are variables for its own command, and not for those of `exec`; `idle` is what an idle
+        guest does.
         """
         self.engine = engine.name
         self._engine = engine
@@ -152,17 +157,27 @@ class HostProcessInstance(Instance):
         self._env = dict(env)
         self._paused = False
         self._others: list[HostProcess] = []
-        command = (*self._prefix, *guest.command) if guest.command else _IDLE
-        self._main = HostProcess(
-            command,
-            env={**self._env, **(main_env or {})},
-            workdir=guest.workdir,
-            streams=streams,
-            terminal=terminal,
-        )
+        command = (*self._prefix, *guest.command) if guest.command else idle
+        env = {**self._env, **(main_env or {})}
+        self._main = self._launch(command, env, guest.workdir, streams, terminal)
         self.terminal = self._main.terminal
         self.end_fd = self._main.end_fd
         self.in_foreground = self._main.in_foreground
+
+    def _launch(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        workdir: str | None,
+        streams: Streams,
+        terminal: TerminalSize | None,
+    ) -> HostProcess:
+        """Start a process of the guest."""
+        return HostProcess(command, env=env, workdir=workdir, streams=streams, terminal=terminal)
+
+    def _check(self, guest: Guest) -> None:
+        """Raise the error that tells why a further command cannot run, if it cannot."""
+        self._engine.check_program(guest)
 
     @property
     def pid(self) -> int:
@@ -207,14 +222,9 @@ class HostProcessInstance(Instance):
             env={**self.guest.env, **(env or {})},
             workdir=workdir or self.guest.workdir,
         )
-        self._engine.check_program(guest)
-        process = HostProcess(
-            (*self._prefix, *guest.command),
-            env={**self._env, **guest.env},
-            workdir=guest.workdir,
-            streams=streams or Streams(),
-            terminal=terminal,
-        )
+        self._check(guest)
+        command, env = (*self._prefix, *guest.command), {**self._env, **guest.env}
+        process = self._launch(command, env, guest.workdir, streams or Streams(), terminal)
         self._others.append(process)
         return process
 
@@ -237,9 +247,6 @@ class HostProcessInstance(Instance):
     def _signal_all(self, number: int) -> None:
         for process in (self._main, *self._others):
             process.signal(number)
-
-
-_IDLE = ("sleep", "infinity")
 
 
 def _open_terminal(size: TerminalSize) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Dynamic linkers are found, loaded and refused as by Linux, whose answers for the host's ISA are the oracle."""
+"""Dynamic linkers are found, loaded and refused as by Linux, whose answers to host programs are an oracle."""
 
 import errno
 import os

@@ -92,20 +92,6 @@ def test_what_cannot_run_ends_in_one_sentence_and_the_shell_s_status(
     assert sentence in result.errors
 
 
-def test_a_dynamic_program_is_refused_with_the_way_out(compile_riscv64, emulate, tmp_path):
-    source = tmp_path / "dynamic.c"
-    source.write_text(HELLO)
-    program = tmp_path / "dynamic"
-    compiler = ["riscv64-linux-gnu-gcc", "-o", program, source]
-    compile_riscv64(HELLO)  # skips where the compiler is missing
-    subprocess.run(compiler, check=True)
-    result = emulate(program, directory=tmp_path)
-    assert result.status == 126
-    assert "dynamically linked" in result.errors
-    assert "-static" in result.errors
-    assert result.errors.count("\n") == 1
-
-
 def test_without_a_program_the_emulator_tells_its_usage(tmp_path):
     result = run(EMULATOR, directory=tmp_path)
     assert (result.status, result.errors.count("\n")) == (2, 1)

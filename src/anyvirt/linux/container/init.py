@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from anyvirt.linux import kernel
 from anyvirt.linux.container import layers, special_files, stages
 from anyvirt.linux.container.confinement import confine, hide_from_guest, stop_importing
+from anyvirt.linux.container.new_root import enter_scratch, pivot
 from anyvirt.linux.container.programs import enter_workdir, start_program
 from anyvirt.linux.container.signal_masks import ALL_SIGNALS, await_any, block_all
 from anyvirt.linux.container.stages import Fault, Stage, StartError
@@ -165,10 +166,10 @@ def _build_filesystem(birth: Birth, sights: _Sights) -> list[int]:
     if not identities.privileged:
         trees = [layers.open_layer(layer) for layer in birth.layers]
         shared = open_mounts(specification.mounts)
-    _enter_scratch()
+    enter_scratch()
     mounts = layers.build_root(birth.layers, trees, in_user_namespace=identities.user_namespace)
     stages.enter(Stage.PIVOT)
-    _pivot(birth.layers, mounts)
+    pivot(birth.layers, mounts)
     stages.enter(Stage.DEVICES)
     special_files.make_devices(sights.devices, tty_group=identities.many)
     stages.enter(Stage.KERNEL_FILESYSTEMS)
@@ -183,32 +184,6 @@ def _build_filesystem(birth: Birth, sights: _Sights) -> list[int]:
 def open_mounts(mounts: tuple[BindMount, ...]) -> list[int]:
     """Detached mounts of the host paths that the container shares, with all that is mounted below them."""
     return [kernel.clone_tree(mount.source, recursive=True) for mount in mounts]
-
-
-def _enter_scratch() -> None:
-    """Mount a filesystem in memory over the working directory, and enter it."""
-    scratch = kernel.new_filesystem("tmpfs", {"mode": "0755"}, kernel.MOUNT_ATTR_NODEV)
-    kernel.attach_tree(scratch, "")
-    os.fchdir(scratch)
-    os.close(scratch)
-
-
-def _pivot(plan: list[layers.Layer], mounts: list[int | None]) -> None:
-    os.mkdir("root")
-    first, rest = 0, plan
-    if mounts[0] is not None:
-        kernel.attach_tree(mounts[0], "root")
-        os.close(mounts[0])
-        first, rest = 1, plan[1:]
-    else:
-        kernel.mount("tmpfs", "root", "tmpfs", kernel.MS_NODEV, "mode=755")
-    os.chdir("root")
-    kernel.pivot_root(".", ".")
-    # Both roots are now mounted at the same place, the old one on top.
-    kernel.unmount(".", kernel.MNT_DETACH)
-    os.chdir("/")
-    for layer, mount in zip(rest, mounts[first:], strict=True):
-        layers.attach_layer(layer, mount)
 
 
 def _share(trees: list[int], specification: ContainerSpecification) -> None:

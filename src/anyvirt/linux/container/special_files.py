@@ -93,6 +93,16 @@ def attach_control_groups(groups: dict[str, int]) -> None:
 
 def make_devices(devices: Sequence[int], *, tty_group: bool) -> None:
     """Fill /dev with `devices` (from `clone_devices`), pseudo-terminals, shared memory and message queues."""
+    make_plain_devices(devices)
+    group = f",gid={_TTY_GROUP}" if tty_group else ""
+    kernel.mount(
+        "devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, f"newinstance,ptmxmode=0666,mode=0620{group}"
+    )
+    kernel.mount("mqueue", "/dev/mqueue", "mqueue", _LOCKED_DOWN)
+
+
+def make_plain_devices(devices: Sequence[int]) -> None:
+    """The same without pseudo-terminals and message queues, for which there are empty directories."""
     kernel.mount("tmpfs", own_directory("/dev"), "tmpfs", MS_NOSUID | MS_NOEXEC, "mode=755,size=64k")
     for name, tree in zip(DEVICES, devices, strict=True):
         _touch(f"/dev/{name}")
@@ -102,12 +112,7 @@ def make_devices(devices: Sequence[int], *, tty_group: bool) -> None:
         os.symlink(target, f"/dev/{name}")
     for name in ("pts", "shm", "mqueue"):
         os.mkdir(f"/dev/{name}", 0o755)
-    group = f",gid={_TTY_GROUP}" if tty_group else ""
-    kernel.mount(
-        "devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, f"newinstance,ptmxmode=0666,mode=0620{group}"
-    )
     kernel.mount("shm", "/dev/shm", "tmpfs", _LOCKED_DOWN, "mode=1777,size=65536k")
-    kernel.mount("mqueue", "/dev/mqueue", "mqueue", _LOCKED_DOWN)
 
 
 def make_console(terminal: str) -> None:

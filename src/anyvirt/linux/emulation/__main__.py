@@ -14,6 +14,4 @@ if __name__ == "__main__":
     sys.path.append(__file__.rsplit("/", 4)[0])
     from anyvirt.linux.emulation import main
 
-    if len(sys.argv) < 2:
-        main.usage()
     main.main(sys.argv[1:])

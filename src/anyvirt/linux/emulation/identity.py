@@ -7,7 +7,7 @@ import os
 import struct
 from typing import TYPE_CHECKING
 
-from anyvirt.linux.emulation import host
+from anyvirt.linux.emulation import hiding, host
 from anyvirt.linux.emulation.table import system_call
 
 if TYPE_CHECKING:
@@ -108,11 +108,10 @@ def personality(process: Process, persona: int) -> int:
 
 
 # prctl(2) options (include/uapi/linux/prctl.h): those with a number, and those with a pointer to `int`.
-_PRCTL_NUMBERS = frozenset(
-    (1, 3, 4, 7, 8, 13, 14, 23, 24, 27, 28, 29, 30, 36, 38, 39, 41, 42, 47, 0x59616D61)
-)
+_PRCTL_NUMBERS = frozenset((1, 7, 8, 13, 14, 23, 24, 27, 28, 29, 30, 36, 38, 39, 41, 42, 47, 0x59616D61))
 _PRCTL_INTEGER_POINTERS = frozenset((2, 37))
 _PR_SET_NAME, _PR_GET_NAME = 15, 16
+_PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
 _COMMAND_SIZE = 16
 
 
@@ -122,8 +121,19 @@ def prctl(process: Process, option: int, second: int, third: int, fourth: int, f
     if option in (_PR_SET_NAME, _PR_GET_NAME):
         size = 0 if option == _PR_SET_NAME else _COMMAND_SIZE
         return host.named("prctl", option, process.memory.host_address(second, size), 0, 0, 0)
+    if option in (_PR_GET_DUMPABLE, _PR_SET_DUMPABLE):
+        return _dumpable(option, second)
     if option in _PRCTL_INTEGER_POINTERS:
         return host.named("prctl", option, process.memory.host_address(second, 4), 0, 0, 0)
     if option in _PRCTL_NUMBERS:
         return host.named("prctl", option, second, third, fourth, fifth)
     return -errno.EINVAL
+
+
+def _dumpable(option: int, value: int) -> int:
+    """In a root of the guest's own the emulator stays hidden: its /proc/PID/exe leads to the host's files."""
+    if not hiding.is_hidden():
+        return host.named("prctl", option, value, 0, 0, 0)
+    if option == _PR_SET_DUMPABLE and value not in (0, 1):
+        return -errno.EINVAL
+    return int(option == _PR_GET_DUMPABLE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import sys
@@ -21,7 +22,14 @@ from anyvirt.linux.emulation.processes import set_command_name
 from anyvirt.linux.emulation.programs import find_executable, has_isa
 from anyvirt.linux.emulation.registry import Table
 from anyvirt.linux.emulation.run import run
-from anyvirt.linux.emulation.variables import COVERAGE_VARIABLE, GDB_VARIABLE, TRACE_VARIABLE
+from anyvirt.linux.emulation.variables import (
+    COVERAGE_VARIABLE,
+    DOOR_VARIABLE,
+    GDB_VARIABLE,
+    OWN_PREFIX,
+    TRACE_VARIABLE,
+    Place,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,7 +52,11 @@ def main(command: list[str]) -> NoReturn:
     debugger_address, trace, coverage = (
         os.environ.pop(name, "") for name in (GDB_VARIABLE, TRACE_VARIABLE, COVERAGE_VARIABLE)
     )
+    _forget_coercion()
     try:
+        _enter_root()
+        if not command:
+            _idle()
         process = _make_process(_load(command))
         process.signals.inherit()
         if debugger_address:
@@ -60,6 +72,38 @@ def main(command: list[str]) -> NoReturn:
     gc.freeze()
     gc.enable()
     run(process, _calls())
+
+
+def _forget_coercion() -> None:
+    """Undo what Python did to the environment if it found no locale (PEP 538): the guest has none, then."""
+    if os.environ.get("LC_CTYPE") != "C.UTF-8":
+        return
+    with open("/proc/self/environ", "rb") as file:
+        given = file.read().split(b"\0")
+    if not any(variable.startswith(b"LC_CTYPE=") for variable in given):
+        del os.environ["LC_CTYPE"]
+
+
+def _enter_root() -> None:
+    """Change to a root of the guest's own, where one is asked for. Raises AnyvirtError."""
+    if DOOR_VARIABLE not in os.environ:
+        return
+    from anyvirt.linux.emulation.root import enter
+
+    # In there nothing can be compiled, nor be loaded but what was used before.
+    _compiling(_prepare_tiers, _prepare_tiers)
+    enter(Place.told(os.environ))
+
+
+def _idle() -> NoReturn:
+    """Be the guest that others join, until a signal ends it."""
+    import signal
+
+    if DOOR_VARIABLE not in os.environ:
+        usage()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    while True:
+        signal.pause()
 
 
 def _make_process(image: Image) -> Process:
@@ -165,7 +209,12 @@ def _load(command: list[str]) -> Image:
     import resource
 
     words = tuple(os.fsencode(word) for word in command)
-    environment = tuple(name + b"=" + value for name, value in os.environb.items())
+    hidden = OWN_PREFIX.encode() if DOOR_VARIABLE in os.environ else None
+    environment = tuple(
+        name + b"=" + value
+        for name, value in os.environb.items()
+        if hidden is None or not name.startswith(hidden)
+    )
     stack_limit, _ = resource.getrlimit(resource.RLIMIT_STACK)
     try:
         program = find_executable(_search(command[0]), words)
@@ -181,6 +230,8 @@ def _load(command: list[str]) -> Image:
     except ElfError as error:
         raise _not_executable(command, f"it is {error}") from error
     except OSError as error:
+        if error.filename:
+            raise _lacks_linker(command, error) from error
         raise _not_executable(command, error.strerror) from error
     finally:
         os.close(program.fd)
@@ -212,6 +263,17 @@ def _not_executable(command: list[str], reason: str | None) -> AnyvirtError:
     from anyvirt.errors import NotExecutableError
 
     return NotExecutableError(f"{command[0]} cannot be executed: {reason}")
+
+
+def _lacks_linker(command: list[str], error: OSError) -> AnyvirtError:
+    """The error of a program whose dynamic linker cannot be used."""
+    from anyvirt.errors import CommandNotFoundError, NotExecutableError
+
+    kind = CommandNotFoundError if error.errno == errno.ENOENT else NotExecutableError
+    linker = os.fsdecode(error.filename)
+    return kind(
+        f"{command[0]} cannot be executed: its dynamic linker {linker} cannot be used: {error.strerror}"
+    )
 
 
 def usage() -> NoReturn:
