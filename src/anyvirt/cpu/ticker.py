@@ -28,6 +28,8 @@ _HEAD_START = 0.1
 USUAL_SHARE = 0.05
 """Of the time, what looks may take after that."""
 _LONGEST_PAUSE = 0.1
+THREAD_NAME = "ticker"
+"""Of the threads, for those who count others."""
 
 
 class Pace(Enum):
@@ -70,7 +72,9 @@ class Ticker:
         self._starts += 1
         if self._thread is None:
             make_room()
-            self._thread = threading.Thread(target=_tick, args=(weakref.ref(self),), daemon=True)
+            self._thread = threading.Thread(
+                target=_tick, args=(weakref.ref(self),), name=THREAD_NAME, daemon=True
+            )
             self._thread.start()
 
     def rest(self, pace: Pace, spent: float = 0.0) -> None:

@@ -167,14 +167,15 @@ class Archive:
     def dependencies(self, package: str) -> list[str]:
         """The names of the packages that `package` depends on, in order; of alternatives the first.
 
+        Those that it even needs to be unpacked (Pre-Depends) come last.
         A metapackage such as linux-image-amd64 names the present version of what it stands for this way.
         """
         _check_name(package)
         with self._locked():
             self._update_once()
             shown = _output("apt-cache", *self._options(), "show", "--no-all-versions", package)
-        found = re.search(r"^Depends: (.*)$", shown, re.MULTILINE)
-        return [item.split()[0] for item in found[1].split(",")] if found else []
+        fields = [re.search(rf"^{name}: (.*)$", shown, re.MULTILINE) for name in ("Depends", "Pre-Depends")]
+        return [item.split()[0] for found in fields if found for item in found[1].split(",")]
 
     def closure(self, *packages: str) -> list[str]:
         """The names of these packages and of all that they need, as apt would install them on nothing.

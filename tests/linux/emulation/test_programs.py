@@ -6,7 +6,7 @@ import pytest
 
 from .conftest import PROGRAMS, run
 
-AGAINST_THE_HOST = ("files", "directories", "memory", "processes", "children")
+AGAINST_THE_HOST = ("files", "directories", "memory", "processes", "children", "closing")
 AGAINST_QEMU = ("floats", "sockets", "identity", "terminals", "events", "signals", "clocks")
 
 

@@ -105,6 +105,7 @@ class _Gate:
         reading, writing = os.pipe()
         try:
             self._reading, self._writing = _out_of_the_way(reading), _out_of_the_way(writing)
+            self._known_as = os.fstat(writing)
         finally:
             os.close(reading)
             os.close(writing)
@@ -114,11 +115,23 @@ class _Gate:
         os.close(self._reading)
 
     def open(self, *, ending: bool) -> None:
-        """In the child: let the parent go on, before executing a program or ending."""
+        """In the child: let the parent go on, before executing a program or ending.
+
+        Programs close what they did not open before they execute others: then it goes on already, and the
+        descriptor may be one of the guest's now.
+        """
+        if not self._is_open():
+            return
         address, length = self._frame
         if ending and length:
             os.write(self._writing, self._memory.read(address, length))
         os.close(self._writing)
+
+    def _is_open(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._writing), self._known_as)
+        except OSError:
+            return False
 
     def wait(self) -> None:
         """In the parent: wait for the child to execute a program or to end."""

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import threading
 from functools import cache
 from typing import TYPE_CHECKING
+
+from anyvirt.cpu.ticker import THREAD_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +61,8 @@ def replace(process: Process, fd: int, path: bytes, flags: int) -> int:
     own = b"/proc/%d/" % os.getpid()
     if not name.startswith(own):
         return fd
+    if name[len(own) :] in _COUNTED:
+        return _substitute(fd, name, _COUNTED[name[len(own) :]](os.pread(fd, _LARGEST_STATUS, 0)), flags)
     file = name[len(own) :].rpartition(b"/")[2]
     if file in _DENIED or b"/map_files/" in name:
         os.close(fd)
@@ -92,6 +98,28 @@ def _inode(name: str) -> int:
         return os.stat(name).st_ino
     except OSError:
         return 0
+
+
+def _count_in_stat(content: bytes) -> bytes:
+    """The 20th field of stat is the number of threads; the second may contain anything (proc(5))."""
+    before, parenthesis, after = content.rpartition(b")")
+    fields = after.split(b" ")
+    fields[_THREADS_FIELD] = b"%d" % _threads()
+    return before + parenthesis + b" ".join(fields)
+
+
+def _count_in_status(content: bytes) -> bytes:
+    return re.sub(rb"^Threads:\t\d+", b"Threads:\t%d" % _threads(), content, flags=re.MULTILINE)
+
+
+def _threads() -> int:
+    """How many threads the guest has: some programs do not fork if there are others."""
+    return sum(thread.name != THREAD_NAME for thread in threading.enumerate())
+
+
+_COUNTED = {b"stat": _count_in_stat, b"status": _count_in_status}
+_LARGEST_STATUS = 1 << 16
+_THREADS_FIELD = 20 - 2
 
 
 def _joined(words: tuple[bytes, ...]) -> bytes:
