@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from anyvirt.errors import AnyvirtError, GuestStartError, UsageError
-from anyvirt.linux import kernel
+from anyvirt.linux import capabilities, kernel
 from anyvirt.linux.container import layers, special_files
 from anyvirt.linux.container.confinement import stop_importing
 from anyvirt.linux.container.new_root import enter_scratch, pivot
@@ -61,6 +61,8 @@ def enter(place: Place) -> None:
     stop_importing()
     os.environ["ANYVIRT_STATE"] = _OWN_PLACE
     _enter_workdir(place)
+    # Who may mount could make writable what is shown read-only.
+    capabilities.restrict(capabilities.CONTAINER_MASK)
     hide()
 
 
