@@ -109,7 +109,11 @@ def test_verbose_says_which_engine_and_why(cli):
         (("--on", "native", "--workdir", "here", "--", "true"), 2, "absolute"),
         (("--on", "native", "--workdir", "/nowhere", "--", "/bin/true"), 2, "/nowhere"),
         (("--on", "native", "--rootfs", "/nowhere", "--", "true"), 2, "does not exist"),
-        (("--on", "native", "--rootfs", "/", "--", "true"), 2, "container or translator or interpreter can"),
+        (
+            ("--on", "native", "--rootfs", "/", "--", "true"),
+            2,
+            "container or user or translator or interpreter can",
+        ),
         (("--on", "native", "--trace", "/nowhere/t", "--", "true"), 2, "user can"),
         (("--on", "native", "--coverage", "/nowhere/c", "--", "true"), 2, "user can"),
         (("--nonsense", "--", "true"), 2, "--nonsense"),

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,6 +17,9 @@ APPLETS = (
     "cat chroot dd echo env grep head id ls mkdir mount ps readlink rm sh sha256sum sleep stat touch tr "
     "umount unshare wc"
 )
+ORDINARY = 65534
+"""A user without privileges."""
+AS_ORDINARY = ("/usr/bin/setpriv", f"--reuid={ORDINARY}", f"--regid={ORDINARY}", "--clear-groups")
 
 
 @pytest.fixture
@@ -165,6 +169,52 @@ def test_the_guest_sees_its_own_environment_and_no_descriptor(within):
     numbers = [line for line in output.splitlines() if line.isdecimal()][1:]
     assert numbers[:4] == ["0", "1", "2", "3"]
     assert all(int(number) >= 900 for number in numbers[4:])
+
+
+def test_an_ordinary_user_s_guest_is_root_of_its_own_root(root, tmp_path, state_directory):
+    if os.geteuid() != 0:
+        pytest.skip("the other tests are an ordinary user's")
+    check = [*AS_ORDINARY, sys.executable, "-c", ""]
+    if shutil.which(check[0]) is None or subprocess.run(check, capture_output=True).returncode != 0:
+        pytest.skip("needs setpriv (package util-linux), and a Python that others may use")
+    home = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        shutil.copytree(root, home / "root", symlinks=True)
+        shutil.copytree(state_directory / "cache/code", home / "state/cache/code")
+        for path in (home, *home.rglob("*")):
+            os.chown(path, ORDINARY, ORDINARY, follow_symlinks=False)
+        script = "id -u; stat -c %u /etc/marker; echo x > /etc/new; tr '\\0' ' ' < /proc/self/environ; exit 3"
+        variables = {"ANYVIRT_STATE": f"{home}/state", "ANYVIRT_ROOT": f"{home}/root"}
+        result = run(
+            (*AS_ORDINARY, *EMULATOR, "sh", "-c", script),
+            directory=home,
+            PATH="/bin",
+            ANYVIRT_DOOR=os.urandom(8).hex(),
+            **variables,
+        )
+        if "namespaces" in result.errors or "Operation not permitted" in result.errors:
+            pytest.skip("this host lets ordinary users have no user namespaces")
+        assert (result.status, result.errors) == (3, "")
+        lines = result.output.splitlines()
+        assert lines[:2] == ["0", "0"]
+        assert "PATH=/bin " in lines[2]
+        assert "ANYVIRT" not in lines[2]
+        assert not (home / "root/etc/new").exists()
+    finally:
+        shutil.rmtree(home)
+
+
+def test_a_root_without_a_resolver_has_the_host_s(within, root, tmp_path):
+    try:
+        expected = Path("/etc/resolv.conf").read_text()
+    except OSError:
+        pytest.skip("the host has no /etc/resolv.conf")
+    assert _succeeds(within("cat /etc/resolv.conf")) == expected
+    (root / "etc/resolv.conf").symlink_to("/run/nowhere")
+    assert _succeeds(within("cat /etc/resolv.conf")) == expected
+    (root / "etc/resolv.conf").unlink()
+    (root / "etc/resolv.conf").write_text("its own\n")
+    assert _succeeds(within("cat /etc/resolv.conf")) == "its own\n"
 
 
 def test_scripts_guest_programs_and_host_programs_are_executed(within, root, compile_host):

@@ -28,6 +28,8 @@ _identity = struct.Struct("<QQ")
 def openat(process: Process, directory: int, path: int, flags: int, mode: int) -> int:
     """Open a file; the guest's own view of /proc/self replaces the emulator's"""
     fd = process.blocking_call("openat", directory, process.pointer(path), flags, mode)
+    if fd == -errno.EACCES and path:
+        return procfs.refused(process, process.memory.read_string(path), flags)
     return fd if fd < 0 else _opened(process, fd, path, flags)
 
 

@@ -269,11 +269,13 @@ def _lacks_linker(command: list[str], error: OSError) -> AnyvirtError:
     """The error of a program whose dynamic linker cannot be used."""
     from anyvirt.errors import CommandNotFoundError, NotExecutableError
 
-    kind = CommandNotFoundError if error.errno == errno.ENOENT else NotExecutableError
     linker = os.fsdecode(error.filename)
-    return kind(
+    sentence = (
         f"{command[0]} cannot be executed: its dynamic linker {linker} cannot be used: {error.strerror}"
     )
+    if error.errno != errno.ENOENT:
+        return NotExecutableError(sentence)
+    return CommandNotFoundError(f"{sentence}; a root file system that has it is given with --rootfs")
 
 
 def usage() -> NoReturn:

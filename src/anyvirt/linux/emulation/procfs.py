@@ -71,14 +71,33 @@ def replace(process: Process, fd: int, path: bytes, flags: int) -> int:
     return fd if content is None else _substitute(fd, file, content(process), flags)
 
 
+def refused(process: Process, path: bytes, flags: int) -> int:
+    """A descriptor of what the guest may read of itself and the kernel refuses, or EACCES.
+
+    The emulator is hidden in a root of the guest's own, and what is hidden belongs to the host's root.
+    """
+    directory, _, name = path.rpartition(b"/")
+    own = (b"/proc/self", b"/proc/thread-self", b"/proc/%d" % os.getpid())
+    if directory not in own or name not in _CONTENTS or flags & os.O_ACCMODE != os.O_RDONLY:
+        return -errno.EACCES
+    memory = _memory_file(name, _CONTENTS[name](process))
+    os.set_inheritable(memory, not flags & os.O_CLOEXEC)
+    return memory
+
+
 def _substitute(fd: int, name: bytes, content: bytes, flags: int) -> int:
     """Put an anonymous file with `content` in the place of `fd`."""
-    memory = os.memfd_create(os.fsdecode(name))
-    os.write(memory, content)
-    os.lseek(memory, 0, os.SEEK_SET)
+    memory = _memory_file(name, content)
     os.dup2(memory, fd, inheritable=not flags & os.O_CLOEXEC)
     os.close(memory)
     return fd
+
+
+def _memory_file(name: bytes, content: bytes) -> int:
+    memory = os.memfd_create(os.fsdecode(name))
+    os.write(memory, content)
+    os.lseek(memory, 0, os.SEEK_SET)
+    return memory
 
 
 def _maps(process: Process) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from anyvirt.errors import AnyvirtError, GuestStartError, UsageError
@@ -24,6 +25,8 @@ from anyvirt.paths import cache_directory
 if TYPE_CHECKING:
     from anyvirt.linux.emulation.variables import Place
 
+_RESOLVER = "/etc/resolv.conf"
+"""A root without one gets the host's, whose network it has."""
 _OWN_PLACE = "/dev/.anyvirt"
 """Where the guest's root has the cache of compiled code, in its directory `cache`."""
 _LATER = (
@@ -118,6 +121,7 @@ class _Views:
         self._devices = special_files.clone_devices()
         self._shared = {path: _tree(path) for path in ("/dev/pts", "/dev/ptmx", "/dev/mqueue")}
         self._cache = kernel.clone_tree(cache)
+        self._resolver = _content(_RESOLVER)
 
     def attach(self) -> None:
         """Show it in the new root, which is this process's by now."""
@@ -130,6 +134,10 @@ class _Views:
         _attach(self._cache, f"{_OWN_PLACE}/cache")
         if not os.path.lexists("/tmp"):
             os.mkdir("/tmp", 0o1777)
+        if os.path.isdir("/etc") and not _content(_RESOLVER):
+            # The directory may belong to somebody whom a guest without privileges does not know.
+            with suppress(OSError):
+                _put(_RESOLVER, self._resolver)
 
     def _share(self) -> None:
         """The guest has the caller's terminal, whose name is one of the host's, and the host's queues."""
@@ -146,6 +154,23 @@ def _tree(path: str) -> int | None:
         return kernel.clone_tree(path)
     except OSError:
         return None
+
+
+def _content(path: str) -> bytes:
+    """What is in a file, if it is there and may be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _put(path: str, content: bytes) -> None:
+    """Make a file in place of one that is empty, or of a link that leads nowhere."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o644)) as file:
+        file.write(content)
 
 
 def _attach(tree: int, path: str) -> None:
