@@ -129,5 +129,5 @@ def many(tmp_path_factory):
 def test_scripts_do_what_they_do_natively(script, many):
     foreign, native = many
     expected = run_script(native, script, "container")
-    assert expected[0].count("\n") >= 10
+    assert expected[0].count("\n") >= 10, expected
     assert run_script(foreign, script, "user") == expected

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import resource
 import struct
+import time
 from typing import TYPE_CHECKING, NoReturn
 
 from anyvirt.cpu.memory import PAGE_SIZE
@@ -41,7 +43,10 @@ _FORK_FLAGS = (
 _CLONE_ARGUMENTS = struct.Struct("<8Q")
 _RESERVED_DESCRIPTORS = 16
 _SHARED_FRAME = 1 << 13
-"""Most bytes that a child of vfork gives back; a pipe holds them, so the child need not wait."""
+"""Most bytes that a child of vfork gives back."""
+_EXECUTED, _GIVEN_BACK = 1, 2
+_GLANCE = 0.001
+"""Seconds between two looks at a child that can be waited for in no other way."""
 
 
 def _clone(process: Process, flags: int, stack: int, tls: int, tids: tuple[int, int, int]) -> int:
@@ -71,7 +76,7 @@ def _clone(process: Process, flags: int, stack: int, tls: int, tids: tuple[int, 
     if flags & _CLONE_PIDFD:
         process.memory.write(pidfd, struct.pack("<i", os.pidfd_open(pid)))
     if gate is not None:
-        gate.wait()
+        gate.wait(pid)
     return pid
 
 
@@ -86,14 +91,14 @@ def _begin_child(process: Process, gate: _Gate | None) -> None:
         process.release()
     if gate is not None:
         gate.enter()
-        process.on_release = gate.open
+        process.on_release = gate
 
 
 class _Gate:
     """What a parent in vfork(2) waits at: a pipe whose writing end its child closes, or loses by dying.
 
     A child with CLONE_VM has only a copy of its parent's memory here. If it ends without executing a program
-    it sends back what lies above the parent's stack pointer, where posix_spawn(3) looks for the error.
+    it gives back what lies above the parent's stack pointer, where posix_spawn(3) looks for the error.
     """
 
     def __init__(self, process: Process, *, shares_memory: bool) -> None:
@@ -102,6 +107,9 @@ class _Gate:
         wanted = process.memory.mappings_in(stack_pointer, _SHARED_FRAME) if shares_memory else ()
         frame = next(iter(wanted), None)
         self._frame = (stack_pointer, frame.end - stack_pointer if frame else 0)
+        self._shared = mmap.mmap(-1, 1 + _SHARED_FRAME)
+        """How the child has let the parent go, and what it gives back; the host's processes share it."""
+        self._child = 0
         reading, writing = os.pipe()
         try:
             self._reading, self._writing = _out_of_the_way(reading), _out_of_the_way(writing)
@@ -113,35 +121,51 @@ class _Gate:
     def enter(self) -> None:
         """In the child: keep the writing end alone."""
         os.close(self._reading)
+        self._child = os.getpid()
 
-    def open(self, *, ending: bool) -> None:
+    def __call__(self, *, ending: bool) -> None:
         """In the child: let the parent go on, before executing a program or ending.
 
-        Programs close what they did not open before they execute others: then it goes on already, and the
-        descriptor may be one of the guest's now.
+        A child of the child's only lets go of what it has inherited.
         """
-        if not self._is_open():
-            return
-        address, length = self._frame
-        if ending and length:
-            os.write(self._writing, self._memory.read(address, length))
-        os.close(self._writing)
+        if os.getpid() == self._child:
+            address, length = self._frame
+            if ending and length:
+                self._shared[1 : 1 + length] = self._memory.read(address, length)
+            self._shared[0] = _GIVEN_BACK if ending else _EXECUTED
+        if self._is_open():
+            os.close(self._writing)
+
+    def tell(self, *, executing: bool) -> None:
+        """In the child: another program is about to close the pipe by being executed, or could not be."""
+        self._shared[0] = _EXECUTED if executing else 0
 
     def _is_open(self) -> bool:
+        """Whether the guest has not closed the writing end, nor has another file under its number."""
         try:
             return os.path.samestat(os.fstat(self._writing), self._known_as)
         except OSError:
             return False
 
-    def wait(self) -> None:
+    def wait(self, pid: int) -> None:
         """In the parent: wait for the child to execute a program or to end."""
         os.close(self._writing)
-        content = b""
-        while piece := os.read(self._reading, _SHARED_FRAME):
-            content += piece
+        os.read(self._reading, 1)
         os.close(self._reading)
-        if len(content) == self._frame[1]:
-            self._memory.write(self._frame[0], content)
+        while not self._shared[0] and not _has_ended(pid):
+            # It has closed all descriptors that it did not open, as programs do before they execute others.
+            time.sleep(_GLANCE)
+        address, length = self._frame
+        if self._shared[0] == _GIVEN_BACK and length:
+            self._memory.write(address, self._shared[1 : 1 + length])
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a child is no more; it may still be waited for."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def _out_of_the_way(fd: int) -> int:
@@ -296,8 +320,14 @@ def _execute_on_host(process: Process, program: Executable, environment: tuple[b
     addresses = (ctypes.addressof(part) for part in (path, words, variables))
     if process.recording is not None:
         process.recording.save()
+    gate = process.on_release if isinstance(process.on_release, _Gate) else None
+    if gate is not None:
+        gate.tell(executing=True)
     with process.signals.true_mask():
-        return host.call(HOST["execve"], *addresses)
+        result = host.call(HOST["execve"], *addresses)
+    if gate is not None:
+        gate.tell(executing=False)
+    return result
 
 
 def _pointers(strings: tuple[bytes, ...]) -> ctypes.Array[ctypes.c_char_p]:

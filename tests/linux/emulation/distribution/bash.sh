@@ -38,4 +38,4 @@ cat << 'TEXT'
 here $HOME
 TEXT
 bash -c 'echo "$0 $# $*"' name a 'b c'
-exec -a other bash -c 'echo $0; tr "\0" " " < /proc/self/cmdline | head -c 20'
+exec -a other bash -c 'echo $0; IFS= read -r -d "" name < /proc/self/cmdline; echo $name'

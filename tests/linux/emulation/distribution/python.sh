@@ -1,7 +1,7 @@
 # Python: numbers, processes, signals, sockets, what it finds of the system.
 cat > /tmp/program.py << 'PYTHON'
 import hashlib, itertools, math, os, select, signal, socket, struct, subprocess, sys, time, warnings
-warnings.simplefilter("error")
+warnings.simplefilter("error", DeprecationWarning)
 print(sys.byteorder, sys.maxsize)
 def primes(n):
     f = bytearray([1]) * n

@@ -1,5 +1,6 @@
 /* Children that close, and reuse, all descriptors that they did not open, as subprocess in Python makes them. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,6 +96,30 @@ int main(int count, char **names) {
         _exit(7);
     }
     report("dup2 over all and exit", pid);
+
+    volatile int error = 0;
+    pid = vfork();
+    if (pid == 0) {
+        syscall(SYS_close_range, 3, ~0u, 0);
+        execv("/no/such/program", words);
+        error = errno;
+        _exit(8);
+    }
+    printf("the child's error: %d\n", error);
+    report("close_range and failure", pid);
+
+    /* A program of the host's ISA, which has to be let go, too. */
+    for (int closes = 0; closes < 2; closes++) {
+        pid = vfork();
+        if (pid == 0) {
+            if (closes)
+                syscall(SYS_close_range, 3, ~0u, 0);
+            execl("/bin/sleep", "sleep", "0.5", (char *)0);
+            _exit(1);
+        }
+        printf("goes on: %d\n", waitpid(pid, 0, WNOHANG) == 0);
+        report("sleep", pid);
+    }
 
     FILE *pipe = popen("echo from a pipe", "r");
     char line[99];
