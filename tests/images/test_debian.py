@@ -110,3 +110,12 @@ def test_a_metapackage_names_the_present_kernel(riscv64_kernel):
 def test_a_foreign_program_arrives(riscv64_busybox):
     assert os.access(riscv64_busybox, os.X_OK)
     assert struct.unpack_from("<H", riscv64_busybox.read_bytes()[:64], 18) == (243,)
+
+
+def test_what_a_package_needs_to_be_unpacked_is_among_its_dependencies(monkeypatch, tmp_path):
+    """As of coreutils, all of whose libraries are named there."""
+    archive = Archive(tmp_path)
+    shown = "Package: x\nPre-Depends: liba (>= 2.38), libb:any\nDepends: libc | libd, libe\nDescription: x\n"
+    monkeypatch.setattr(Archive, "_update_once", lambda self: None)
+    monkeypatch.setattr("anyvirt.images.debian._output", lambda *words, cwd=None: shown)
+    assert archive.dependencies("coreutils") == ["libc", "libe", "liba", "libb:any"]
