@@ -215,6 +215,12 @@ def test_a_root_of_its_own_has_a_clean_environment_and_directory(root, monkeypat
     assert _run_in(root, "pwd", workdir="/etc") == "/etc\n"
 
 
+def test_variables_for_the_guest_s_linker_are_not_for_the_host_s(root):
+    lines = _run_in(root, "env", env={"LD_PRELOAD": "/no/such.so", "LD_DEBUG": "all"}).splitlines()
+    assert {"LD_PRELOAD=/no/such.so", "LD_DEBUG=all"} < set(lines)
+    assert not [line for line in lines if "ANYVIRT" in line]
+
+
 def test_a_directory_that_is_not_there_is_a_mistake_of_the_user_s(root):
     done = anyvirt.run(["/bin/sh"], on="user", rootfs=root, workdir="/missing", capture_output=True)
     assert done.status.code == 2

@@ -15,6 +15,7 @@ from anyvirt.isa.names import Isa
 from anyvirt.linux.emulation.variables import (
     COVERAGE_VARIABLE,
     GDB_VARIABLE,
+    GUEST_PREFIX,
     OWN_PREFIX,
     TRACE_VARIABLE,
     Place,
@@ -125,12 +126,18 @@ class RootedInstance(HostProcessInstance):
         terminal: TerminalSize | None,
     ) -> HostProcess:
         place, self._root = Place(self._door, self._root, workdir), None
+        # The host's dynamic linker is not to take those of the guest's for its own.
+        env = {_kept_from_host(name): value for name, value in env.items()}
         return super()._launch(command, {**env, **place.variables()}, None, streams, terminal)
 
     def _check(self, guest: Guest) -> None:
         """What can be executed is to be seen only in the guest's root."""
         if self.state not in (State.RUNNING, State.PAUSED):
             raise GuestStartError(f"{guest.command[0]} cannot be started: the guest is {self.state}")
+
+
+def _kept_from_host(name: str) -> str:
+    return f"{GUEST_PREFIX}{name}" if name.startswith("LD_") else name
 
 
 def _environment(guest: Guest) -> dict[str, str]:

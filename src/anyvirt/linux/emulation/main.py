@@ -26,13 +26,14 @@ from anyvirt.linux.emulation.variables import (
     COVERAGE_VARIABLE,
     DOOR_VARIABLE,
     GDB_VARIABLE,
+    GUEST_PREFIX,
     OWN_PREFIX,
     TRACE_VARIABLE,
     Place,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from anyvirt.cpu.interpreter import Interpreter
     from anyvirt.linux.emulation.image import Image
@@ -209,12 +210,7 @@ def _load(command: list[str]) -> Image:
     import resource
 
     words = tuple(os.fsencode(word) for word in command)
-    hidden = OWN_PREFIX.encode() if DOOR_VARIABLE in os.environ else None
-    environment = tuple(
-        name + b"=" + value
-        for name, value in os.environb.items()
-        if hidden is None or not name.startswith(hidden)
-    )
+    environment = tuple(name + b"=" + value for name, value in _environment())
     stack_limit, _ = resource.getrlimit(resource.RLIMIT_STACK)
     try:
         program = find_executable(_search(command[0]), words)
@@ -235,6 +231,16 @@ def _load(command: list[str]) -> Image:
         raise _not_executable(command, error.strerror) from error
     finally:
         os.close(program.fd)
+
+
+def _environment() -> Iterator[tuple[bytes, bytes]]:
+    """The guest's variables: in a root of its own without ours."""
+    own, for_guest = OWN_PREFIX.encode(), GUEST_PREFIX.encode()
+    for name, value in os.environb.items():
+        if DOOR_VARIABLE not in os.environ or not name.startswith(own):
+            yield name, value
+        elif name.startswith(for_guest):
+            yield name.removeprefix(for_guest), value
 
 
 def _search(name: str) -> bytes:

@@ -48,20 +48,17 @@ def preload() -> None:
 
 
 def enter(place: Place) -> None:
-    """Change to the guest's root and working directory. Raises GuestStartError and UsageError.
-
-    Nothing can be imported afterwards: modules would be looked for among the guest's files.
-    """
+    """Change to the guest's root and working directory. Raises GuestStartError and UsageError."""
     preload()
     _compile_outside(place.door)
     try:
         if place.root is None:
+            stop_importing()
             doorkeeper.join(place.door)
         else:
             _make(place.root, place.door)
     except (OSError, StartError) as error:
         raise _explained(place, error) from error
-    stop_importing()
     os.environ["ANYVIRT_STATE"] = _OWN_PLACE
     _enter_workdir(place)
     # Who may mount could make writable what is shown read-only.
@@ -84,6 +81,8 @@ def _make(directory: str, door: str) -> None:
     cache = cache_directory()
     connection = doorkeeper.begin(door, lambda: spawn_compiler(cache, socket_name(version())))
     doorkeeper.settle(connection, maps_ids=_unshare())
+    # From here on modules would be looked for among the guest's files.
+    stop_importing()
     before = os.umask(0)
     kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     views = _Views(os.fspath(cache))

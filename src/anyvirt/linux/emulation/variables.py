@@ -22,6 +22,8 @@ WORKDIR_VARIABLE = "ANYVIRT_WORKDIR"
 """The directory in that root that the command starts in."""
 OWN_PREFIX = "ANYVIRT_"
 """Variables that a guest with a root of its own does not get to see."""
+GUEST_PREFIX = "ANYVIRT_FOR_GUEST_"
+"""What is put before the names of those that only such a guest is to see."""
 
 
 @dataclass(frozen=True)
