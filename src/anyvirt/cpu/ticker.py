@@ -28,8 +28,6 @@ _HEAD_START = 0.1
 USUAL_SHARE = 0.05
 """Of the time, what looks may take after that."""
 _LONGEST_PAUSE = 0.1
-THREAD_NAME = "ticker"
-"""Of the threads, for those who count others."""
 
 
 class Pace(Enum):
@@ -72,9 +70,7 @@ class Ticker:
         self._starts += 1
         if self._thread is None:
             make_room()
-            self._thread = threading.Thread(
-                target=_tick, args=(weakref.ref(self),), name=THREAD_NAME, daemon=True
-            )
+            self._thread = threading.Thread(target=_tick, args=(weakref.ref(self),), daemon=True)
             self._thread.start()
 
     def rest(self, pace: Pace, spent: float = 0.0) -> None:
@@ -90,6 +86,11 @@ class Ticker:
         pause = min(too_much / share, _LONGEST_PAUSE) if pace is not Pace.AT_ONCE else 0
         self._interval = max(min(2 * self._interval, _LONGEST[pace]), pause)
         self.start()
+
+    @classmethod
+    def threads(cls) -> int:
+        """How many threads all tickers have now."""
+        return sum(ticker._thread is not None for ticker in cls._all)
 
     def look(self) -> bool:
         """Ask the CPU if it runs; whether it does."""

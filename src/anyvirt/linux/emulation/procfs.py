@@ -13,7 +13,7 @@ import threading
 from functools import cache
 from typing import TYPE_CHECKING
 
-from anyvirt.cpu.ticker import THREAD_NAME
+from anyvirt.cpu.ticker import Ticker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +54,9 @@ def executable(process: Process, path: bytes) -> bytes | None:
 def replace(process: Process, fd: int, path: bytes, flags: int) -> int:
     """What the guest gets for `fd`, freshly opened as `path`: mostly the same, or an error."""
     name = os.readlink(f"/proc/self/fd/{fd}".encode())
+    counted = _COUNTED.get(name.removeprefix(b"/proc/%d/" % os.getpid()))
+    if counted is not None:
+        return _substitute(fd, name, counted(os.pread(fd, _LARGEST_STATUS, 0)), flags)
     actual = executable(process, path)
     if actual is not None:
         os.close(fd)
@@ -61,8 +64,6 @@ def replace(process: Process, fd: int, path: bytes, flags: int) -> int:
     own = b"/proc/%d/" % os.getpid()
     if not name.startswith(own):
         return fd
-    if name[len(own) :] in _COUNTED:
-        return _substitute(fd, name, _COUNTED[name[len(own) :]](os.pread(fd, _LARGEST_STATUS, 0)), flags)
     file = name[len(own) :].rpartition(b"/")[2]
     if file in _DENIED or b"/map_files/" in name:
         os.close(fd)
@@ -133,7 +134,7 @@ def _count_in_status(content: bytes) -> bytes:
 
 def _threads() -> int:
     """How many threads the guest has: some programs do not fork if there are others."""
-    return sum(thread.name != THREAD_NAME for thread in threading.enumerate())
+    return threading.active_count() - Ticker.threads()
 
 
 _COUNTED = {b"stat": _count_in_stat, b"status": _count_in_status}
