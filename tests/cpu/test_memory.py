@@ -335,6 +335,8 @@ class Cpu:
 
 def test_a_memory_is_alone_with_its_first_cpu():
     memory, first = FlatMemory(), Cpu()
+    memory.map(0x10000, 0x3000, 5)
+    memory.map(0x20000, 0x1000, 3)
     changes = []
     memory.on_code_change.append(lambda *change: changes.append(change))
     assert not memory.admit(first)
@@ -343,7 +345,7 @@ def test_a_memory_is_alone_with_its_first_cpu():
     second = Cpu()
     assert memory.admit(second)
     assert not memory.alone
-    assert changes == [(0, memory.size)]
+    assert changes == [(0x10000, 0x3000)]
     assert not memory.admit(Cpu())
 
 

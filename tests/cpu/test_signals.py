@@ -11,6 +11,7 @@ import pytest
 
 from anyvirt.cpu import signals
 from anyvirt.cpu.executor import StopReason
+from anyvirt.cpu.host import host
 from anyvirt.cpu.interpreter import Interpreter
 from anyvirt.cpu.memory import FlatMemory
 
@@ -147,3 +148,42 @@ def test_a_child_does_not_inherit_what_arrived(cpu, collected):
         os._exit(len(signals.drain()))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert len(signals.drain()) == 1
+
+
+def test_a_cpu_that_belongs_to_a_thread_is_stopped_for_its_signals_alone(cpu, collected):
+    """The thread that runs it, and another one of which it knows nothing."""
+    cpu.belong_to(threading.get_native_id())
+    ready, stop = threading.Event(), threading.Event()
+    other = threading.Thread(target=lambda: (ready.set(), stop.wait(10)))
+    other.start()
+    ready.wait()
+    try:
+        signal.pthread_kill(other.ident, signal.SIGUSR1)
+        while not signals.lost() and not (arrived := signals.drain(other.native_id)):
+            time.sleep(0.001)
+        assert [(item.number, item.thread) for item in arrived] == [(signal.SIGUSR1, other.native_id)]
+        assert cpu.system_call(GETPID) == os.getpid()
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR2)
+        assert cpu.system_call(GETPID) == NOT_STARTED
+        assert signals.drain(other.native_id) == []
+        assert [item.number for item in signals.drain(threading.get_native_id())] == [signal.SIGUSR2]
+        assert cpu.run().reason == StopReason.INTERRUPTED
+    finally:
+        stop.set()
+        other.join()
+
+
+@pytest.mark.parametrize("number", [32, 33])
+def test_signals_that_the_c_library_keeps_to_itself_are_collected_too(number):
+    signals.install(number)
+    try:
+        assert ctypes.CDLL(None).syscall(234, os.getpid(), threading.get_native_id(), number) == 0  # tgkill
+        assert [item.number for item in signals.drain()] == [number]
+    finally:
+        signals.uninstall(number)
+
+
+def test_a_word_is_added_to_atomically():
+    word = ctypes.c_uint32(0xFFFF_FFFF)
+    host().add_word(ctypes.addressof(word), 3)
+    assert word.value == 2

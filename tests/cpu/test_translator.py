@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 
@@ -80,7 +81,7 @@ def make(directory, memory=flat):
     """A CPU with loops to run."""
     memory = memory()
     cpu = Translator("riscv64", memory)
-    cpu._directory = directory
+    cpu._watch.directory = directory
     cpu.x[8] = DATA
     return cpu
 
@@ -237,7 +238,7 @@ def test_parent_and_child_go_on_on_their_own_after_a_fork(directory):
 def test_two_cpus_share_what_is_compiled(directory):
     first = make(directory)
     second = Translator("riscv64", first.memory)
-    second._directory = directory
+    second._watch.directory = directory
     second.x[8] = DATA
     thread = threading.Thread(target=run_until, args=(second, 1, lambda: statistics(first).published > 1))
     thread.start()
@@ -254,3 +255,33 @@ def test_a_run_with_a_budget_is_not_looked_at(directory):
     assert cpu._ticker._thread is None
     assert cpu._profile is None
     assert list(directory.iterdir()) == []
+
+
+def test_a_twin_goes_on_where_its_model_is_and_has_the_same_watch():
+    memory = FlatMemory()
+    cpu = Translator("riscv64", memory)
+    cpu.pc, cpu.x[5], cpu.f[3], cpu.fcsr = 0x1234, 77, 1 << 63, 0x61
+    twin = cpu.twin()
+    assert (twin.pc, twin.x[5], twin.f[3], twin.fcsr) == (0x1234, 77, 1 << 63, 0x61)
+    twin.x[5] = 78
+    assert cpu.x[5] == 77
+    assert twin._watch is cpu._watch
+
+
+def test_two_threads_that_run_the_same_loop_look_in_turns():
+    """One compiler is asked once, whichever of them looks; and each comes to its end."""
+    memory = FlatMemory()
+    memory.map(CODE, 4096, 7)
+    # 1: addi x5, x5, -1; bnez x5, 1b; ecall
+    memory.write(CODE, struct.pack("<3I", 0xFFF28293, 0xFE029EE3, 0x73))
+    first = Translator("riscv64", memory)
+    first.pc, first.x[5] = CODE, 30_000_000
+    cpus = [first, first.twin(), first.twin()]
+    threads = [threading.Thread(target=cpu.run) for cpu in cpus]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [(cpu.x[5], cpu.pc) for cpu in cpus] == [(0, CODE + 8)] * 3
+    assert first._profile is not None
+    assert not first._watch.lock.locked()

@@ -14,7 +14,6 @@ import mmap
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING
 
 from anyvirt.cpu.host import host
@@ -200,7 +199,16 @@ def _replace(address: int, content: bytes) -> None:
         raise
 
 
-@cache
+_arenas: list[Arena] = []
+_making = threading.Lock()
+inner_locks.append(_making)
+
+
 def arena() -> Arena:
     """The arena of this process. Raises UnsupportedError where compiled code cannot run."""
-    return Arena()
+    if not _arenas:
+        with _making:
+            # Another thread may have wanted it first at the same time.
+            if not _arenas:
+                _arenas.append(Arena())
+    return _arenas[0]

@@ -8,7 +8,6 @@ The store of records is given back when the address space goes.
 from __future__ import annotations
 
 import mmap
-import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, cast, overload
@@ -21,6 +20,7 @@ from anyvirt.cpu.memory import (
     Protection,
     host_munmap,
     host_protect,
+    outer_locks,
     reserve,
 )
 from anyvirt.errors import UnsupportedError, UsageError
@@ -36,7 +36,7 @@ _LONGEST_BEFORE = 16
 """An instruction that starts this many bytes before a change may reach into it."""
 
 _lock = threading.RLock()
-os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+outer_locks.append(_lock)
 
 _interpreters: dict[tuple[str, bool, bool, bool], MappedBlob] = {}
 _spaces: weakref.WeakKeyDictionary[FlatMemory, dict[tuple[str, bool, bool, bool], CodeSpace]] = (

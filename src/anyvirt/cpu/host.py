@@ -7,11 +7,12 @@ import mmap
 import os
 import signal
 import sys
+import threading
 import time
 from functools import cache
 from typing import TYPE_CHECKING
 
-from anyvirt.cpu.memory import host_mmap, host_protect, reserve
+from anyvirt.cpu.memory import host_mmap, host_protect, inner_locks, reserve
 from anyvirt.errors import UnsupportedError
 from anyvirt.jit.blob import Blob, data_offset
 from anyvirt.jit.cache import load_or_compile
@@ -26,18 +27,19 @@ _LONGEST_LOOP = 0.05
 """Seconds within which compiled code comes to a jump, by a factor of thousands."""
 STATES = 4096
 """Most virtual CPUs of a process."""
-_SA_SIGINFO, _SA_ONSTACK = 4, 0x08000000
+_SA_SIGINFO, _SA_ONSTACK, _SA_RESTORER = 4, 0x08000000, 0x04000000
+_RT_SIGACTION, _SIGNAL_SET_SIZE = 13, 8
 _READ_EXECUTE = mmap.PROT_READ | mmap.PROT_EXEC
 
 
 class SignalAction(ctypes.Structure):
-    """`struct sigaction` of the C library on x86-64."""
+    """`struct sigaction` of the kernel on x86-64: the C library keeps signals 32 and 33 to itself."""
 
     _fields_ = (
-        ("handler", ctypes.c_void_p),
-        ("mask", ctypes.c_uint64 * 16),
-        ("flags", ctypes.c_int),
-        ("restorer", ctypes.c_void_p),
+        ("handler", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+        ("restorer", ctypes.c_uint64),
+        ("mask", ctypes.c_uint64),
     )
 
 
@@ -71,6 +73,8 @@ class Host:
         self._blob = MappedBlob(load_or_compile("host", _compile_host))
         self._ranges = 0
         self._free: list[int] = []
+        self._taking = threading.Lock()
+        inner_locks.append(self._taking)
         self._states = reserve(STATES * STATE_SIZE, mmap.PROT_READ | mmap.PROT_WRITE)
         self.set(Data.STATES, self._states)
         self.set(Data.STATES_END, self._states)
@@ -91,6 +95,8 @@ class Host:
         self.flush_tlbs = self._function("flush_tlbs", 1)
         self.flush_page = self._function("flush_page", 2)
         self.stop_writing = self._function("stop_writing", 2)
+        self.add_word = self._function("add_word", 2)
+        """Add a number to 32 bits of memory atomically."""
         self.leave = self._blob["leave"]
         self._spawn: Callable[..., int] = ctypes.CFUNCTYPE(ctypes.c_long, *(ctypes.c_void_p,) * 4)(
             self._blob["spawn"]
@@ -133,21 +139,22 @@ class Host:
 
     def take_state(self) -> int:
         """Address of a zeroed state block."""
-        if self._free:
-            address = self._free.pop()
-            ctypes.memset(address, 0, STATE_SIZE)
+        with self._taking:
+            if self._free:
+                address = self._free.pop()
+                ctypes.memset(address, 0, STATE_SIZE)
+                return address
+            end = self.word(Data.STATES_END)
+            if end.value == self._states + STATES * STATE_SIZE:
+                raise UnsupportedError(
+                    "user", f"more than {STATES} CPUs in a process", "each needs a state block"
+                )
+            address = end.value
+            end.value += STATE_SIZE
             return address
-        end = self.word(Data.STATES_END)
-        if end.value == self._states + STATES * STATE_SIZE:
-            raise UnsupportedError(
-                "user", f"more than {STATES} CPUs in a process", "each needs a state block"
-            )
-        address = end.value
-        end.value += STATE_SIZE
-        return address
 
     def give_state(self, address: int) -> None:
-        """Take a state block back."""
+        """Take a state block back. Takes no lock: garbage may be collected anywhere."""
         self._free.append(address)
 
     def spawn(self, command: list[str], environment: dict[str, str]) -> int:
@@ -193,13 +200,13 @@ class Host:
         for number, offset in previous.items():
             action = self.action(number)
             if action.handler != self._blob["on_fault"]:
-                self.set(offset, action.handler or 0)
+                self.set(offset, action.handler)
                 self.catch(number, "on_fault")
 
     def catch(self, number: int, symbol: str) -> SignalAction:
         """Install a native handler for a signal; returns what was there."""
-        action = SignalAction(self._blob[symbol], flags=_SA_SIGINFO | _SA_ONSTACK)
-        ctypes.memset(ctypes.addressof(action.mask), 0xFF, ctypes.sizeof(action.mask))
+        flags = _SA_SIGINFO | _SA_ONSTACK | _SA_RESTORER
+        action = SignalAction(self._blob[symbol], flags, self._blob["signal_return"], (1 << 64) - 1)
         return self.replace_action(number, action)
 
     def action(self, number: int) -> SignalAction:
@@ -213,7 +220,8 @@ class Host:
     def _sigaction(self, number: int, action: SignalAction | None) -> SignalAction:
         old = SignalAction()
         new = None if action is None else ctypes.byref(action)
-        if _libc().sigaction(int(number), new, ctypes.byref(old)) < 0:
+        size = ctypes.c_size_t(_SIGNAL_SET_SIZE)
+        if _libc().syscall(_RT_SIGACTION, int(number), new, ctypes.byref(old), size) < 0:
             error = ctypes.get_errno()
             raise OSError(error, os.strerror(error))
         return old

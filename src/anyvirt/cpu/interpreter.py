@@ -86,6 +86,23 @@ class Interpreter(Hookable):
 
             self.system = SystemSide(self._state, code.interpreter, self._scalars)
 
+    def twin(self) -> Interpreter:
+        """Another CPU in the same memory, with the same registers; this one must not be running.
+
+        Raises UnsupportedError.
+        """
+        twin = self._another()
+        twin.load_state(self.save_state())
+        return twin
+
+    def _another(self) -> Interpreter:
+        """Another CPU at reset in the same memory."""
+        return type(self)(self.isa, self.memory)
+
+    def belong_to(self, thread: int) -> None:
+        """Be stopped only by signals that come to the thread with that number of the host; 0: by all."""
+        self._set(Slot.THREAD, thread)
+
     def __del__(self) -> None:
         if self._state:
             self._host.give_state(self._state)

@@ -178,26 +178,39 @@ def page_ceiling(length: int) -> int:
 _memories: weakref.WeakSet[FlatMemory] = weakref.WeakSet()
 
 
-_held: list[FlatMemory] = []
+_held: list[threading.RLock | threading.Lock] = []
+outer_locks: list[threading.RLock | threading.Lock] = []
+"""Locks that are taken before that of a memory, if both are; each before those that stand before it here."""
+_registering = threading.Lock()
+_middle_locks: weakref.WeakSet[threading.RLock] = weakref.WeakSet()
 inner_locks: list[threading.Lock] = []
-"""Locks that are taken while that of a memory is held, never the other way round; held over fork(2), too."""
+"""Locks that are taken while any other is held, never the other way round; held over fork(2), too."""
+
+
+def hold_over_fork(lock: threading.RLock) -> None:
+    """Hold a lock over fork(2) that is taken while that of a memory is held, never while an inner one is."""
+    with _registering:
+        _middle_locks.add(lock)
 
 
 def _hold_still() -> None:
-    """No list of mappings is being changed by another thread while the process forks."""
-    _held[:] = _memories
-    for memory in _held:
-        memory._lock.acquire()
-    for lock in inner_locks:
+    """Nothing that other threads share is being changed by one of them while the process forks."""
+    _hold([*reversed(outer_locks), _registering])
+    _hold([*(memory._lock for memory in _memories), *_middle_locks, *inner_locks])
+
+
+def _hold(locks: list[threading.RLock | threading.Lock]) -> None:
+    for lock in locks:
         lock.acquire()
+        _held.append(lock)
 
 
 def _move_on() -> None:
-    for lock in inner_locks:
-        lock.release()
-    for memory in _held:
-        memory._lock.release()
+    held = _held[::-1]
+    # Another thread may want to fork as soon as it can have them.
     _held.clear()
+    for lock in held:
+        lock.release()
 
 
 os.register_at_fork(before=_hold_still, after_in_parent=_move_on, after_in_child=_move_on)
@@ -243,7 +256,8 @@ class FlatMemory:
         self._cpus: weakref.WeakSet[object] = weakref.WeakSet()
         self._mappings: list[Mapping] = []
         self._lock = threading.RLock()
-        _memories.add(self)
+        with _registering:
+            _memories.add(self)
 
     def __del__(self) -> None:
         if self.base:
@@ -274,8 +288,8 @@ class FlatMemory:
         if not self.alone:
             return
         self.alone = False
-        for listener in list(self.on_code_change):
-            listener(0, self.size)
+        with self._lock:
+            self._report_code(self._mappings)
 
     # What is mapped -------------------------------------------------------------------------------------
 
@@ -286,15 +300,17 @@ class FlatMemory:
 
     def mapping_at(self, address: int) -> Mapping | None:
         """The mapping that contains `address`, if any (none: SEGV_MAPERR; otherwise SEGV_ACCERR)."""
-        index = self._first_ending_after(address)
-        if index < len(self._mappings) and self._mappings[index].start <= address:
-            return self._mappings[index]
+        mappings = self._mappings
+        index = _first_ending_after(mappings, address)
+        if index < len(mappings) and mappings[index].start <= address:
+            return mappings[index]
         return None
 
     def mappings_in(self, start: int, length: int) -> Iterator[Mapping]:
         """The parts of mappings that lie within [start, start + length), clipped to it."""
-        for index in range(self._first_ending_after(start), len(self._mappings)):
-            mapping = self._mappings[index]
+        mappings = self._mappings
+        for index in range(_first_ending_after(mappings, start), len(mappings)):
+            mapping = mappings[index]
             if mapping.start >= start + length:
                 break
             yield mapping.clip(start, start + length)
@@ -312,7 +328,7 @@ class FlatMemory:
         length = page_ceiling(length)
         ceiling = self.size if top is None else min(top, self.size)
         with self._lock:
-            for index in range(self._first_ending_after(ceiling - 1), -1, -1):
+            for index in range(_first_ending_after(self._mappings, ceiling - 1), -1, -1):
                 if index < len(self._mappings):
                     ceiling = min(ceiling, self._mappings[index].start)
                 floor = self._mappings[index - 1].end if index else 0
@@ -458,9 +474,6 @@ class FlatMemory:
 
     # The inside -----------------------------------------------------------------------------------------
 
-    def _first_ending_after(self, address: int) -> int:
-        return bisect.bisect_right(self._mappings, address, key=lambda mapping: mapping.end)
-
     def _check_range(self, address: int, length: int) -> int:
         length = page_ceiling(length)
         if address % PAGE_SIZE or length <= 0:
@@ -487,7 +500,7 @@ class FlatMemory:
 
     def _replace(self, start: int, end: int, new: list[Mapping]) -> None:
         """Put `new` in place of what the list says about [start, end), and tell who decoded code there."""
-        first = self._first_ending_after(start)
+        first = _first_ending_after(self._mappings, start)
         last = first
         while last < len(self._mappings) and self._mappings[last].start < end:
             last += 1
@@ -496,7 +509,9 @@ class FlatMemory:
         after = [old[-1].clip(end, self.size)] if old and old[-1].end > end else []
         low, high = max(first - 1, 0), last + 1
         neighbours = self._mappings[low:first], self._mappings[last:high]
-        self._mappings[low:high] = _merged([*neighbours[0], *before, *new, *after, *neighbours[1]])
+        between = _merged([*neighbours[0], *before, *new, *after, *neighbours[1]])
+        # A list of its own: who reads the old one meanwhile goes on with that.
+        self._mappings = [*self._mappings[:low], *between, *self._mappings[high:]]
         for mapping in new:
             self._mark_executable(mapping)
         if not new:
@@ -522,6 +537,11 @@ class FlatMemory:
             if part.protection & Protection.EXECUTE:
                 for listener in self.on_code_change:
                     listener(part.start, part.end - part.start)
+
+
+def _first_ending_after(mappings: list[Mapping], address: int) -> int:
+    """Index of the first mapping of an ascending list that has something behind an address."""
+    return bisect.bisect_right(mappings, address, key=lambda mapping: mapping.end)
 
 
 def _readable(access: Access) -> Protection:

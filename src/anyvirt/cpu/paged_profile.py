@@ -210,7 +210,7 @@ class PagedProfile(Profile):
         if translation is not None:
             translation.cut = region.cut
             self.space.statistics.from_disk += 1
-            self._on_regions([translation.entry])
+            self.on_regions([translation.entry])
 
     def _surroundings(self, pc: int) -> Surroundings:
         """The code around an address that the CPU knows."""
@@ -286,5 +286,5 @@ class PagedProfile(Profile):
         translation.generation = self._generations.get(translation.entry, 0)
         translation.cut = reply.cut
         self._arrivals.pop(translation.entry, None)
-        self._on_regions([translation.entry])
+        self.on_regions([translation.entry])
         return True

@@ -75,7 +75,8 @@ class Profile:
         self._isa = isa
         self._directory = directory
         self._counted = counted
-        self._on_regions = on_regions
+        self.on_regions = on_regions
+        """Whoever looks at present may want to hear of them."""
         self._arrivals: Counter[int] = Counter()
         self._hot: set[int] = set()
         """Those that control has come to often enough."""
@@ -222,7 +223,7 @@ class Profile:
             for entry in translation.entries:
                 del self._arrivals[entry]
                 self._hot.discard(entry)
-            self._on_regions(translation.entries)
+            self.on_regions(translation.entries)
 
     def publish_image(self, reply: Reply, image: bytes) -> Translation | None:
         """Let CPUs enter what was compiled for a request, if its code is still the same."""
@@ -320,7 +321,7 @@ class Profile:
         cache = self._cache(rounding)
         with self.space.reading() as read:
             loaded = list(self._load_pages(cache, read))
-        self._on_regions(loaded)
+        self.on_regions(loaded)
 
     def _load_pages(self, cache: RegionCache, read: Callable[[int, int], bytes | None]) -> Iterator[int]:
         """Publish what a cache has for each page of code; the entries of that."""

@@ -8,12 +8,14 @@ with EINTR (or is not begun), and `drain` tells what arrived. All of this is per
 from __future__ import annotations
 
 import ctypes
+import struct
 from dataclasses import dataclass
 
 from anyvirt.cpu.host import SignalAction, host
 from anyvirt.jit.host_layout import RING_ENTRIES, RING_ENTRY, Data
 
 _previous: dict[int, SignalAction] = {}
+_ENTRY = struct.Struct(f"<QQQ{RING_ENTRY - 24}s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class ArrivedSignal:
     number: int
     information: bytes
     """The host's `siginfo_t`, 128 bytes."""
+    thread: int = 0
+    """The host's number of the thread that it came to."""
 
     @property
     def code(self) -> int:
@@ -48,17 +52,16 @@ def installed() -> frozenset[int]:
     return frozenset(_previous)
 
 
-def drain() -> list[ArrivedSignal]:
-    """The signals that have arrived since the last call, oldest first."""
+def drain(wanted: int | None = None) -> list[ArrivedSignal]:
+    """The signals that have arrived since the last call, oldest first; of one thread if it is `wanted`."""
     base = host().word(Data.RING)
     start = ctypes.addressof(base)
     arrived = []
-    for position in range(RING_ENTRIES):
-        address = start + position * RING_ENTRY
-        sequence, number = (ctypes.c_uint64 * 2).from_address(address)
-        if sequence:
-            arrived.append((sequence, ArrivedSignal(number, ctypes.string_at(address + 16, RING_ENTRY - 16))))
-            ctypes.c_uint64.from_address(address).value = 0
+    for position, entry in enumerate(_ENTRY.iter_unpack(ctypes.string_at(start, RING_ENTRIES * RING_ENTRY))):
+        sequence, number, thread, information = entry
+        if sequence and wanted in (None, thread):
+            arrived.append((sequence, ArrivedSignal(number, information, thread)))
+            ctypes.c_uint64.from_address(start + position * RING_ENTRY).value = 0
     return [signal for _, signal in sorted(arrived, key=lambda item: item[0])]
 
 

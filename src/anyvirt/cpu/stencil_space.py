@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from anyvirt.cpu.arena import ArenaFullError, Placement, arena
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.host import host
-from anyvirt.cpu.memory import PAGE_SIZE, FlatMemory
+from anyvirt.cpu.memory import PAGE_SIZE, FlatMemory, hold_over_fork, outer_locks
 from anyvirt.cpu.stencil import StencilImage, StencilTier
 from anyvirt.jit.layout import HANDLER_FIELD, Request, Slot
 
@@ -81,6 +81,7 @@ class StencilSpace(ABC):
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
+        hold_over_fork(self.lock)
         self.instructions = 0
         """Guest instructions that have been translated so far."""
         self._by_page: dict[int, set[StencilTranslation]] = {}
@@ -410,6 +411,7 @@ def _slot(state: int, slot: Slot) -> int:
 
 
 _lock = threading.Lock()
+outer_locks.append(_lock)
 _spaces: weakref.WeakKeyDictionary[
     FlatMemory | MachineMemory, dict[tuple[str, bool], FlatStencilSpace | MachineStencilSpace]
 ] = weakref.WeakKeyDictionary()

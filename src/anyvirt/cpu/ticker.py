@@ -70,8 +70,17 @@ class Ticker:
         self._starts += 1
         if self._thread is None:
             make_room()
-            self._thread = threading.Thread(target=_tick, args=(weakref.ref(self),), daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=_tick, args=(weakref.ref(self),), daemon=True)
+            self._thread = thread
+            # Not even its first moments are for signals: they are for threads that run guests.
+            others = signal.valid_signals() - signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            try:
+                thread.start()
+            except RuntimeError:
+                # The process has as many threads as it may have. Another start may be luckier.
+                self._thread = None
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, others)
 
     def rest(self, pace: Pace, spent: float = 0.0) -> None:
         """The CPU goes on, after a look that took so many seconds.
@@ -107,7 +116,6 @@ class Ticker:
 
 
 def _tick(reference: weakref.ref[Ticker]) -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     idle = seen = 0
     while True:
         ticker = reference()

@@ -18,7 +18,7 @@ from anyvirt.cpu.arena import ArenaFullError, Placement, arena
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.guest_code import guest_code
 from anyvirt.cpu.hooked import hooked_addresses
-from anyvirt.cpu.memory import PAGE_SIZE
+from anyvirt.cpu.memory import PAGE_SIZE, outer_locks
 from anyvirt.jit.guest_code import code_digest
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ class TranslationSpace:
 
     def containing(self, pc: int) -> Iterator[Translation]:
         """Translations that an instruction is part of."""
-        for translation in self._by_page.get(pc // PAGE_SIZE, ()):
+        # Another CPU's thread may publish one meanwhile.
+        for translation in tuple(self._by_page.get(pc // PAGE_SIZE, ())):
             if translation.covers(pc, pc + 1):
                 yield translation
 
@@ -241,6 +242,7 @@ class TranslationSpace:
 
 
 _lock = threading.Lock()
+outer_locks.append(_lock)
 _spaces: weakref.WeakKeyDictionary[FlatMemory | MachineMemory, dict[tuple[str, bool], TranslationSpace]] = (
     weakref.WeakKeyDictionary()
 )

@@ -8,8 +8,11 @@ from disk.
 
 from __future__ import annotations
 
+import os
+import threading
 import time
-from typing import TYPE_CHECKING
+import weakref
+from typing import TYPE_CHECKING, ClassVar
 
 from anyvirt.cpu.code import code_space
 from anyvirt.cpu.interpreter import Interpreter
@@ -21,6 +24,8 @@ from anyvirt.jit.layout import INTERPRET, SYNCHRONIZE, UNFIT, Request, Slot, Sto
 from anyvirt.paths import cache_directory
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anyvirt.cpu.machine_memory import MachineMemory
     from anyvirt.cpu.memory import FlatMemory
     from anyvirt.cpu.stencil_space import StencilSpace
@@ -38,11 +43,46 @@ BURST, GLANCE, NEWS = 16, 2, 4
 """Jumps that are looked at in a row, while the compiler has enough to do, and more after one to new code."""
 
 
+class Watch:
+    """What CPUs that execute the same program in the same memory have been seen doing, and who looks now."""
+
+    _all: ClassVar[weakref.WeakSet[Watch]] = weakref.WeakSet()
+
+    def __init__(self, directory: Path) -> None:
+        """Use what is kept in `directory`, and the compiler that listens there."""
+        self.directory = directory
+        self.profile: Profile | None = None
+        self.lock = threading.Lock()
+        """Held by the CPU that looks; others look another time."""
+        Watch._all.add(self)
+
+    @classmethod
+    def after_fork(cls) -> None:
+        """What another thread was about to change is not to be relied on."""
+        for watch in cls._all:
+            if watch.lock.locked():
+                watch.lock = threading.Lock()
+                watch.profile = None
+
+
+os.register_at_fork(after_in_child=Watch.after_fork)
+
+
 class Translator(Interpreter):
     """One virtual CPU that executes translations where there are any."""
 
-    def __init__(self, isa: str, memory: FlatMemory | MachineMemory, *, stencils: bool = True) -> None:
-        """A CPU at reset; `stencils` bridge the time until regions have been compiled. As Interpreter's."""
+    def __init__(
+        self,
+        isa: str,
+        memory: FlatMemory | MachineMemory,
+        *,
+        stencils: bool = True,
+        watch: Watch | None = None,
+    ) -> None:
+        """A CPU at reset; `stencils` bridge the time until regions have been compiled. As Interpreter's.
+
+        `watch` is that of a CPU that executes the same program.
+        """
         super().__init__(isa, memory)
         if self.system is not None:
             raise UnsupportedError(
@@ -53,10 +93,17 @@ class Translator(Interpreter):
             )
         self._wants_stencils = stencils
         self._stencils: StencilSpace | None = None
-        self._profile: Profile | None = None
-        # A guest may be somebody else, and somewhere else, by the time this is wanted.
-        self._directory = cache_directory()
+        # A guest may be somebody else, and somewhere else, by the time the directory is wanted.
+        self._watch = watch or Watch(cache_directory())
         self._ticker = Ticker(self._state)
+
+    @property
+    def _profile(self) -> Profile | None:
+        return self._watch.profile
+
+    def _another(self) -> Translator:
+        _import_everything()
+        return Translator(self.isa, self.memory, stencils=self._wants_stencils, watch=self._watch)
 
     def _change_mode(self) -> None:
         """Regions are compiled for the mode after a reset. Raises UnsupportedError."""
@@ -79,7 +126,7 @@ class Translator(Interpreter):
         from anyvirt.jit.compile_server import GuestPages, compile_image
 
         space = translation_space(self.memory, self.isa, counted=counted)
-        profile = Profile(self.isa, space, self._directory, counted=counted)
+        profile = Profile(self.isa, space, self._watch.directory, counted=counted)
         request = profile.request(entry, [], self._slots[_ROUNDING])
         code = GuestPages()
         code.read_code = space.code.read  # type: ignore[method-assign]
@@ -168,14 +215,28 @@ class Translator(Interpreter):
     # Heat -----------------------------------------------------------------------------------------------
 
     def _sample(self) -> None:
+        """Look at where the CPU is, unless somebody else looks at what it executes, too."""
+        watch = self._watch
+        if not watch.lock.acquire(blocking=False):
+            self._requests[Request.SAMPLE] = 0
+            self._ticker.rest(Pace.STEADY)
+            return
+        lock, profile = watch.lock, watch.profile
+        try:
+            if profile is None or profile.space is not self._space:
+                profile = watch.profile = Profile(self.isa, self._space, watch.directory, counted=False)
+            profile.on_regions = self._prefer_regions
+            self._look(profile)
+        finally:
+            if profile is not None:
+                profile.on_regions = _nobody
+            lock.release()
+
+    def _look(self, profile: Profile) -> None:
         """Look at where the next jumps lead; something else may stop the run meanwhile."""
         began = time.monotonic()
         slots, requests = self._slots, self._requests
-        if self._profile is None or self._profile.space is not self._space:
-            self._profile = Profile(
-                self.isa, self._space, self._directory, counted=False, on_regions=self._prefer_regions
-            )
-        profile, stencils = self._profile, self._known_stencils()
+        stencils = self._known_stencils()
         left = BURST if profile.is_curious else GLANCE
         news = False
         while left > 0:
@@ -229,3 +290,20 @@ class Translator(Interpreter):
             except (ImportError, OSError, UnsupportedError):
                 self._wants_stencils = False
         return self._stencils
+
+
+def _import_everything() -> None:
+    """Import what is wanted only later, before there is a thread that may fork meanwhile.
+
+    In the child a module that another thread has been importing can never be imported (importlib's locks).
+    """
+    import anyvirt.cpu.region_client
+    import anyvirt.cpu.stencil_space
+    import anyvirt.jit.cache
+    import anyvirt.jit.compile_protocol
+    import anyvirt.jit.guest_code
+    import anyvirt.jit.region_cache  # noqa: F401
+
+
+def _nobody(_entries: list[int]) -> None:
+    """Nobody looks, so nobody has to hear of regions."""

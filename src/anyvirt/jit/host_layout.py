@@ -15,7 +15,7 @@ CODE_RANGES = 64
 RING_ENTRIES = 128
 SIGNAL_INFO_WORDS = 16
 """A siginfo_t has 128 bytes."""
-RING_ENTRY = 8 * (2 + SIGNAL_INFO_WORDS)
+RING_ENTRY = 8 * (3 + SIGNAL_INFO_WORDS)
 
 ARENA_GRANULE = 64
 """Bytes of the arena, a line of the host's caches, that belong to one image."""
@@ -48,8 +48,8 @@ class Data(IntEnum):
     RANGES = 0x80
     """Pairs of addresses: where compiled code is."""
     RING = 0x80 + 16 * CODE_RANGES
-    """Entries: sequence number (0: free), signal number, siginfo_t."""
-    SIZE = 0x80 + 16 * CODE_RANGES + RING_ENTRIES * 8 * (2 + SIGNAL_INFO_WORDS)
+    """Entries: sequence number (0: free), signal number, thread that it came to, siginfo_t."""
+    SIZE = 0x80 + 16 * CODE_RANGES + RING_ENTRIES * RING_ENTRY
 
 
 def has_segment() -> bool:

@@ -60,7 +60,7 @@ class Saved(IntEnum):
 
 
 _SIGBUS = 7
-_SIGACTION, _KILL, _GETPID = 13, 62, 39
+_SIGACTION, _KILL, _GETPID, _GETTID = 13, 62, 39, 186
 _PAGE_FAULT_WRITE = 2
 
 
@@ -163,19 +163,26 @@ def pass_on(signal: u64, info: u64, context: u64) -> None:
 
 
 def on_signal(signal: u64, info: u64, context: u64) -> None:
-    """Any other signal: note it, and let every guest stop soon."""
+    """Any other signal: note it, and let the guest stop soon that this thread runs.
+
+    Every guest stops whose state block does not say which thread runs it.
+    """
+    thread = kernel(u64(_GETTID), u64(0), u64(0), u64(0), u64(0))
     sequence = atomic_add(data() + Data.RING_HEAD, u64(1)) + 1
     entry = data() + Data.RING + sequence % RING_ENTRIES * RING_ENTRY
     if load64(entry) == 0:
         store64(entry + 8, signal)
+        store64(entry + 16, thread)
         for word in range(u64(SIGNAL_INFO_WORDS)):
-            store64(entry + 16 + word * 8, load64(info + word * 8))
+            store64(entry + 24 + word * 8, load64(info + word * 8))
         store64(entry, sequence)
     else:
         atomic_add(data() + Data.RING_LOST, u64(1))
     state = load64(data() + Data.STATES)
     while state < load64(data() + Data.STATES_END):
-        store8(state + Slot.PENDING + Request.STOP, u8(1))
+        owner = load64(state + Slot.THREAD)
+        if owner == 0 or owner == thread:  # noqa: PLR1714 - typed Python has no `in`
+            store8(state + Slot.PENDING + Request.STOP, u8(1))
         state += STATE_SIZE
     begin = load64(data() + Data.RESTART_BEGIN)
     if load64(context + Saved.RIP) - begin <= load64(data() + Data.RESTART_END) - begin:
@@ -256,6 +263,8 @@ def host_module() -> str:
         "translation_exit": _EXIT,
         "system_call": _SYSTEM_CALL,
         "spawn": _SPAWN,
+        "signal_return": _SIGNAL_RETURN,
+        "add_word": _ADD_WORD,
     }
     for name, lines in naked.items():
         module.define(_naked(name, lines))
@@ -434,6 +443,16 @@ retq
 .globl restart_target
 restart_target:
 movq ${NOT_STARTED}, %rax
+retq
+"""
+# What a signal handler returns to: rt_sigreturn(2).
+_SIGNAL_RETURN = """
+movl $15, %eax
+syscall
+"""
+# add_word(address, value): add to 32 bits atomically.
+_ADD_WORD = """
+lock addl %esi, (%rdi)
 retq
 """
 

@@ -175,6 +175,8 @@ class Slot(IntEnum):
     """Code at which an exit of a translation goes on."""
     TIME_COUNTS = 0x170
     """1 if the time of a machine goes on with the instructions of counting runs; 0: with the host's clock."""
+    THREAD = 0x178
+    """The host's number of the only thread that runs the CPU, for whose signals alone it is stopped; or 0."""
     END = 0x180
 
 

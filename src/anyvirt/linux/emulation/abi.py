@@ -60,6 +60,8 @@ class Abi:
     number_register: int
     argument_registers: slice
     result_register: int
+    call_length: int
+    """Bytes of the instruction that makes a system call."""
     thread_register: int
     tls_argument: int
     """Which argument of clone(2) is the thread pointer; it differs (CONFIG_CLONE_BACKWARDS)."""
@@ -84,6 +86,7 @@ RISCV64 = Abi(
     number_register=17,
     argument_registers=slice(10, 16),
     result_register=10,
+    call_length=4,
     thread_register=4,
     tls_argument=3,
     child_tid_argument=4,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import struct
+import threading
 from typing import TYPE_CHECKING
 
 from anyvirt.linux.emulation import host, procfs
@@ -19,8 +20,16 @@ _NEWFSTATAT = HOST["newfstatat"]
 _FSTAT = HOST["fstat"]
 _AT_SYMLINK_NOFOLLOW = 0x100
 
-_scratch = ctypes.create_string_buffer(HOST_STAT.structure.size)
-_SCRATCH = ctypes.addressof(_scratch)
+
+class _Scratch(threading.local):
+    """Room for a status of a file; each thread has its own."""
+
+    def __init__(self) -> None:
+        self.buffer = ctypes.create_string_buffer(HOST_STAT.structure.size)
+        self.address = ctypes.addressof(self.buffer)
+
+
+_scratch = _Scratch()
 _identity = struct.Struct("<QQ")
 
 
@@ -45,9 +54,9 @@ def openat2(process: Process, directory: int, path: int, how: int, size: int) ->
 
 def _opened(process: Process, fd: int, path: int, flags: int) -> int:
     """`fd`, or the descriptor of what the guest must see in its place."""
-    if host.call(_FSTAT, fd, _SCRATCH) < 0:
+    if host.call(_FSTAT, fd, _scratch.address) < 0:
         return fd
-    device, inode = _identity.unpack_from(_scratch)
+    device, inode = _identity.unpack_from(_scratch.buffer)
     if device == procfs.device() or (device, inode) == procfs.emulator_identity():
         return procfs.replace(process, fd, process.memory.read_string(path), flags)
     return fd
@@ -56,27 +65,27 @@ def _opened(process: Process, fd: int, path: int, flags: int) -> int:
 @system_call("newfstatat", "fd path pointer flags")
 def newfstatat(process: Process, directory: int, path: int, buffer: int, flags: int) -> int:
     """Status of a file by name"""
-    result = host.call(_NEWFSTATAT, directory, process.pointer(path), _SCRATCH, flags)
+    result = host.call(_NEWFSTATAT, directory, process.pointer(path), _scratch.address, flags)
     follows = not flags & _AT_SYMLINK_NOFOLLOW
-    if result == 0 and follows and _identity.unpack_from(_scratch) == procfs.emulator_identity():
+    if result == 0 and follows and _identity.unpack_from(_scratch.buffer) == procfs.emulator_identity():
         actual = procfs.executable(process, process.memory.read_string(path))
         if actual is not None:
             content = ctypes.create_string_buffer(actual)
-            result = host.call(_NEWFSTATAT, directory, ctypes.addressof(content), _SCRATCH, flags)
+            result = host.call(_NEWFSTATAT, directory, ctypes.addressof(content), _scratch.address, flags)
     return _give_stat(process, result, buffer)
 
 
 @system_call("fstat", "fd pointer")
 def fstat(process: Process, fd: int, buffer: int) -> int:
     """Status of an open file"""
-    return _give_stat(process, host.call(_FSTAT, fd, _SCRATCH), buffer)
+    return _give_stat(process, host.call(_FSTAT, fd, _scratch.address), buffer)
 
 
 def _give_stat(process: Process, result: int, buffer: int) -> int:
     """Store the host's status in the guest's layout."""
     if result < 0:
         return result
-    values = HOST_STAT.structure.unpack(_scratch)
+    values = HOST_STAT.structure.unpack(_scratch.buffer)
     abi = process.abi
     process.memory.write(buffer, abi.stat.structure.pack(*[values[index] for index in abi.stat_order]))
     return 0

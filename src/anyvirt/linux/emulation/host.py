@@ -31,6 +31,12 @@ def call(number: int, *arguments: int) -> int:
     return -_errno() if result == -1 else result
 
 
+def named_with(name: str, content: bytes, *arguments: int) -> int:
+    """The same by the call's name, with a pointer to a copy of `content` behind the other arguments."""
+    buffer = ctypes.create_string_buffer(content, len(content))
+    return call(HOST[name], *arguments, ctypes.addressof(buffer))
+
+
 def named(name: str, *arguments: int) -> int:
     """The same by the call's name."""
     return call(HOST[name], *arguments)

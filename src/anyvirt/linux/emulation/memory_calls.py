@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, cast
 
 from anyvirt.cpu.memory import PAGE_SIZE, Protection, page_ceiling
 from anyvirt.linux.emulation import host
@@ -14,6 +15,7 @@ from anyvirt.linux.emulation.table import system_call
 if TYPE_CHECKING:
     from anyvirt.cpu.memory import Mapping
     from anyvirt.linux.emulation.process import Process
+    from anyvirt.linux.emulation.table import HandlerT
 
 # mmap(2) flags of include/uapi/asm-generic/mman.h, which x86-64 and riscv64 share.
 _MAP_SHARED = 0x01
@@ -38,7 +40,19 @@ _MADV_HWPOISON = 100
 _MADV_SOFT_OFFLINE = 101
 
 
+def _exclusive(handler: HandlerT) -> HandlerT:
+    """Have other threads change no mapping between what a handler finds and what it does."""
+
+    @wraps(handler)
+    def exclusive(process: Process, *arguments: int) -> int:
+        with process.memory.lock:
+            return handler(process, *arguments)
+
+    return cast("HandlerT", exclusive)
+
+
 @system_call("brk", "size")
+@_exclusive
 def brk(process: Process, address: int) -> int:
     """Move the end of the heap; the present end on failure"""
     memory, image = process.memory, process.image
@@ -56,6 +70,7 @@ def brk(process: Process, address: int) -> int:
 
 
 @system_call("mmap", "size size int flags fd size")
+@_exclusive
 def mmap(
     process: Process, address: int, length: int, protection: int, flags: int, fd: int, offset: int
 ) -> int:
@@ -124,6 +139,7 @@ def _file_name(fd: int) -> str:
 
 
 @system_call("munmap", "size size")
+@_exclusive
 def munmap(process: Process, address: int, length: int) -> int:
     """Unmap a range"""
     if address % PAGE_SIZE or not length or address + length > process.memory.size:
@@ -133,6 +149,7 @@ def munmap(process: Process, address: int, length: int) -> int:
 
 
 @system_call("mprotect", "size size int")
+@_exclusive
 def mprotect(process: Process, address: int, length: int, protection: int) -> int:
     """Change permissions of a range"""
     if address % PAGE_SIZE or protection & ~(_PROT_ALL | _PROT_GROWSDOWN):
@@ -153,6 +170,7 @@ def mprotect(process: Process, address: int, length: int, protection: int) -> in
 
 
 @system_call("mremap", "size size size flags size")
+@_exclusive
 def mremap(process: Process, old: int, old_length: int, new_length: int, flags: int, new: int) -> int:
     """Resize or move a mapping"""
     memory = process.memory
@@ -227,6 +245,7 @@ def _on_range(process: Process, name: str, address: int, length: int, *rest: int
 
 
 @system_call("madvise", "size size int")
+@_exclusive
 def madvise(process: Process, address: int, length: int, advice: int) -> int:
     """Advise on the use of memory; DONTNEED and its like take effect"""
     if advice in (_MADV_HWPOISON, _MADV_SOFT_OFFLINE):
@@ -273,6 +292,7 @@ def munlock(process: Process, address: int, length: int) -> int:
 
 
 @system_call("mlockall", "flags")
+@_exclusive
 def mlockall(process: Process, flags: int) -> int:
     """Keep all of the guest's pages in memory; the emulator's own are left alone"""
     if not flags or flags & ~(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT):

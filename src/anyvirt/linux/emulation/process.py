@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from anyvirt.linux.emulation.host import HOST
 from anyvirt.linux.emulation.identity import MemoryLimits
-from anyvirt.linux.emulation.signals import SignalState
+from anyvirt.linux.emulation.threads import ThreadGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from anyvirt.linux.emulation.debugger import Debugger
     from anyvirt.linux.emulation.image import Image
     from anyvirt.linux.emulation.recording import Recording
+    from anyvirt.linux.emulation.signals import SignalState
+    from anyvirt.linux.emulation.threads import Thread
 
 
 class Release(Protocol):
@@ -28,10 +30,12 @@ class Release(Protocol):
 
 
 class Process:
-    """One guest process: its address space, its virtual CPU, its signals, and what execve(2) replaces."""
+    """One guest process: its address space, its threads, and what execve(2) replaces.
+
+    What belongs to one thread is that of the calling one.
+    """
 
     memory: FlatMemory
-    cpu: Interpreter
     image: Image
     heap_end: int
     """The program break (brk(2))."""
@@ -39,11 +43,10 @@ class Process:
     def __init__(self, abi: Abi, image: Image, make_cpu: Callable[[FlatMemory], Interpreter]) -> None:
         """Start `image`; `make_cpu` makes a virtual CPU for an address space."""
         self.abi = abi
-        self.signals = SignalState()
+        self.threads = ThreadGroup()
         self.limits = MemoryLimits()
         self.lock_flags = 0
         """MAP_LOCKED for new mappings after mlockall(MCL_FUTURE)."""
-        self.robust_list = 0
         self.on_release: Release | None = None
         """In a child of vfork(2), what lets the parent go on: to be called once it executes or exits."""
         self.debugger: Debugger | None = None
@@ -59,10 +62,24 @@ class Process:
         self.memory = image.memory
         self.heap_end = image.heap_start
         self.lock_flags = 0
-        self.robust_list = 0
-        self.cpu = self._make_cpu(image.memory)
+        self.thread.replace_cpu(self._make_cpu(image.memory))
         self.cpu.x[self.abi.stack_register] = image.stack_pointer
         self.cpu.pc = image.entry
+
+    @property
+    def thread(self) -> Thread:
+        """The calling thread."""
+        return self.threads.current
+
+    @property
+    def cpu(self) -> Interpreter:
+        """The calling thread's virtual CPU."""
+        return self.threads.current.cpu
+
+    @property
+    def signals(self) -> SignalState:
+        """The calling thread's signals."""
+        return self.threads.current.signals
 
     @property
     def stack_pointer(self) -> int:
@@ -87,6 +104,7 @@ class Process:
             self.debugger.ended(status=status & 0xFF)
         if self.recording is not None:
             self.recording.save()
+        self.threads.release_all(self.memory)
         os._exit(status & 0xFF)
 
     def release(self, *, ending: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""System calls that begin, replace and end processes: clone, execve, exit, and futexes between them."""
+"""System calls that begin, replace and end processes: clone, execve and exit_group."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import mmap
 import os
 import resource
 import struct
+import threading
 import time
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, ClassVar, NoReturn
 
 from anyvirt.cpu.memory import PAGE_SIZE
 from anyvirt.linux.elf import ElfError
@@ -19,6 +20,7 @@ from anyvirt.linux.emulation.identity import RLIMIT_STACK
 from anyvirt.linux.emulation.image import MAXIMUM_STRING, load_image
 from anyvirt.linux.emulation.programs import Executable, find_executable, has_isa
 from anyvirt.linux.emulation.table import RegistersReplaced, system_call
+from anyvirt.linux.emulation.thread_calls import CLONE_THREAD, begin_thread
 
 if TYPE_CHECKING:
     from anyvirt.cpu.memory import FlatMemory
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 _CLONE_VM = 0x100
 _CLONE_PIDFD = 0x1000
 _CLONE_VFORK = 0x4000
-_CLONE_THREAD = 0x10000
 _CLONE_SETTLS = 0x80000
 _CLONE_PARENT_SETTID = 0x100000
 _CLONE_CHILD_CLEARTID = 0x200000
@@ -49,27 +50,30 @@ _GLANCE = 0.001
 """Seconds between two looks at a child that can be waited for in no other way."""
 
 
+_forking = threading.Lock()
+"""Held while the process forks, and while there is what only the child of one thread is to have."""
+
+
 def _clone(process: Process, flags: int, stack: int, tls: int, tids: tuple[int, int, int]) -> int:
-    """Fork; `tids` are where to store the child's number: in the parent, in the child, and as a pidfd."""
-    if flags & _CLONE_THREAD:
-        return -errno.EAGAIN
+    """Begin a thread or a process.
+
+    `tids` are where to store its number: in the parent, in the child, and as a pidfd.
+    """
+    if flags & CLONE_THREAD:
+        return begin_thread(process, flags, stack, tls, *tids[:2])
+    return _fork(process, flags, stack, tls, tids)
+
+
+def _fork(process: Process, flags: int, stack: int, tls: int, tids: tuple[int, int, int]) -> int:
     if flags & _CLONE_VM and not flags & _CLONE_VFORK:
         return -errno.ENOSYS
     if flags & ~_FORK_FLAGS:
         return -errno.EINVAL
     parent_tid, child_tid, pidfd = tids
     gate = _Gate(process, shares_memory=bool(flags & _CLONE_VM)) if flags & _CLONE_VFORK else None
-    pid = os.fork()
+    pid = _forked(process, gate)
     if pid == 0:
-        _begin_child(process, gate)
-        if flags & _CLONE_CLEAR_SIGHAND:
-            process.signals.reset_for_exec()
-        if stack:
-            process.cpu.x[process.abi.stack_register] = stack
-        if flags & _CLONE_SETTLS:
-            process.cpu.x[process.abi.thread_register] = tls
-        if flags & _CLONE_CHILD_SETTID:
-            process.memory.write(child_tid, struct.pack("<i", os.getpid()))
+        _set_up_child(process, flags, stack, tls, child_tid)
         return 0
     if flags & _CLONE_PARENT_SETTID:
         process.memory.write(parent_tid, struct.pack("<i", pid))
@@ -80,8 +84,38 @@ def _clone(process: Process, flags: int, stack: int, tls: int, tids: tuple[int, 
     return pid
 
 
+def _forked(process: Process, gate: _Gate | None) -> int:
+    """The number of a new process, or 0 in that. Raises OSError."""
+    # The child has its own parent's signals behind it before it takes any.
+    with process.signals.held(), _forking:
+        try:
+            pid = os.fork()
+        except OSError:
+            if gate is not None:
+                gate.close()
+            raise
+        if pid == 0:
+            _begin_child(process, gate)
+    return pid
+
+
+def _set_up_child(process: Process, flags: int, stack: int, tls: int, child_tid: int) -> None:
+    """What the flags of clone(2) ask for in the child."""
+    if flags & _CLONE_CLEAR_SIGHAND:
+        process.signals.reset_for_exec()
+    if stack:
+        process.cpu.x[process.abi.stack_register] = stack
+    if flags & _CLONE_SETTLS:
+        process.cpu.x[process.abi.thread_register] = tls
+    if flags & _CLONE_CHILD_CLEARTID:
+        process.thread.clear_number_at = child_tid
+    if flags & _CLONE_CHILD_SETTID:
+        process.memory.write(child_tid, struct.pack("<i", os.getpid()))
+
+
 def _begin_child(process: Process, gate: _Gate | None) -> None:
     """A child has none of its parent's waiting signals, and holds up nobody but its own parent."""
+    process.threads.leave_others()
     process.signals.forget_arrived()
     if process.debugger is not None:
         process.debugger.leave_child()
@@ -89,6 +123,7 @@ def _begin_child(process: Process, gate: _Gate | None) -> None:
         process.recording.leave_child()
     if process.on_release is not None:
         process.release()
+    _Gate.leave_others(gate)
     if gate is not None:
         gate.enter()
         process.on_release = gate
@@ -101,6 +136,9 @@ class _Gate:
     it gives back what lies above the parent's stack pointer, where posix_spawn(3) looks for the error.
     """
 
+    _in_use: ClassVar[set[_Gate]] = set()
+    """Those whose writing end is open here, changed while nobody forks."""
+
     def __init__(self, process: Process, *, shares_memory: bool) -> None:
         self._memory = process.memory
         stack_pointer = process.stack_pointer
@@ -110,6 +148,11 @@ class _Gate:
         self._shared = mmap.mmap(-1, 1 + _SHARED_FRAME)
         """How the child has let the parent go, and what it gives back; the host's processes share it."""
         self._child = 0
+        with _forking:
+            self._make()
+            self._in_use.add(self)
+
+    def _make(self) -> None:
         reading, writing = os.pipe()
         try:
             self._reading, self._writing = _out_of_the_way(reading), _out_of_the_way(writing)
@@ -117,6 +160,21 @@ class _Gate:
         finally:
             os.close(reading)
             os.close(writing)
+
+    @classmethod
+    def leave_others(cls, own: _Gate | None) -> None:
+        """In a child: those of the parent's other threads must not wait for it, too."""
+        for gate in cls._in_use:
+            if gate is not own:
+                os.close(gate._reading)
+                os.close(gate._writing)
+        cls._in_use.clear()
+
+    def close(self) -> None:
+        """There is no child."""
+        os.close(self._reading)
+        os.close(self._writing)
+        self._in_use.discard(self)
 
     def enter(self) -> None:
         """In the child: keep the writing end alone."""
@@ -149,7 +207,9 @@ class _Gate:
 
     def wait(self, pid: int) -> None:
         """In the parent: wait for the child to execute a program or to end."""
-        os.close(self._writing)
+        with _forking:
+            os.close(self._writing)
+            self._in_use.discard(self)
         os.read(self._reading, 1)
         os.close(self._reading)
         while not self._shared[0] and not _has_ended(pid):
@@ -179,7 +239,7 @@ def _out_of_the_way(fd: int) -> int:
 
 @system_call("clone", "size size size size size")
 def clone(process: Process, flags: int, stack: int, parent_tid: int, fourth: int, fifth: int) -> int:
-    """Begin a process: fork and vfork; threads are not supported"""
+    """Begin a process or a thread"""
     both = (fourth, fifth)
     tls = both[process.abi.tls_argument - 3]
     child_tid = both[process.abi.child_tid_argument - 3]
@@ -188,14 +248,14 @@ def clone(process: Process, flags: int, stack: int, parent_tid: int, fourth: int
 
 @system_call("clone3", "pointer size")
 def clone3(process: Process, arguments: int, size: int) -> int:
-    """Begin a process, with arguments in a structure"""
+    """Begin a process or a thread, with arguments in a structure"""
     if size < _CLONE_ARGUMENTS.size:
         return -errno.EINVAL
     content = process.memory.read(arguments, _CLONE_ARGUMENTS.size)
     flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls = _CLONE_ARGUMENTS.unpack(
         content
     )
-    if flags & 0xFF or exit_signal > 0xFF:
+    if flags & 0xFF or exit_signal > 0xFF or (exit_signal and flags & CLONE_THREAD):
         return -errno.EINVAL
     top = stack + stack_size if stack else 0
     return _clone(process, flags | exit_signal, top, tls, (parent_tid, child_tid, pidfd))
@@ -295,6 +355,7 @@ def execute(process: Process, program: Executable, environment: tuple[bytes, ...
         return -errno.ENOEXEC
     finally:
         os.close(program.fd)
+    process.threads.end_others(process.memory)
     process.signals.reset_for_exec()
     process.release()
     _close_on_exec(_own_descriptors(process))
@@ -303,7 +364,8 @@ def execute(process: Process, program: Executable, environment: tuple[bytes, ...
         process.debugger.executed()
     if process.recording is not None:
         process.recording.begin()
-    set_command_name(program.path if program.name.startswith(b"/proc/self/fd/") else program.name)
+    name = program.path if program.name.startswith(b"/proc/self/fd/") else program.name
+    process.threads.become_first(lambda: set_command_name(name))
     raise RegistersReplaced
 
 
@@ -356,59 +418,7 @@ def _close_on_exec(kept: set[int]) -> None:
 # Ending -------------------------------------------------------------------------------------------------
 
 
-@system_call("exit", "int")
-def exit_thread(process: Process, status: int) -> NoReturn:
-    """End the thread, which is the process's only one"""
-    process.exit(status)
-
-
 @system_call("exit_group", "int")
 def exit_group(process: Process, status: int) -> NoReturn:
-    """End the process"""
+    """End the process with all of its threads"""
     process.exit(status)
-
-
-# Threads of one -----------------------------------------------------------------------------------------
-
-_FUTEX_COMMAND = 0x7F
-_FUTEX_WITH_TIMEOUT = frozenset((0, 6, 9, 11, 13))
-"""FUTEX_WAIT, LOCK_PI, WAIT_BITSET, WAIT_REQUEUE_PI, LOCK_PI2; for others the argument is a number."""
-_ROBUST_LIST_SIZE = 24
-
-
-@system_call("set_tid_address", "size")
-def set_tid_address(process: Process, address: int) -> int:
-    """Set where the thread's number is cleared at its end; its own number"""
-    return host.named("gettid")
-
-
-@system_call("set_robust_list", "size size")
-def set_robust_list(process: Process, head: int, size: int) -> int:
-    """Register the futexes to release at the thread's end"""
-    if size != _ROBUST_LIST_SIZE:
-        return -errno.EINVAL
-    process.robust_list = head
-    return 0
-
-
-@system_call("get_robust_list", "int pointer pointer")
-def get_robust_list(process: Process, pid: int, head: int, size: int) -> int:
-    """The futexes registered by set_robust_list"""
-    if pid not in (0, os.getpid()):
-        return -errno.EPERM
-    process.memory.write(head, struct.pack("<Q", process.robust_list))
-    process.memory.write(size, struct.pack("<Q", _ROBUST_LIST_SIZE))
-    return 0
-
-
-@system_call("futex", "pointer int int size pointer int", restart=True)
-def futex(
-    process: Process, word: int, operation: int, value: int, timeout: int, second: int, third: int
-) -> int:
-    """Wait for or wake those who wait for a word of memory"""
-    if operation & _FUTEX_COMMAND in _FUTEX_WITH_TIMEOUT:
-        timeout = process.pointer(timeout, 16)
-    pointer = process.memory.host_address(word, 4)
-    return process.blocking_call(
-        "futex", pointer, operation, value, timeout, process.pointer(second, 4), third
-    )

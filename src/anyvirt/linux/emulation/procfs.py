@@ -9,11 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-import threading
 from functools import cache
 from typing import TYPE_CHECKING
-
-from anyvirt.cpu.ticker import Ticker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,15 +53,16 @@ def replace(process: Process, fd: int, path: bytes, flags: int) -> int:
     name = os.readlink(f"/proc/self/fd/{fd}".encode())
     counted = _COUNTED.get(name.removeprefix(b"/proc/%d/" % os.getpid()))
     if counted is not None:
-        return _substitute(fd, name, counted(os.pread(fd, _LARGEST_STATUS, 0)), flags)
+        return _substitute(
+            fd, name, counted(os.pread(fd, _LARGEST_STATUS, 0), len(process.threads.members)), flags
+        )
     actual = executable(process, path)
     if actual is not None:
         os.close(fd)
         return os.open(actual, flags)
-    own = b"/proc/%d/" % os.getpid()
-    if not name.startswith(own):
+    if not _is_own(name):
         return fd
-    file = name[len(own) :].rpartition(b"/")[2]
+    file = name.rpartition(b"/")[2]
     if file in _DENIED or b"/map_files/" in name:
         os.close(fd)
         return -errno.EACCES
@@ -84,6 +82,14 @@ def refused(process: Process, path: bytes, flags: int) -> int:
     memory = _memory_file(name, _CONTENTS[name](process))
     os.set_inheritable(memory, not flags & os.O_CLOEXEC)
     return memory
+
+
+def _is_own(name: bytes) -> bool:
+    """Whether a file of /proc is this process's: that of one of its threads is, too."""
+    place, _, rest = name.removeprefix(b"/proc/").partition(b"/")
+    if not name.startswith(b"/proc/") or not place.isdigit() or not rest:
+        return False
+    return int(place) == os.getpid() or os.path.exists(b"/proc/self/task/" + place)
 
 
 def _substitute(fd: int, name: bytes, content: bytes, flags: int) -> int:
@@ -120,21 +126,19 @@ def _inode(name: str) -> int:
         return 0
 
 
-def _count_in_stat(content: bytes) -> bytes:
-    """The 20th field of stat is the number of threads; the second may contain anything (proc(5))."""
+def _count_in_stat(content: bytes, threads: int) -> bytes:
+    """The 20th field of stat is the number of threads; the second may contain anything (proc(5)).
+
+    It is the guest's: some programs do not fork if there are others.
+    """
     before, parenthesis, after = content.rpartition(b")")
     fields = after.split(b" ")
-    fields[_THREADS_FIELD] = b"%d" % _threads()
+    fields[_THREADS_FIELD] = b"%d" % threads
     return before + parenthesis + b" ".join(fields)
 
 
-def _count_in_status(content: bytes) -> bytes:
-    return re.sub(rb"^Threads:\t\d+", b"Threads:\t%d" % _threads(), content, flags=re.MULTILINE)
-
-
-def _threads() -> int:
-    """How many threads the guest has: some programs do not fork if there are others."""
-    return threading.active_count() - Ticker.threads()
+def _count_in_status(content: bytes, threads: int) -> bytes:
+    return re.sub(rb"^Threads:\t\d+", b"Threads:\t%d" % threads, content, flags=re.MULTILINE)
 
 
 _COUNTED = {b"stat": _count_in_stat, b"status": _count_in_status}

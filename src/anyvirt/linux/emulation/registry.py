@@ -14,6 +14,7 @@ from anyvirt.linux.emulation import (  # noqa: F401
     signals,
     sockets,
     terminals,
+    thread_calls,
 )
 from anyvirt.linux.emulation.passthrough import PASS_THROUGH, pass_through
 from anyvirt.linux.emulation.table import HANDLED, SystemCall

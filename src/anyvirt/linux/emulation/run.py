@@ -27,6 +27,13 @@ _BUS_ADRALN, _BUS_ADRERR = 1, 2
 
 def run(process: Process, calls: Mapping[int, SystemCall]) -> NoReturn:
     """Run the guest to its end, which is the end of this host process."""
+    process.threads.run = lambda: _run_thread(process, calls)
+    process.threads.serve()
+    raise AssertionError("the first thread of the host has ended")
+
+
+def _run_thread(process: Process, calls: Mapping[int, SystemCall]) -> NoReturn:
+    """Run the calling thread of the guest, until ThreadEnded is raised."""
     while True:
         try:
             _run_image(process, calls)
@@ -35,13 +42,14 @@ def run(process: Process, calls: Mapping[int, SystemCall]) -> NoReturn:
 
 
 def _run_image(process: Process, calls: Mapping[int, SystemCall]) -> NoReturn:
-    """The inner loop, for as long as the process keeps its virtual CPU."""
+    """The inner loop, for as long as the thread keeps its virtual CPU."""
     cpu, signals = process.cpu, process.signals
     registers = cpu.x
     number_register, result_register = process.abi.number_register, process.abi.result_register
     argument_registers = process.abi.argument_registers
     system_call = StopReason.SYSTEM_CALL
     advance = cpu.run if process.debugger is None else process.debugger.advance
+    process.threads.end_if_wanted(process.memory)
     signals.deliver(process)
     while True:
         stop = advance()
@@ -88,6 +96,7 @@ def _is_restarted(process: Process, call: SystemCall) -> bool:
 def _interrupt(process: Process, stop: Stop) -> None:
     """Serve a stop that is not a system call."""
     if stop.reason == StopReason.INTERRUPTED:
+        process.threads.end_if_wanted(process.memory)
         process.signals.deliver(process)
         return
     number, code, address = _fault(process, stop)

@@ -12,6 +12,7 @@ from enum import IntFlag
 MASK_SIZE = 8
 INFO_SIZE = 128
 SIG_DFL, SIG_IGN = 0, 1
+SI_USER, SI_TKILL = 0, -6
 SS_ONSTACK, SS_DISABLE, SS_AUTODISARM = 1, 2, 1 << 31
 STACK = struct.Struct("<Qi4xQ")
 """`stack_t`: address, flags, size."""
@@ -71,6 +72,11 @@ class Pending:
 
     number: int
     info: bytes
+
+    @property
+    def is_for_thread(self) -> bool:
+        """Whether it was sent to one thread (tgkill(2)); others are for any thread of the process."""
+        return int.from_bytes(self.info[8:12], "little", signed=True) == SI_TKILL
 
 
 def make_info(number: int, code: int, address: int = 0) -> bytes:

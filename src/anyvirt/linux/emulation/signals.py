@@ -5,6 +5,9 @@ The host's kernel remains the judge: the guest's mask is the host thread's mask,
 signal with a guest handler has a host handler, which notes it down and interrupts the virtual CPU; the
 guest's handler then starts between two guest instructions. SIGSEGV and SIGBUS are never blocked in the
 host, because the CPU core learns of memory faults through them.
+
+A signal comes to the thread that the host's kernel has chosen, as guest threads are threads of the host. What
+threads of a process share is its actions.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ from anyvirt.linux.emulation.host import HOST
 from anyvirt.linux.emulation.signal_types import (
     INFO_SIZE,
     MASK_SIZE,
+    SI_TKILL,
+    SI_USER,
     SIG_DFL,
     SIG_IGN,
     SS_AUTODISARM,
@@ -61,7 +66,12 @@ _RT_SIGPROCMASK = HOST["rt_sigprocmask"]
 
 _UNBLOCKABLE = bit(names.SIGKILL) | bit(names.SIGSTOP)
 WAKE_SIGNAL = 64
-"""Under a debugger: the host's signal for bytes that arrive from it. The guest does not see it."""
+"""The host's signal that wakes a guest for the emulator's sake. The guest does not see it.
+
+Under a debugger it tells of bytes that arrive from there, with several threads (and `si_code`) of their end.
+"""
+WAKE_CODE = -0x5741
+"""Its `si_code` between threads: none that anybody else uses."""
 _NOT_DEADLY = frozenset(
     {
         names.SIGKILL, names.SIGSTOP, names.SIGTSTP, names.SIGTTIN, names.SIGTTOU, names.SIGCONT,
@@ -74,6 +84,7 @@ _FAULTS = (names.SIGSEGV, names.SIGBUS)
 _reserved: set[int] = set()
 """Signals of the host that the emulator itself waits for at present."""
 _FAULT_BITS = bit(names.SIGSEGV) | bit(names.SIGBUS)
+_EVERYTHING = (1 << SIGNAL_COUNT) - 1 & ~(_FAULT_BITS | _UNBLOCKABLE)
 _SYNCHRONOUS = _FAULT_BITS | bit(names.SIGILL) | bit(names.SIGFPE) | bit(names.SIGTRAP) | bit(names.SIGSYS)
 
 
@@ -82,10 +93,20 @@ def host_mask(mask: int) -> int:
     return mask & ~(_FAULT_BITS | _UNBLOCKABLE | sum(map(bit, _reserved)))
 
 
+def reserve_wake_signal(signals: SignalState) -> None:
+    """Let WAKE_SIGNAL come through to the threads of the process; the first is the caller's."""
+    if WAKE_SIGNAL not in _reserved:
+        _reserved.add(WAKE_SIGNAL)
+        native.install(WAKE_SIGNAL)
+        signals.set_blocked(signals.blocked)
+
+
 class SignalState:
-    """Actions, mask, alternate stack and arrived signals of one guest process."""
+    """Mask, alternate stack and arrived signals of one guest thread, and the actions of its process."""
 
     def __init__(self) -> None:
+        self.thread: int | None = None
+        """The number of the thread whose signals these are."""
         self.actions = [Action()] * (SIGNAL_COUNT + 1)
         self.blocked = 0
         self.alternate = AlternateStack()
@@ -99,6 +120,13 @@ class SignalState:
         self._noted = native_host().word(Data.RING_HEAD)
         self._collected = self._noted.value
 
+    def for_thread(self) -> SignalState:
+        """The state of a thread that begins: it has the same mask and actions, and no alternate stack."""
+        state = SignalState()
+        state.actions = self.actions
+        state.blocked = self.blocked
+        return state
+
     # Arrival --------------------------------------------------------------------------------------------
 
     @property
@@ -111,12 +139,13 @@ class SignalState:
         self.only_woken = False
         if self.waiting:
             self._collected = self._noted.value
-            arrived = native.drain()
-            if self._debugger is not None:
-                there = len(arrived)
-                arrived = [signal for signal in arrived if signal.number != WAKE_SIGNAL]
-                self.only_woken = there > 0 and not arrived
+            everything = native.drain(self.thread)
+            arrived = [signal for signal in everything if not self._only_wakes(signal)]
+            self.only_woken = bool(everything) and not arrived
             self.queue.extend(Pending(signal.number, signal.information) for signal in arrived)
+
+    def _only_wakes(self, signal: native.ArrivedSignal) -> bool:
+        return signal.number == WAKE_SIGNAL and (self._debugger is not None or signal.code == WAKE_CODE)
 
     def wait_with(self, mask: int) -> None:
         """Until the present system call and the handlers that interrupt it are over, `mask` is the mask."""
@@ -153,6 +182,8 @@ class SignalState:
                 pending = filtered
             self._act(process, pending)
         self.temporary = None
+        if self.queue:
+            process.threads.hand_on_blocked()
 
     def force(self, process: Process, number: int, info: bytes) -> None:
         """Deliver a fault of the present instruction; a guest that blocks or ignores it is killed."""
@@ -173,7 +204,7 @@ class SignalState:
         if action.handler == SIG_IGN:
             return
         if action.handler == SIG_DFL:
-            if number in _FAULTS or self._intercepts(number, action):
+            if number in _FAULTS or number in _reserved or self._intercepts(number, action):
                 self._die(number)
             host.named("kill", os.getpid(), number)
             return
@@ -238,7 +269,7 @@ class SignalState:
         if number in _FAULTS:
             return
         flags = action.flags & (ActionFlags.NOCLDSTOP | ActionFlags.NOCLDWAIT)
-        if number == WAKE_SIGNAL and self._debugger is not None:
+        if number in _reserved:
             return
         if action.handled or self._intercepts(number, action):
             native.install(number)
@@ -262,6 +293,24 @@ class SignalState:
             if action.handled:
                 self.set_action(number, Action())
         self.alternate = AlternateStack()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Have the host keep all signals back meanwhile."""
+        self._block_all()
+        try:
+            yield
+        finally:
+            self.set_blocked(self.blocked)
+
+    def close(self) -> None:
+        """The thread is about to end: it takes no more signals; those that have come are in the queue."""
+        self._block_all()
+        self.collect()
+
+    def _block_all(self) -> None:
+        content = ctypes.c_uint64(_EVERYTHING)
+        host.call(_RT_SIGPROCMASK, _SIG_SETMASK, ctypes.addressof(content), 0, MASK_SIZE)
 
     def forget_arrived(self) -> None:
         """fork(2): the child begins without waiting signals."""
@@ -319,7 +368,8 @@ def die(number: int) -> NoReturn:
     set_host_action(number, SIG_DFL, 0)
     content = ctypes.c_uint64(bit(number))
     host.call(_RT_SIGPROCMASK, _SIG_UNBLOCK, ctypes.addressof(content), 0, MASK_SIZE)
-    os.kill(os.getpid(), number)
+    # Another thread of the process might take its time.
+    host.named("tgkill", os.getpid(), host.named("gettid"), number)
     # Only the first process of a PID namespace survives that.
     os._exit(128 + number)
 
@@ -379,34 +429,35 @@ def rt_sigprocmask(process: Process, how: int, new: int, old: int, size: int) ->
     return 0
 
 
-_SI_USER, _SI_TKILL = 0, -6
-
-
 def _send(process: Process, call: str, number: int, code: int, *targets: int) -> int:
     """Send a signal; one for ourselves that has no host handler goes straight to the queue."""
-    if number in _FAULTS and targets[-1] == os.getpid():
-        info = struct.pack("<iii4xiI", number, 0, code, os.getpid(), os.getuid()).ljust(INFO_SIZE, b"\0")
-        process.signals.queue.append(Pending(number, info))
-        return 0
+    if number in _FAULTS:
+        thread = process.threads.find(targets[-1])
+        if code == SI_USER and targets[-1] == os.getpid():
+            thread = process.thread
+        if thread is not None and targets[0] in (os.getpid(), thread.number):
+            info = struct.pack("<iii4xiI", number, 0, code, os.getpid(), os.getuid()).ljust(INFO_SIZE, b"\0")
+            thread.receive(Pending(number, info))
+            return 0
     return host.named(call, *targets, number)
 
 
 @system_call("kill", "int signal")
 def kill(process: Process, pid: int, number: int) -> int:
     """Send a signal to processes"""
-    return _send(process, "kill", number, _SI_USER, pid)
+    return _send(process, "kill", number, SI_USER, pid)
 
 
 @system_call("tkill", "int signal")
 def tkill(process: Process, thread: int, number: int) -> int:
     """Send a signal to a thread"""
-    return _send(process, "tkill", number, _SI_TKILL, thread)
+    return _send(process, "tkill", number, SI_TKILL, thread)
 
 
 @system_call("tgkill", "int int signal")
 def tgkill(process: Process, group: int, thread: int, number: int) -> int:
     """Send a signal to a thread of a process"""
-    return _send(process, "tgkill", number, _SI_TKILL, group, thread)
+    return _send(process, "tgkill", number, SI_TKILL, group, thread)
 
 
 @system_call("rt_sigpending", "pointer size")
@@ -445,7 +496,7 @@ def rt_sigtimedwait(process: Process, mask: int, info: int, timeout: int, size: 
             if info:
                 process.memory.write(info, pending.info)
             return pending.number
-    content = ctypes.c_uint64(wanted & ~_FAULT_BITS)
+    content = ctypes.c_uint64(host_mask(wanted))
     return process.blocking_call(
         "rt_sigtimedwait",
         ctypes.addressof(content),

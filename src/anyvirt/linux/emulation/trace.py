@@ -57,7 +57,7 @@ class TracedTable(Mapping[int, SystemCall]):
 
 def _traced(call: SystemCall) -> SystemCall:
     def serve(process: Process, arguments: MutableSequence[int]) -> int:
-        text = f"{os.getpid()} {call.name}({_arguments(process, call, arguments)})"
+        text = f"{process.thread.number} {call.name}({_arguments(process, call, arguments)})"
         try:
             result = call.serve(process, arguments)
         except GuestFault:
@@ -73,7 +73,7 @@ def _traced(call: SystemCall) -> SystemCall:
         return result
 
     def serve_last(process: Process, arguments: MutableSequence[int]) -> int:
-        _write(f"{os.getpid()} {call.name}({_arguments(process, call, arguments)}) = ?\n")
+        _write(f"{process.thread.number} {call.name}({_arguments(process, call, arguments)}) = ?\n")
         return call.serve(process, arguments)
 
     ends = call.name in ("exit", "exit_group")
