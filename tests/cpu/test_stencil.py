@@ -1,6 +1,7 @@
 """The stencil tier itself: what it translates, what it leaves to others, and when translations end."""
 
 import ctypes
+import os
 import subprocess
 import sys
 import threading
@@ -415,3 +416,22 @@ def test_a_space_can_be_garbage_wherever_memory_is_taken(memory):
         collecting.start()
         collecting.join(30)
         assert not collecting.is_alive()
+
+
+@pytest.mark.parametrize("kind", ["FlatMemory", "MachineMemory"])
+def test_the_first_use_on_a_machine_compiles_everything(kind, tmp_path):
+    """In a child, as monitors of machines do: what holds all locks over a fork may hold some already."""
+    program = (
+        "from anyvirt.jit.apart import compile_apart\n"
+        "from anyvirt.cpu.memory import FlatMemory\n"
+        "from anyvirt.cpu.machine_memory import MachineMemory\n"
+        "from anyvirt.cpu.stencil_executor import StencilExecutor\n"
+        "compile_apart()\n"
+        f"StencilExecutor('alpha', {kind}()).prepare()\n"
+        "print('ready')\n"
+    )
+    environment = {**os.environ, "ANYVIRT_STATE": os.fspath(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=90
+    )
+    assert done.stdout == "ready\n", done.stderr

@@ -410,7 +410,8 @@ def _slot(state: int, slot: Slot) -> int:
     return ctypes.c_uint64.from_address(state + slot).value
 
 
-_lock = threading.Lock()
+# Who holds it may have to fork for a compiler, which holds it once more.
+_lock = threading.RLock()
 outer_locks.append(_lock)
 _spaces: weakref.WeakKeyDictionary[
     FlatMemory | MachineMemory, dict[tuple[str, bool], FlatStencilSpace | MachineStencilSpace]

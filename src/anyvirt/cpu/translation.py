@@ -241,7 +241,8 @@ class TranslationSpace:
         self.statistics.given_up += 1
 
 
-_lock = threading.Lock()
+# Who holds it may have to fork for a compiler, which holds it once more.
+_lock = threading.RLock()
 outer_locks.append(_lock)
 _spaces: weakref.WeakKeyDictionary[FlatMemory | MachineMemory, dict[tuple[str, bool], TranslationSpace]] = (
     weakref.WeakKeyDictionary()
