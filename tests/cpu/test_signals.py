@@ -159,7 +159,8 @@ def test_a_cpu_that_belongs_to_a_thread_is_stopped_for_its_signals_alone(cpu, co
     ready.wait()
     try:
         signal.pthread_kill(other.ident, signal.SIGUSR1)
-        while not signals.lost() and not (arrived := signals.drain(other.native_id)):
+        deadline = time.monotonic() + 10
+        while not (arrived := signals.drain(other.native_id)) and time.monotonic() < deadline:
             time.sleep(0.001)
         assert [(item.number, item.thread) for item in arrived] == [(signal.SIGUSR1, other.native_id)]
         assert cpu.system_call(GETPID) == os.getpid()
