@@ -16,6 +16,7 @@ from pathlib import Path
 
 import boot
 from guests import debian_guest, debian_root
+from kernels import CANDIDATES
 
 from anyvirt.agent.protocol import Run, RunFlag
 from anyvirt.images.initramfs import Initramfs, make_initramfs
@@ -91,7 +92,6 @@ def script(times: int, names: list[str]) -> str:
 def main() -> None:
     times = int(sys.argv[1]) if sys.argv[1:] else 1
     names = sys.argv[2:] or list(PROGRAMS)
-    candidates = {boot.REFERENCE: boot.run_qemu, "stencil": boot.ours("stencil"), "auto": boot.ours("auto")}
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         image, _ = debian_guest(directory)
@@ -103,7 +103,7 @@ def main() -> None:
         initrd = make_initramfs(Initramfs(Isa.RISCV64, files=root, channel="", run=command), directory)
         marks = tuple(f"{mark}." for mark in ("begin", *names))
         found = {
-            candidate: boot.measure(run, image, initrd, 1, marks) for candidate, run in candidates.items()
+            candidate: boot.measure(run, image, initrd, 1, marks) for candidate, run in CANDIDATES.items()
         }
     report(found, names)
 
