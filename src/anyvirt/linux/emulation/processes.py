@@ -15,31 +15,33 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn
 from anyvirt.cpu.memory import PAGE_SIZE
 from anyvirt.linux.elf import ElfError
 from anyvirt.linux.emulation import host, procfs
+from anyvirt.linux.emulation.clone_flags import (
+    CLONE_CHILD_CLEARTID,
+    CLONE_CHILD_SETTID,
+    CLONE_CLEAR_SIGHAND,
+    CLONE_DETACHED,
+    CLONE_PARENT_SETTID,
+    CLONE_PIDFD,
+    CLONE_SETTLS,
+    CLONE_THREAD,
+    CLONE_UNTRACED,
+    CLONE_VFORK,
+    CLONE_VM,
+)
 from anyvirt.linux.emulation.host import HOST
 from anyvirt.linux.emulation.identity import RLIMIT_STACK
 from anyvirt.linux.emulation.image import MAXIMUM_STRING, load_image
 from anyvirt.linux.emulation.programs import Executable, find_executable, has_isa
 from anyvirt.linux.emulation.table import RegistersReplaced, system_call
-from anyvirt.linux.emulation.thread_calls import CLONE_THREAD, begin_thread
+from anyvirt.linux.emulation.thread_calls import begin_thread
 
 if TYPE_CHECKING:
     from anyvirt.cpu.memory import FlatMemory
     from anyvirt.linux.emulation.process import Process
 
-# clone(2) flags (include/uapi/linux/sched.h)
-_CLONE_VM = 0x100
-_CLONE_PIDFD = 0x1000
-_CLONE_VFORK = 0x4000
-_CLONE_SETTLS = 0x80000
-_CLONE_PARENT_SETTID = 0x100000
-_CLONE_CHILD_CLEARTID = 0x200000
-_CLONE_DETACHED = 0x400000
-_CLONE_UNTRACED = 0x800000
-_CLONE_CHILD_SETTID = 0x1000000
-_CLONE_CLEAR_SIGHAND = 0x1_0000_0000
 _FORK_FLAGS = (
-    _CLONE_VM | _CLONE_VFORK | _CLONE_PIDFD | _CLONE_SETTLS | _CLONE_PARENT_SETTID | _CLONE_CHILD_SETTID
-    | _CLONE_CHILD_CLEARTID | _CLONE_DETACHED | _CLONE_UNTRACED | _CLONE_CLEAR_SIGHAND | 0xFF
+    CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID
+    | CLONE_CHILD_CLEARTID | CLONE_DETACHED | CLONE_UNTRACED | CLONE_CLEAR_SIGHAND | 0xFF
 )  # fmt: skip
 _CLONE_ARGUMENTS = struct.Struct("<8Q")
 _RESERVED_DESCRIPTORS = 16
@@ -65,19 +67,19 @@ def _clone(process: Process, flags: int, stack: int, tls: int, tids: tuple[int, 
 
 
 def _fork(process: Process, flags: int, stack: int, tls: int, tids: tuple[int, int, int]) -> int:
-    if flags & _CLONE_VM and not flags & _CLONE_VFORK:
+    if flags & CLONE_VM and not flags & CLONE_VFORK:
         return -errno.ENOSYS
     if flags & ~_FORK_FLAGS:
         return -errno.EINVAL
     parent_tid, child_tid, pidfd = tids
-    gate = _Gate(process, shares_memory=bool(flags & _CLONE_VM)) if flags & _CLONE_VFORK else None
+    gate = _Gate(process, shares_memory=bool(flags & CLONE_VM)) if flags & CLONE_VFORK else None
     pid = _forked(process, gate)
     if pid == 0:
         _set_up_child(process, flags, stack, tls, child_tid)
         return 0
-    if flags & _CLONE_PARENT_SETTID:
+    if flags & CLONE_PARENT_SETTID:
         process.memory.write(parent_tid, struct.pack("<i", pid))
-    if flags & _CLONE_PIDFD:
+    if flags & CLONE_PIDFD:
         process.memory.write(pidfd, struct.pack("<i", os.pidfd_open(pid)))
     if gate is not None:
         gate.wait(pid)
@@ -101,15 +103,15 @@ def _forked(process: Process, gate: _Gate | None) -> int:
 
 def _set_up_child(process: Process, flags: int, stack: int, tls: int, child_tid: int) -> None:
     """What the flags of clone(2) ask for in the child."""
-    if flags & _CLONE_CLEAR_SIGHAND:
+    if flags & CLONE_CLEAR_SIGHAND:
         process.signals.reset_for_exec()
     if stack:
         process.cpu.x[process.abi.stack_register] = stack
-    if flags & _CLONE_SETTLS:
+    if flags & CLONE_SETTLS:
         process.cpu.x[process.abi.thread_register] = tls
-    if flags & _CLONE_CHILD_CLEARTID:
+    if flags & CLONE_CHILD_CLEARTID:
         process.thread.clear_number_at = child_tid
-    if flags & _CLONE_CHILD_SETTID:
+    if flags & CLONE_CHILD_SETTID:
         process.memory.write(child_tid, struct.pack("<i", os.getpid()))
 
 

@@ -10,32 +10,33 @@ from typing import TYPE_CHECKING, NoReturn
 
 from anyvirt.cpu.memory import GuestFault
 from anyvirt.linux.emulation import host, robust
+from anyvirt.linux.emulation.clone_flags import (
+    CLONE_CHILD_CLEARTID,
+    CLONE_CHILD_SETTID,
+    CLONE_DETACHED,
+    CLONE_FILES,
+    CLONE_FS,
+    CLONE_IO,
+    CLONE_PARENT_SETTID,
+    CLONE_PTRACE,
+    CLONE_SETTLS,
+    CLONE_SIGHAND,
+    CLONE_SYSVSEM,
+    CLONE_THREAD,
+    CLONE_UNTRACED,
+    CLONE_VM,
+)
 from anyvirt.linux.emulation.table import system_call
 
 if TYPE_CHECKING:
     from anyvirt.linux.emulation.process import Process
     from anyvirt.linux.emulation.threads import Thread
 
-# clone(2) flags (include/uapi/linux/sched.h)
-_CLONE_VM = 0x100
-_CLONE_FS = 0x200
-_CLONE_FILES = 0x400
-_CLONE_SIGHAND = 0x800
-_CLONE_PTRACE = 0x2000
-CLONE_THREAD = 0x10000
-_CLONE_SYSVSEM = 0x40000
-_CLONE_SETTLS = 0x80000
-_CLONE_PARENT_SETTID = 0x100000
-_CLONE_CHILD_CLEARTID = 0x200000
-_CLONE_DETACHED = 0x400000
-_CLONE_UNTRACED = 0x800000
-_CLONE_CHILD_SETTID = 0x1000000
-_CLONE_IO = 0x8000_0000
-_SHARED = _CLONE_VM | _CLONE_FS | _CLONE_FILES | _CLONE_SIGHAND | CLONE_THREAD
+_SHARED = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD
 """What threads of the host always share with each other."""
 _FLAGS = (
-    _SHARED | _CLONE_SYSVSEM | _CLONE_SETTLS | _CLONE_PARENT_SETTID | _CLONE_CHILD_CLEARTID
-    | _CLONE_CHILD_SETTID | _CLONE_DETACHED | _CLONE_UNTRACED | _CLONE_PTRACE | _CLONE_IO | 0xFF
+    _SHARED | CLONE_SYSVSEM | CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID
+    | CLONE_CHILD_SETTID | CLONE_DETACHED | CLONE_UNTRACED | CLONE_PTRACE | CLONE_IO | 0xFF
 )  # fmt: skip
 
 
@@ -54,11 +55,11 @@ def begin_thread(process: Process, flags: int, stack: int, tls: int, parent_tid:
         thread.cpu.x[abi.result_register] = 0
         if stack:
             thread.cpu.x[abi.stack_register] = stack
-        if flags & _CLONE_SETTLS:
+        if flags & CLONE_SETTLS:
             thread.cpu.x[abi.thread_register] = tls
-        if flags & _CLONE_CHILD_CLEARTID:
+        if flags & CLONE_CHILD_CLEARTID:
             thread.clear_number_at = child_tid
-        for flag, address in ((_CLONE_PARENT_SETTID, parent_tid), (_CLONE_CHILD_SETTID, child_tid)):
+        for flag, address in ((CLONE_PARENT_SETTID, parent_tid), (CLONE_CHILD_SETTID, child_tid)):
             if flags & flag:
                 with suppress(GuestFault):
                     process.memory.write(address, struct.pack("<i", thread.number))
